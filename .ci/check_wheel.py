@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a wheel must be: small, complete, free of foreign libraries, quick to import, starting no threads.
+
+    python .ci/check_wheel.py hotloop-*.whl      (with that wheel installed in this environment)
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+MAX_BYTES = 5_000_000
+MAX_IMPORT_SECONDS = 0.1
+ALLOWED_LIBRARIES = ("libstdc++.so", "libm.so", "libgcc_s.so", "libc.so", "libpthread.so", "ld-linux")
+MUST_HOLD = {"hotloop/__init__.py", "hotloop/py.typed", "hotloop/_core.pyi", "hotloop/cli.py"}
+MAY_HOLD = re.compile(r"hotloop/.*\.(py|pyi|typed|so)$|hotloop-[^/]+\.dist-info/")
+
+IMPORT_TIME = """
+import numpy, time
+start = time.perf_counter(); import hotloop; seconds = time.perf_counter() - start
+import os; print(seconds, len(os.listdir("/proc/self/task")))
+"""
+THREADS_OF_NUMPY = 'import numpy, os; print(len(os.listdir("/proc/self/task")))'
+
+
+def run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def needed_libraries(wheel: zipfile.ZipFile) -> set[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        shared = [name for name in wheel.namelist() if name.endswith(".so")]
+        assert len(shared) == 1, f"expected one extension module, got {shared}"
+        dynamic = run("readelf", "-dW", wheel.extract(shared[0], folder))
+    assert "RPATH" not in dynamic and "RUNPATH" not in dynamic, "the extension carries a run path"
+    return set(re.findall(r"NEEDED.*\[(.+)\]", dynamic))
+
+
+def main() -> None:
+    path = Path(sys.argv[1])
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as wheel:
+        names = set(wheel.namelist())
+        libraries = needed_libraries(wheel)
+    print(f"{path.name}: {size / 1e6:.2f} MB, {len(names)} files, needs {sorted(libraries)}")
+    assert size < MAX_BYTES, f"the wheel has {size} bytes, allowed {MAX_BYTES}"
+    assert names >= MUST_HOLD, f"missing from the wheel: {MUST_HOLD - names}"
+    foreign = [name for name in names if not MAY_HOLD.match(name)]
+    assert not foreign, f"does not belong in the wheel: {foreign}"
+    strange = {name for name in libraries if not name.startswith(ALLOWED_LIBRARIES)}
+    assert not strange, f"the extension links {strange}"
+
+    base_threads = int(run(sys.executable, "-c", THREADS_OF_NUMPY))
+    # The best of five: the question is what an import costs, not how busy the machine is.
+    runs = [run(sys.executable, "-c", IMPORT_TIME).split() for _ in range(5)]
+    seconds = min(float(r[0]) for r in runs)
+    print(f"import hotloop: {seconds * 1e3:.1f} ms over numpy")
+    assert seconds < MAX_IMPORT_SECONDS, f"importing takes {seconds:.3f} s, allowed {MAX_IMPORT_SECONDS}"
+    assert {int(r[1]) for r in runs} == {base_threads}, "importing hotloop starts threads"
+
+
+if __name__ == "__main__":
+    main()

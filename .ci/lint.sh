@@ -1,0 +1,12 @@
+# What can be said about the sources without running them.
+
+step_lint_python() { "$TOOLS/bin/ruff" check . && "$TOOLS/bin/ruff" format --check .; }
+
+step_lint_types() { "$TOOLS/bin/mypy" --python-executable "$TOOLS/bin/python"; }
+
+step_lint_cpp() {
+  find csrc tests/cpp \( -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) -print0 |
+    xargs -0 "$TOOLS/bin/clang-format" --dry-run -Werror
+}
+
+step_lint_size() { "$TOOLS/bin/python" tools/size.py; }

@@ -1,0 +1,35 @@
+# Memory errors, undefined behaviour and data races: the C++ tests alone, then the Python tests over an
+# instrumented extension.
+
+configure_and_build() { # configure_and_build FOLDER SANITIZERS [cmake options]
+  local folder=$1 sanitizers=$2
+  shift 2
+  "$TOOLS/bin/cmake" -S . -B "$folder" -G Ninja -DCMAKE_MAKE_PROGRAM="$TOOLS/bin/ninja" \
+    -DCMAKE_BUILD_TYPE=RelWithDebInfo -DHOTLOOP_WERROR=ON -DHOTLOOP_SANITIZE="$sanitizers" "$@" >/dev/null
+  "$TOOLS/bin/ninja" -C "$folder" -j "$JOBS" --quiet
+}
+
+step_cpp_asan() {
+  configure_and_build "$WORK/cpp_asan" address,undefined -DHOTLOOP_TESTS=ON
+  "$TOOLS/bin/ctest" --test-dir "$WORK/cpp_asan" --output-on-failure
+}
+
+step_cpp_tsan() {
+  configure_and_build "$WORK/cpp_tsan" thread -DHOTLOOP_TESTS=ON
+  "$TOOLS/bin/ctest" --test-dir "$WORK/cpp_tsan" --output-on-failure
+}
+
+step_python_asan() {
+  local site=$WORK/asan_site
+  configure_and_build "$WORK/asan" address,undefined -DSKBUILD=ON -DSKBUILD_PROJECT_VERSION=0.0.0 \
+    -Dpybind11_DIR="$("$TOOLS/bin/python" -m pybind11 --cmakedir)" -DPython_EXECUTABLE="$TOOLS/bin/python"
+  mkdir -p "$site"
+  cp -r python/hotloop "$site/hotloop"
+  cp "$WORK"/asan/_core*.so "$site/hotloop/"
+  # The interpreter itself is not instrumented, so leaks are left to the C++ tests.
+  LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so)" \
+    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:use_sigaltstack=0 \
+    UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 PYTHONPATH="$site" HYPOTHESIS_PROFILE=ci \
+    timeout 600 "$TOOLS/bin/python" -m pytest -q -n "$JOBS" -p no:benchmark -p no:cacheprovider \
+    tests/kernels tests/test_session.py tests/test_train_step.py tests/test_trainer.py
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/cpu_count.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <string>
+#include <thread>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+namespace hotloop {
+namespace {
+
+int affinity() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+// CPUs' worth of quota, or 0 if there is none. Version 2: "max 100000" or "150000 100000" in cpu.max.
+double cgroup_quota() {
+  std::string quota;
+  double period = 0.0;
+  if (std::ifstream v2("/sys/fs/cgroup/cpu.max"); v2 >> quota >> period && period > 0.0)
+    return quota == "max" ? 0.0 : std::atof(quota.c_str()) / period;
+  double v1 = 0.0;
+  if (std::ifstream q("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), p("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+      q >> v1 && p >> period && v1 > 0.0 && period > 0.0)
+    return v1 / period;
+  return 0.0;
+}
+
+}  // namespace
+
+int cpu_count() {
+  const int processors = affinity();
+  const double quota = cgroup_quota();
+  return quota > 0.0 ? std::clamp(static_cast<int>(std::ceil(quota)), 1, processors) : processors;
+}
+
+}  // namespace hotloop

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/isa.h"
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+#include "kernels/probe.h"
+
+namespace hotloop {
+
+const std::vector<IsaUnit>& usable_isas() {
+  static const std::vector<IsaUnit> units = [] {
+    std::vector<IsaUnit> found{
+        {"generic", &generic::table_float, &generic::table_double, &generic::fma_peak}};
+#ifdef HOTLOOP_HAS_AVX2
+    // The builtin also asks the operating system whether it saves the wide registers.
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+      found.push_back({"avx2", &avx2::table_float, nullptr, &avx2::fma_peak});
+#endif
+    return found;
+  }();
+  return units;
+}
+
+const IsaUnit& find_isa(std::string_view name) {
+  const auto& units = usable_isas();
+  std::string wanted(name);
+  if (wanted.empty()) {
+    const char* forced = std::getenv("HOTLOOP_ISA");
+    if (forced == nullptr || *forced == '\0') return units.back();
+    wanted = forced;
+  }
+  std::string allowed;
+  for (const IsaUnit& unit : units) {
+    if (unit.name == wanted) return unit;
+    allowed += (allowed.empty() ? "" : ", ") + std::string(unit.name);
+  }
+  throw std::invalid_argument("[isa] HOTLOOP_ISA or isa= asks for '" + wanted +
+                              "', which this build or this CPU lacks; usable here: " + allowed);
+}
+
+}  // namespace hotloop

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// Eight consecutive Philox blocks at once, as the 64 half-words of their output in element order. Any unit
+// may use the plain loop; AVX2 has a version of its own because the compiler does not find the 32x32 to
+// 64-bit multiplication.
+#pragma once
+
+#include "core/host_device.h"
+#include "core/philox.h"
+#include "kernels/args.h"
+
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
+namespace hotloop::HOTLOOP_ISA {
+
+constexpr int kPhiloxBlocks = 8;
+constexpr int kPhiloxHalves = 64;  // eight blocks of four words of two halves
+
+#ifdef __AVX2__
+// Four blocks, one per 64-bit lane: each word is the low half of its lane. What the products leave in the
+// high halves is never read: the next multiplication takes low halves, and xor does not mix them.
+struct PhiloxLanes {
+  __m256i word[4];
+};
+
+HOTLOOP_INLINE void philox_round(PhiloxLanes& c, __m256i key_lo, __m256i key_hi) {
+  const __m256i p0 = _mm256_mul_epu32(c.word[0], _mm256_set1_epi64x(kPhiloxM0));
+  const __m256i p1 = _mm256_mul_epu32(c.word[2], _mm256_set1_epi64x(kPhiloxM1));
+  c.word[0] = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p1, 32), c.word[1]), key_lo);
+  c.word[2] = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p0, 32), c.word[3]), key_hi);
+  c.word[1] = p1;
+  c.word[3] = p0;
+}
+
+// Lane i of the result's words: (w0 | w1 << 32) and (w2 | w3 << 32) of block i, stored as 16 bytes a block.
+HOTLOOP_INLINE void store_blocks(const PhiloxLanes& c, std::uint16_t* halves) {
+  const __m256i w01 = _mm256_blend_epi32(c.word[0], _mm256_slli_epi64(c.word[1], 32), 0xAA);
+  const __m256i w23 = _mm256_blend_epi32(c.word[2], _mm256_slli_epi64(c.word[3], 32), 0xAA);
+  const __m256i even = _mm256_unpacklo_epi64(w01, w23);  // blocks 0 and 2
+  const __m256i odd = _mm256_unpackhi_epi64(w01, w23);   // blocks 1 and 3
+  __m256i* out = reinterpret_cast<__m256i*>(halves);
+  _mm256_storeu_si256(out, _mm256_permute2x128_si256(even, odd, 0x20));
+  _mm256_storeu_si256(out + 1, _mm256_permute2x128_si256(even, odd, 0x31));
+}
+
+HOTLOOP_INLINE void philox_halves(std::uint64_t first_block, std::uint64_t step, PhiloxKey key,
+                                  std::uint16_t (&halves)[kPhiloxHalves]) {
+  PhiloxLanes four[2];
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    const __m256i start =
+        _mm256_set1_epi64x(static_cast<long long>(first_block + 4u * static_cast<unsigned>(i)));
+    four[i].word[0] = _mm256_add_epi64(start, _mm256_setr_epi64x(0, 1, 2, 3));
+    four[i].word[1] = _mm256_srli_epi64(four[i].word[0], 32);
+    four[i].word[2] = _mm256_set1_epi64x(static_cast<long long>(step));
+    four[i].word[3] = _mm256_srli_epi64(four[i].word[2], 32);
+  }
+  for (int round = 0; round < kPhiloxRounds; ++round) {
+    const __m256i key_lo = _mm256_set1_epi64x(key.lo);
+    const __m256i key_hi = _mm256_set1_epi64x(key.hi);
+    philox_round(four[0], key_lo, key_hi);
+    philox_round(four[1], key_lo, key_hi);
+    key.lo += kPhiloxW0;
+    key.hi += kPhiloxW1;
+  }
+  store_blocks(four[0], halves);
+  store_blocks(four[1], halves + kPhiloxHalves / 2);
+}
+#else
+HOTLOOP_INLINE void philox_halves(std::uint64_t first_block, std::uint64_t step, PhiloxKey key,
+                                  std::uint16_t (&halves)[kPhiloxHalves]) {
+  for (int i = 0; i < kPhiloxBlocks; ++i) {
+    const std::uint64_t b = first_block + static_cast<unsigned>(i);
+    const PhiloxBlock block =
+        philox({{static_cast<std::uint32_t>(b), static_cast<std::uint32_t>(b >> 32),
+                 static_cast<std::uint32_t>(step), static_cast<std::uint32_t>(step >> 32)}},
+               key);
+    for (int w = 0; w < 4; ++w) {
+      halves[8 * i + 2 * w] = static_cast<std::uint16_t>(block.word[w]);
+      halves[8 * i + 2 * w + 1] = static_cast<std::uint16_t>(block.word[w] >> 16);
+    }
+  }
+}
+#endif
+
+}  // namespace hotloop::HOTLOOP_ISA

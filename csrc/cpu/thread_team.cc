@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/thread_team.h"
+
+#include <unistd.h>
+
+#include "cpu/cpu_count.h"
+#include "cpu/fp_mode.h"
+
+namespace hotloop {
+namespace {
+
+// About 50 us of pauses: longer than the single-threaded stretches between phases of a step, shorter than
+// a scheduler's time slice, so that an idle team gives its cores back.
+constexpr int kSpins = 2000;
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ __volatile__("yield");
+#endif
+}
+
+// A ticket holds the number of the phase and how many of its chunks nobody has claimed yet.
+constexpr std::uint64_t kRemaining = 0xFFFFFFFFu;
+constexpr std::uint64_t kPhase = std::uint64_t{1} << 32;
+
+}  // namespace
+
+struct ThreadTeam::Shared {
+  alignas(64) std::atomic<std::uint64_t> ticket{0};
+  alignas(64) std::atomic<std::int64_t> done{0};
+  alignas(64) std::atomic<int> sleepers{0};
+  std::atomic<bool> stop{false};
+  std::mutex mutex;
+  std::condition_variable wake;
+  // The work of the phase. Written while no chunk is outstanding, read only after claiming one.
+  Call call = nullptr;
+  const void* work = nullptr;
+  std::vector<std::thread> members;
+
+  // Claims and runs chunks until the present phase has none left; the last ticket seen.
+  std::uint64_t work_off() {
+    std::uint64_t seen = ticket.load(std::memory_order_acquire);
+    while ((seen & kRemaining) != 0) {
+      // Success means that this phase cannot end before this chunk is done, so call and work stay valid.
+      if (ticket.compare_exchange_weak(seen, seen - 1, std::memory_order_acq_rel,
+                                       std::memory_order_acquire)) {
+        call(work, static_cast<std::int64_t>((seen & kRemaining) - 1));
+        done.fetch_add(1, std::memory_order_release);
+        seen = ticket.load(std::memory_order_acquire);
+      }
+    }
+    return seen;
+  }
+};
+
+ThreadTeam::ThreadTeam(int threads) : threads_(threads < 1 ? 1 : threads) {
+  spins_ = threads_ > cpu_count() ? 0 : kSpins;  // more members than processors: spinning steals work time
+}
+
+ThreadTeam::~ThreadTeam() {
+  if (shared_ == nullptr) return;
+  if (owner_pid_ != getpid()) {
+    // A forked child has the objects of its parent's threads but not the threads: nothing to join.
+    (void)shared_.release();
+    return;
+  }
+  {
+    const std::lock_guard<std::mutex> lock(shared_->mutex);
+    shared_->stop.store(true);
+  }
+  shared_->wake.notify_all();
+  for (std::thread& member : shared_->members) member.join();
+}
+
+void ThreadTeam::start() {
+  const long pid = getpid();
+  if (shared_ != nullptr && owner_pid_ == pid) return;
+  (void)shared_.release();  // null, or the parent's: see the destructor
+  shared_ = std::make_unique<Shared>();
+  owner_pid_ = pid;
+  shared_->members.reserve(static_cast<std::size_t>(threads_ - 1));
+  for (int i = 1; i < threads_; ++i)
+    shared_->members.emplace_back([shared = shared_.get(), spins = spins_] { member_loop(*shared, spins); });
+}
+
+void ThreadTeam::run_phase(std::int64_t chunks, Call call, const void* work) {
+  start();
+  Shared& s = *shared_;
+  s.call = call;
+  s.work = work;
+  s.done.store(0, std::memory_order_relaxed);
+  const std::uint64_t phase = (s.ticket.load(std::memory_order_relaxed) & ~kRemaining) + kPhase;
+  // Sequentially consistent with the members' sleepers++ and look at the ticket: one of both sees the other.
+  s.ticket.store(phase | static_cast<std::uint64_t>(chunks), std::memory_order_seq_cst);
+  if (s.sleepers.load(std::memory_order_seq_cst) > 0) {
+    const std::lock_guard<std::mutex> lock(s.mutex);
+    s.wake.notify_all();
+  }
+  s.work_off();
+  for (int i = 0; s.done.load(std::memory_order_acquire) != chunks; ++i) {
+    if (i < spins_)
+      pause();
+    else
+      std::this_thread::yield();
+  }
+}
+
+void ThreadTeam::member_loop(Shared& s, int spins) {
+  const FlushDenormals flush;  // for the life of this thread: it runs nothing but kernels
+  std::uint64_t seen = 0;
+  while (true) {
+    const auto idle = [&] {
+      return (s.ticket.load(std::memory_order_seq_cst) & ~kRemaining) == (seen & ~kRemaining) &&
+             !s.stop.load();
+    };
+    for (int i = 0; i < spins && idle(); ++i) pause();
+    if (idle()) {
+      std::unique_lock<std::mutex> lock(s.mutex);
+      s.sleepers.fetch_add(1, std::memory_order_seq_cst);
+      s.wake.wait(lock, [&] { return !idle(); });
+      s.sleepers.fetch_sub(1, std::memory_order_seq_cst);
+    }
+    if (s.stop.load()) return;
+    seen = s.work_off();
+  }
+}
+
+}  // namespace hotloop

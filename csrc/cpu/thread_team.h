@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// A team of threads that works through numbered chunks. The caller is its first member; the others are
+// started on first need, sleep when idle, and are started anew in a forked child.
+//
+// Chunks are claimed from one counter, and a phase ends when its chunks are done, not when threads arrive:
+// a member that the system has put aside delays nobody. Who runs a chunk never changes what it computes.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace hotloop {
+
+class ThreadTeam {
+ public:
+  explicit ThreadTeam(int threads);
+  ~ThreadTeam();
+  ThreadTeam(const ThreadTeam&) = delete;
+  ThreadTeam& operator=(const ThreadTeam&) = delete;
+
+  int threads() const { return threads_; }
+
+  // Calls work(chunk) once for every chunk in [0, chunks), on any member; returns when all are done.
+  // `work` must not throw. One caller at a time.
+  template <class Work>
+  void run(std::int64_t chunks, const Work& work) {
+    if (threads_ == 1 || chunks <= 1) {
+      for (std::int64_t chunk = 0; chunk < chunks; ++chunk) work(chunk);
+      return;
+    }
+    run_phase(
+        chunks, [](const void* w, std::int64_t chunk) { (*static_cast<const Work*>(w))(chunk); }, &work);
+  }
+
+ private:
+  using Call = void (*)(const void* work, std::int64_t chunk);
+  struct Shared;
+
+  void run_phase(std::int64_t chunks, Call call, const void* work);
+  void start();
+  static void member_loop(Shared& shared, int spins);
+
+  int threads_;
+  int spins_;
+  long owner_pid_ = 0;
+  std::unique_ptr<Shared> shared_;
+};
+
+}  // namespace hotloop

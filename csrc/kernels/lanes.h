@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+// The loops shared by the kernels of rows and columns: over a vector with its tail, sums along a row, and
+// sums down the columns. The caller's body takes (offset, n) and works on n <= Vec::width elements, so one
+// body serves full vectors and tails. Every order of summation is fixed by the length summed alone.
+#pragma once
+
+#include "cpu/vec.h"
+#include "kernels/kernel.h"
+
+// Marks a lambda that is a loop's body, so that n is a constant where the vector is full.
+#define HOTLOOP_BODY __attribute__((always_inline))
+
+namespace hotloop::HOTLOOP_ISA {
+
+template <class real>
+HOTLOOP_INLINE Vec<real> load(const real* p, int64 n) {
+  return n == Vec<real>::width ? Vec<real>::load(p) : Vec<real>::load_n(p, n);
+}
+template <class real>
+HOTLOOP_INLINE void store(Vec<real> v, real* p, int64 n) {
+  if (n == Vec<real>::width) {
+    v.store(p);
+  } else {
+    v.store_n(p, n);
+  }
+}
+
+// v with the lanes from n on replaced by `other`.
+template <class real>
+HOTLOOP_INLINE Vec<real> first_or(Vec<real> v, int64 n, Vec<real> other) {
+  return n == Vec<real>::width ? v : select(Mask<real>::first(n), v, other);
+}
+
+// body(i, n) over [begin, end)
+template <class real, class Body>
+HOTLOOP_INLINE void for_lanes(int64 begin, int64 end, Body&& body) {
+  constexpr int64 width = Vec<real>::width;
+  int64 i = begin;
+  for (; i + width <= end; i += width) body(i, width);
+  if (i < end) body(i, end - i);
+}
+
+// A run of 1024 is 128 vectors: 32 additions per lane and accumulator keep its rounding near one ulp.
+constexpr int64 kSumRun = 1024;
+
+// total[k] = sum over [0, count) of the k-th vector of body(i, n, vectors[K]); the body leaves 0 in lanes
+// from n on. Runs are summed in `real` with four accumulators, which hide the latency, and added in double.
+template <class real, int K, class Body>
+HOTLOOP_INLINE void sum_row(int64 count, double (&total)[K], Body&& body) {
+  using V = Vec<real>;
+  constexpr int64 width = V::width;
+  for (int k = 0; k < K; ++k) total[k] = 0.0;
+  for (int64 i = 0; i < count;) {
+    const int64 end = count - i < kSumRun ? count : i + kSumRun;
+    V sums[4][K];
+    for (int u = 0; u < 4; ++u) {
+      for (int k = 0; k < K; ++k) sums[u][k] = V::zero();
+    }
+    const auto add = [&](int u, int64 at, int64 n) HOTLOOP_BODY {
+      V terms[K];
+      body(at, n, terms);
+      for (int k = 0; k < K; ++k) sums[u][k] = sums[u][k] + terms[k];
+    };
+    for (; i + 4 * width <= end; i += 4 * width) {
+      add(0, i, width);
+      add(1, i + width, width);
+      add(2, i + 2 * width, width);
+      add(3, i + 3 * width, width);
+    }
+    for (; i + width <= end; i += width) add(0, i, width);
+    if (i < end) add(1, i, end - i);
+    i = end;
+    for (int k = 0; k < K; ++k) {
+      total[k] += static_cast<double>(sum((sums[0][k] + sums[1][k]) + (sums[2][k] + sums[3][k])));
+    }
+  }
+}
+
+// The largest of x (count) that is not NaN; -inf if there is none.
+template <class real>
+HOTLOOP_INLINE real max_row(const real* x, int64 count) {
+  using V = Vec<real>;
+  const V lowest(-static_cast<real>(__builtin_inf()));
+  V best0 = lowest;
+  V best1 = lowest;
+  int64 i = 0;
+  for (; i + 2 * V::width <= count; i += 2 * V::width) {
+    best0 = max(V::load(x + i), best0);
+    best1 = max(V::load(x + i + V::width), best1);
+  }
+  for_lanes<real>(i, count, [&](int64 at, int64 n) HOTLOOP_BODY {
+    best0 = max(first_or(load(x + at, n), n, lowest), best0);
+  });
+  return max_lane(max(best0, best1));
+}
+
+// Rows summed in `real` before they are added to the total: with the total's additions the error grows
+// with rows / 64 instead of rows.
+constexpr int64 kColumnRun = 64;
+
+// One strip of V vectors of columns from `column` on (n of the last one): see sum_columns.
+template <class real, int K, int V, class Body, class Done>
+HOTLOOP_INLINE void sum_strip(int64 rows, int64 column, int64 n, Body&& body, Done&& done) {
+  using Lanes = Vec<real>;
+  Lanes totals[V][K];
+  for (int v = 0; v < V; ++v) {
+    for (int k = 0; k < K; ++k) totals[v][k] = Lanes::zero();
+  }
+  for (int64 row = 0; row < rows;) {
+    const int64 end = rows - row < kColumnRun ? rows : row + kColumnRun;
+    Lanes sums[2][V][K];  // even and odd rows of the run
+    for (int u = 0; u < 2; ++u) {
+      for (int v = 0; v < V; ++v) {
+        for (int k = 0; k < K; ++k) sums[u][v][k] = Lanes::zero();
+      }
+    }
+    const auto add = [&](int u, int64 at) HOTLOOP_BODY {
+      for (int v = 0; v < V; ++v) {
+        Lanes terms[K];
+        body(at, column + v * Lanes::width, n, terms);
+        for (int k = 0; k < K; ++k) sums[u][v][k] = sums[u][v][k] + terms[k];
+      }
+    };
+    for (; row + 2 <= end; row += 2) {
+      add(0, row);
+      add(1, row + 1);
+    }
+    if (row < end) add(0, row++);
+    for (int v = 0; v < V; ++v) {
+      for (int k = 0; k < K; ++k) totals[v][k] = totals[v][k] + (sums[0][v][k] + sums[1][v][k]);
+    }
+  }
+  for (int v = 0; v < V; ++v) done(column + v * Lanes::width, n, totals[v]);
+}
+
+// For the columns [begin, end) of a matrix: sums[k] = sum over rows, in their order, of the k-th vector of
+// body(row, column, n, vectors[K]); then done(column, n, sums[K]). Two vectors at a time: a cache line.
+template <class real, int K, class Body, class Done>
+HOTLOOP_INLINE void sum_columns(int64 rows, int64 begin, int64 end, Body&& body, Done&& done) {
+  constexpr int64 width = Vec<real>::width;
+  int64 column = begin;
+  for (; column + 2 * width <= end; column += 2 * width) {
+    sum_strip<real, K, 2>(rows, column, width, body, done);
+  }
+  for (; column < end; column += width) {
+    const int64 n = end - column < width ? end - column : width;
+    sum_strip<real, K, 1>(rows, column, n, body, done);
+  }
+}
+
+// 8192 floats are 32 KB: a chunk's matrix and its result fit an L2 cache beside the other operands.
+constexpr int64 kMatrixChunk = 8192;
+
+// Rows of one chunk of a row-wise kernel, at least one.
+constexpr int64 rows_per_chunk(int64 cols) {
+  return cols >= kMatrixChunk ? 1 : kMatrixChunk / (cols > 0 ? cols : 1);
+}
+
+// Columns of one chunk of a column-wise kernel: whole cache lines.
+constexpr int64 columns_per_chunk(int64 rows) { return ceil_div(rows_per_chunk(rows), kPanel) * kPanel; }
+
+struct Range {
+  int64 begin, end;
+};
+
+// The part of [0, count) that belongs to a chunk.
+constexpr Range chunk_range(int64 chunk, int64 per_chunk, int64 count) {
+  const int64 begin = chunk * per_chunk;
+  return {begin, begin + per_chunk < count ? begin + per_chunk : count};
+}
+
+}  // namespace hotloop::HOTLOOP_ISA

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// Metrics of an epoch: each batch adds to totals in double, in the order of the rows. One chunk each: the
+// totals have one writer, and the work is a fraction of the loss's.
+#include "kernels/kernel.h"
+
+namespace hotloop::HOTLOOP_ISA {
+
+namespace {
+
+// Whether x[label] is the first largest of a row (cols). Any NaN in the row makes it false.
+template <class real>
+bool is_first_largest(const real* x, int64 label, int64 cols) {
+  if (label < 0 || label >= cols) return false;
+  const real chosen = x[label];
+  int beaten = chosen == chosen ? 0 : 1;
+  for (int64 c = 0; c < label; ++c) beaten |= x[c] < chosen ? 0 : 1;
+  for (int64 c = label + 1; c < cols; ++c) beaten |= x[c] <= chosen ? 0 : 1;
+  return beaten == 0;
+}
+
+template <class real>
+int64 first_largest(const real* x, int64 cols) {
+  int64 best = 0;
+  for (int64 c = 1; c < cols; ++c) best = x[c] > x[best] ? c : best;
+  return best;
+}
+
+}  // namespace
+
+// totals (2) += [rows whose first largest logit is the label, rows]
+
+template <class real>
+int64 accuracy_chunks(const AccuracyArgs<real>&) {
+  return 1;
+}
+
+template <class real>
+void accuracy_run(const AccuracyArgs<real>& a, const StepContext&, int64) {
+  int64 right = 0;
+  for (int64 row = 0; row < a.rows; ++row) {
+    const int64 label =
+        a.labels != nullptr ? a.labels[row] : first_largest(a.probs + row * a.cols, a.cols);
+    right += is_first_largest(a.logits + row * a.cols, label, a.cols) ? 1 : 0;
+  }
+  a.totals[0] += static_cast<double>(right);
+  a.totals[1] += static_cast<double>(a.rows);
+}
+
+// totals (2) += [elements where (logit > 0) == (target > 0.5), elements]
+
+template <class real>
+int64 binary_accuracy_chunks(const BinaryAccuracyArgs<real>&) {
+  return 1;
+}
+
+template <class real>
+void binary_accuracy_run(const BinaryAccuracyArgs<real>& a, const StepContext&, int64) {
+  const int64 count = a.rows * a.cols;
+  int64 right = 0;
+  for (int64 i = 0; i < count; ++i) {
+    const bool is_number = a.logits[i] == a.logits[i];
+    right += (is_number && (a.logits[i] > real(0)) == (a.target[i] > real(0.5))) ? 1 : 0;
+  }
+  a.totals[0] += static_cast<double>(right);
+  a.totals[1] += static_cast<double>(count);
+}
+
+// totals (1 + 4 * cols) += [rows, then per column: sum (p - t)^2, sum |p - t|, sum t, sum t^2]
+
+template <class real>
+int64 regression_stats_chunks(const RegressionStatsArgs<real>&) {
+  return 1;
+}
+
+template <class real>
+void regression_stats_run(const RegressionStatsArgs<real>& a, const StepContext&, int64) {
+  a.totals[0] += static_cast<double>(a.rows);
+  for (int64 c = 0; c < a.cols; ++c) {
+    double squared = 0.0;
+    double absolute = 0.0;
+    double target_sum = 0.0;
+    double target_squared = 0.0;
+    for (int64 at = c; at < a.rows * a.cols; at += a.cols) {
+      const double target = static_cast<double>(a.target[at]);
+      const double error = static_cast<double>(a.pred[at]) - target;
+      squared += error * error;
+      absolute += error < 0.0 ? -error : error;
+      target_sum += target;
+      target_squared += target * target;
+    }
+    double* totals = a.totals + 1 + 4 * c;
+    totals[0] += squared;
+    totals[1] += absolute;
+    totals[2] += target_sum;
+    totals[3] += target_squared;
+  }
+}
+
+HOTLOOP_INSTANTIATE(accuracy, AccuracyArgs)
+HOTLOOP_INSTANTIATE(binary_accuracy, BinaryAccuracyArgs)
+HOTLOOP_INSTANTIATE(regression_stats, RegressionStatsArgs)
+
+}  // namespace hotloop::HOTLOOP_ISA

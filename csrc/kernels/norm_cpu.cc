@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+// LayerNorm and RMSNorm over the last dimension. Mean and centred variance are two passes over a row that
+// is in the L1 cache: as accurate as Welford's recurrence, and a vector loop. The gradients of weight and
+// bias are sums down the columns, in the order of the rows.
+#include <math.h>
+
+#include "kernels/lanes.h"
+
+namespace hotloop::HOTLOOP_ISA {
+
+namespace {
+
+// weight (cols) of a vector, 1 if there is none; bias likewise, 0.
+template <class real>
+HOTLOOP_INLINE Vec<real> weight_at(const real* weight, int64 c, int64 n) {
+  return weight != nullptr ? load(weight + c, n) : Vec<real>(real(1));
+}
+template <class real>
+HOTLOOP_INLINE Vec<real> bias_at(const real* bias, int64 c, int64 n) {
+  return bias != nullptr ? load(bias + c, n) : Vec<real>::zero();
+}
+
+}  // namespace
+
+// y (rows, cols) = (x - mean) * rstd * weight + bias
+
+template <class real>
+int64 layer_norm_fwd_chunks(const LayerNormFwdArgs<real>& a) {
+  return ceil_div(a.rows, rows_per_chunk(a.cols));
+}
+
+template <class real>
+HOTLOOP_INLINE void layer_norm_row(const LayerNormFwdArgs<real>& a, int64 row) {
+  const real* x = a.x + row * a.cols;
+  real* y = a.y + row * a.cols;
+  double total[1];
+  sum_row<real>(a.cols, total, [&](int64 c, int64 n, Vec<real>(&term)[1]) HOTLOOP_BODY {
+    term[0] = load(x + c, n);
+  });
+  const real mean = static_cast<real>(total[0] / static_cast<double>(a.cols));
+  const Vec<real> center(mean);
+  sum_row<real>(a.cols, total, [&](int64 c, int64 n, Vec<real>(&term)[1]) HOTLOOP_BODY {
+    const Vec<real> d = first_or(load(x + c, n) - center, n, Vec<real>::zero());
+    term[0] = d * d;
+  });
+  const real rstd = static_cast<real>(1.0 / ::sqrt(total[0] / static_cast<double>(a.cols) + a.eps));
+  const Vec<real> scale(rstd);
+  for_lanes<real>(0, a.cols, [&](int64 c, int64 n) HOTLOOP_BODY {
+    const Vec<real> hat = (load(x + c, n) - center) * scale;
+    store(fma(hat, weight_at(a.weight, c, n), bias_at(a.bias, c, n)), y + c, n);
+  });
+  if (a.mean != nullptr) a.mean[row] = mean;
+  if (a.rstd != nullptr) a.rstd[row] = rstd;
+}
+
+template <class real>
+void layer_norm_fwd_run(const LayerNormFwdArgs<real>& a, const StepContext&, int64 chunk) {
+  const Range rows = chunk_range(chunk, rows_per_chunk(a.cols), a.rows);
+  for (int64 row = rows.begin; row < rows.end; ++row) layer_norm_row(a, row);
+}
+
+// g = dy * weight, hat = (x - mean) * rstd;  dx = rstd * (g - mean(g) - hat * mean(g * hat))
+
+template <class real>
+int64 layer_norm_bwd_chunks(const LayerNormBwdArgs<real>& a) {
+  return ceil_div(a.rows, rows_per_chunk(a.cols));
+}
+
+template <class real>
+void layer_norm_bwd_run(const LayerNormBwdArgs<real>& a, const StepContext&, int64 chunk) {
+  const Range rows = chunk_range(chunk, rows_per_chunk(a.cols), a.rows);
+  const double cols = static_cast<double>(a.cols);
+  for (int64 row = rows.begin; row < rows.end; ++row) {
+    const real* dy = a.dy + row * a.cols;
+    const real* x = a.x + row * a.cols;
+    real* dx = a.dx + row * a.cols;
+    const Vec<real> mean(a.mean[row]);
+    const Vec<real> rstd(a.rstd[row]);
+    double total[2];
+    sum_row<real>(a.cols, total, [&](int64 c, int64 n, Vec<real>(&terms)[2]) HOTLOOP_BODY {
+      terms[0] = load(dy + c, n) * weight_at(a.weight, c, n);
+      terms[1] = terms[0] * ((load(x + c, n) - mean) * rstd);
+    });
+    const Vec<real> mean_g(static_cast<real>(total[0] / cols));
+    const Vec<real> mean_gh(static_cast<real>(total[1] / cols));
+    for_lanes<real>(0, a.cols, [&](int64 c, int64 n) HOTLOOP_BODY {
+      const Vec<real> hat = (load(x + c, n) - mean) * rstd;
+      const Vec<real> centred = load(dy + c, n) * weight_at(a.weight, c, n) - mean_g;
+      store(rstd * fnma(hat, mean_gh, centred), dx + c, n);
+    });
+  }
+}
+
+// dweight (cols) = sum over rows of dy * hat;  dbias (cols) = sum over rows of dy
+
+template <class real>
+int64 layer_norm_param_bwd_chunks(const LayerNormParamBwdArgs<real>& a) {
+  return ceil_div(a.cols, columns_per_chunk(a.rows));
+}
+
+template <class real>
+void layer_norm_param_bwd_run(const LayerNormParamBwdArgs<real>& a, const StepContext&, int64 chunk) {
+  const Range columns = chunk_range(chunk, columns_per_chunk(a.rows), a.cols);
+  sum_columns<real, 2>(
+      a.rows, columns.begin, columns.end,
+      [&](int64 row, int64 c, int64 n, Vec<real>(&terms)[2]) HOTLOOP_BODY {
+        const Vec<real> hat = (load(a.x + row * a.cols + c, n) - Vec<real>(a.mean[row])) * Vec<real>(a.rstd[row]);
+        terms[0] = load(a.dy + row * a.cols + c, n);
+        terms[1] = terms[0] * hat;
+      },
+      [&](int64 c, int64 n, Vec<real>(&totals)[2]) HOTLOOP_BODY {
+        if (a.dbias != nullptr) store(totals[0], a.dbias + c, n);
+        if (a.dweight != nullptr) store(totals[1], a.dweight + c, n);
+      });
+}
+
+// y (rows, cols) = x * rstd * weight;  rstd = 1 / sqrt(mean(x^2) + eps)
+
+template <class real>
+int64 rms_norm_fwd_chunks(const RmsNormFwdArgs<real>& a) {
+  return ceil_div(a.rows, rows_per_chunk(a.cols));
+}
+
+template <class real>
+void rms_norm_fwd_run(const RmsNormFwdArgs<real>& a, const StepContext&, int64 chunk) {
+  const Range rows = chunk_range(chunk, rows_per_chunk(a.cols), a.rows);
+  for (int64 row = rows.begin; row < rows.end; ++row) {
+    const real* x = a.x + row * a.cols;
+    real* y = a.y + row * a.cols;
+    double total[1];
+    sum_row<real>(a.cols, total, [&](int64 c, int64 n, Vec<real>(&term)[1]) HOTLOOP_BODY {
+      const Vec<real> value = load(x + c, n);
+      term[0] = value * value;
+    });
+    const real rstd = static_cast<real>(1.0 / ::sqrt(total[0] / static_cast<double>(a.cols) + a.eps));
+    const Vec<real> scale(rstd);
+    for_lanes<real>(0, a.cols, [&](int64 c, int64 n) HOTLOOP_BODY {
+      store(load(x + c, n) * scale * weight_at(a.weight, c, n), y + c, n);
+    });
+    if (a.rstd != nullptr) a.rstd[row] = rstd;
+  }
+}
+
+// g = dy * weight, hat = x * rstd;  dx = rstd * (g - hat * mean(g * hat))
+
+template <class real>
+int64 rms_norm_bwd_chunks(const RmsNormBwdArgs<real>& a) {
+  return ceil_div(a.rows, rows_per_chunk(a.cols));
+}
+
+template <class real>
+void rms_norm_bwd_run(const RmsNormBwdArgs<real>& a, const StepContext&, int64 chunk) {
+  const Range rows = chunk_range(chunk, rows_per_chunk(a.cols), a.rows);
+  for (int64 row = rows.begin; row < rows.end; ++row) {
+    const real* dy = a.dy + row * a.cols;
+    const real* x = a.x + row * a.cols;
+    real* dx = a.dx + row * a.cols;
+    const Vec<real> rstd(a.rstd[row]);
+    double total[1];
+    sum_row<real>(a.cols, total, [&](int64 c, int64 n, Vec<real>(&term)[1]) HOTLOOP_BODY {
+      term[0] = load(dy + c, n) * weight_at(a.weight, c, n) * (load(x + c, n) * rstd);
+    });
+    const Vec<real> mean_gh(static_cast<real>(total[0] / static_cast<double>(a.cols)));
+    for_lanes<real>(0, a.cols, [&](int64 c, int64 n) HOTLOOP_BODY {
+      const Vec<real> g = load(dy + c, n) * weight_at(a.weight, c, n);
+      store(rstd * fnma(load(x + c, n) * rstd, mean_gh, g), dx + c, n);
+    });
+  }
+}
+
+// dweight (cols) = sum over rows of dy * x * rstd
+
+template <class real>
+int64 rms_norm_param_bwd_chunks(const RmsNormParamBwdArgs<real>& a) {
+  return ceil_div(a.cols, columns_per_chunk(a.rows));
+}
+
+template <class real>
+void rms_norm_param_bwd_run(const RmsNormParamBwdArgs<real>& a, const StepContext&, int64 chunk) {
+  const Range columns = chunk_range(chunk, columns_per_chunk(a.rows), a.cols);
+  sum_columns<real, 1>(
+      a.rows, columns.begin, columns.end,
+      [&](int64 row, int64 c, int64 n, Vec<real>(&term)[1]) HOTLOOP_BODY {
+        const int64 at = row * a.cols + c;
+        term[0] = load(a.dy + at, n) * (load(a.x + at, n) * Vec<real>(a.rstd[row]));
+      },
+      [&](int64 c, int64 n, Vec<real>(&total)[1]) HOTLOOP_BODY { store(total[0], a.dweight + c, n); });
+}
+
+HOTLOOP_INSTANTIATE(layer_norm_fwd, LayerNormFwdArgs)
+HOTLOOP_INSTANTIATE(layer_norm_bwd, LayerNormBwdArgs)
+HOTLOOP_INSTANTIATE(layer_norm_param_bwd, LayerNormParamBwdArgs)
+HOTLOOP_INSTANTIATE(rms_norm_fwd, RmsNormFwdArgs)
+HOTLOOP_INSTANTIATE(rms_norm_bwd, RmsNormBwdArgs)
+HOTLOOP_INSTANTIATE(rms_norm_param_bwd, RmsNormParamBwdArgs)
+
+}  // namespace hotloop::HOTLOOP_ISA

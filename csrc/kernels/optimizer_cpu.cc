@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// The optimisers over the flat parameter buffer, and what precedes them: the gradient's norm and the
+// scalars that one step's parameters share. One pass reads each element once and writes it once.
+#include <math.h>
+
+#include "kernels/lanes.h"
+#include "kernels/optimizer.h"
+
+namespace hotloop::HOTLOOP_ISA {
+
+// partial_j = sum of x^2 over run j of x (n)
+
+template <class real>
+int64 square_sum_chunks(const SquareSumArgs<real>& a) {
+  return ceil_div(a.n, kElementwiseChunk);
+}
+
+// Squared in double: a gradient of 1e20 has a norm. 16 accumulators hide the latency of the additions.
+template <class real>
+double square_sum_of(const real* x, int64 n) {
+  constexpr int64 kLanes = 16;
+  double sums[kLanes] = {};
+  int64 i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int64 j = 0; j < kLanes; ++j) {
+      const double value = static_cast<double>(x[i + j]);
+      sums[j] += value * value;
+    }
+  }
+  for (int64 j = 0; i + j < n; ++j) sums[j] += static_cast<double>(x[i + j]) * static_cast<double>(x[i + j]);
+  for (int64 half = kLanes / 2; half > 0; half /= 2) {
+    for (int64 j = 0; j < half; ++j) sums[j] += sums[j + half];
+  }
+  return sums[0];
+}
+
+template <class real>
+void square_sum_run(const SquareSumArgs<real>& a, const StepContext&, int64 chunk) {
+  const Range range = chunk_range(chunk, kElementwiseChunk, a.n);
+  for (int64 begin = range.begin; begin < range.end; begin += kSquareSumRun) {
+    const int64 n = range.end - begin < kSquareSumRun ? range.end - begin : kSquareSumRun;
+    a.partial[begin / kSquareSumRun] = square_sum_of(a.x + begin, n);
+  }
+}
+
+// scalars of the step: see args.h
+
+template <class real>
+int64 optimizer_begin_chunks(const OptimizerBeginArgs<real>&) {
+  return 1;
+}
+
+template <class real>
+void optimizer_begin_run(const OptimizerBeginArgs<real>& a, const StepContext& ctx, int64) {
+  double square = 0.0;
+  for (int64 i = 0; i < a.n_partial && a.partial != nullptr; ++i) square += a.partial[i];
+  const double norm = ::sqrt(square);
+  const double ratio = a.clip_norm / (norm + 1e-6);  // torch's guard against a zero norm
+  const bool clips = a.clip_norm != 0.0 && !(ratio >= 1.0);  // a NaN norm spoils the step, as in torch
+  const bool skip = a.total != nullptr && *a.total == 0.0;
+  if (!skip) *a.counter += 1;
+  const double t = static_cast<double>(*a.counter);
+  a.scalars[kSkip] = skip ? 1.0 : 0.0;
+  a.scalars[kLr] = ctx.groups[2 * a.group];
+  a.scalars[kWeightDecay] = ctx.groups[2 * a.group + 1];
+  a.scalars[kGradScale] = clips ? ratio : 1.0;
+  a.scalars[kBiasCorrection1] = 1.0 - ::pow(a.beta1, t);
+  a.scalars[kSqrtBiasCorrection2] = ::sqrt(1.0 - ::pow(a.beta2, t));
+  a.scalars[kStep] = t;
+  a.scalars[kGradNorm] = norm;
+}
+
+// adam and adamw: param, exp_avg, exp_avg_sq, grad (n)
+
+template <class real>
+int64 adam_chunks(const AdamArgs<real>& a) {
+  return ceil_div(a.n, kElementwiseChunk);
+}
+
+template <class real>
+void adam_run(const AdamArgs<real>& a, const StepContext&, int64 chunk) {
+  if (a.scalars[kSkip] != 0.0) return;
+  const AdamRule<real> rule(a.scalars, a.decoupled != 0, a.beta1, a.beta2, a.eps);
+  const Range range = chunk_range(chunk, kElementwiseChunk, a.n);
+  for_lanes<real>(range.begin, range.end, [&](int64 i, int64 n) HOTLOOP_BODY {
+    Vec<real> param = load(a.param + i, n);
+    Vec<real> m = load(a.exp_avg + i, n);
+    Vec<real> v = load(a.exp_avg_sq + i, n);
+    rule.apply(param, m, v, load(a.grad + i, n));
+    store(param, a.param + i, n);
+    store(m, a.exp_avg + i, n);
+    store(v, a.exp_avg_sq + i, n);
+  });
+}
+
+// sgd: param, momentum_buffer, grad (n)
+
+template <class real>
+int64 sgd_chunks(const SgdArgs<real>& a) {
+  return ceil_div(a.n, kElementwiseChunk);
+}
+
+template <class real>
+void sgd_run(const SgdArgs<real>& a, const StepContext&, int64 chunk) {
+  if (a.scalars[kSkip] != 0.0) return;
+  const SgdRule<real> rule(a.scalars, a.momentum);
+  const Range range = chunk_range(chunk, kElementwiseChunk, a.n);
+  if (a.momentum_buffer == nullptr) {
+    for_lanes<real>(range.begin, range.end, [&](int64 i, int64 n) HOTLOOP_BODY {
+      Vec<real> param = load(a.param + i, n);
+      rule.apply(param, load(a.grad + i, n));
+      store(param, a.param + i, n);
+    });
+    return;
+  }
+  const bool nesterov = a.nesterov != 0;
+  for_lanes<real>(range.begin, range.end, [&](int64 i, int64 n) HOTLOOP_BODY {
+    Vec<real> param = load(a.param + i, n);
+    Vec<real> buffer = load(a.momentum_buffer + i, n);
+    rule.apply(param, buffer, load(a.grad + i, n), nesterov);
+    store(param, a.param + i, n);
+    store(buffer, a.momentum_buffer + i, n);
+  });
+}
+
+// rmsprop: param, square_avg, momentum_buffer, grad (n)
+
+template <class real>
+int64 rmsprop_chunks(const RmspropArgs<real>& a) {
+  return ceil_div(a.n, kElementwiseChunk);
+}
+
+template <class real>
+void rmsprop_run(const RmspropArgs<real>& a, const StepContext&, int64 chunk) {
+  if (a.scalars[kSkip] != 0.0) return;
+  const RmspropRule<real> rule(a.scalars, a.alpha, a.eps, a.momentum);
+  const Range range = chunk_range(chunk, kElementwiseChunk, a.n);
+  for_lanes<real>(range.begin, range.end, [&](int64 i, int64 n) HOTLOOP_BODY {
+    Vec<real> param = load(a.param + i, n);
+    Vec<real> square_avg = load(a.square_avg + i, n);
+    const Vec<real> grad = load(a.grad + i, n);
+    if (a.momentum_buffer == nullptr) {
+      rule.apply(param, square_avg, grad);
+    } else {
+      Vec<real> buffer = load(a.momentum_buffer + i, n);
+      rule.apply(param, square_avg, buffer, grad);
+      store(buffer, a.momentum_buffer + i, n);
+    }
+    store(param, a.param + i, n);
+    store(square_avg, a.square_avg + i, n);
+  });
+}
+
+HOTLOOP_INSTANTIATE(square_sum, SquareSumArgs)
+HOTLOOP_INSTANTIATE(optimizer_begin, OptimizerBeginArgs)
+HOTLOOP_INSTANTIATE(adam, AdamArgs)
+HOTLOOP_INSTANTIATE(sgd, SgdArgs)
+HOTLOOP_INSTANTIATE(rmsprop, RmspropArgs)
+
+}  // namespace hotloop::HOTLOOP_ISA

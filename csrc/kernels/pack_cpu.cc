@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copies a matrix into panels of 16 columns, k-major inside: the form of B that the matmul tile reads
+// without a stride. Either axis may be the contiguous one; a transpose goes through blocks of registers.
+#include "kernels/lanes.h"
+
+namespace hotloop::HOTLOOP_ISA {
+namespace {
+
+// Rows of panels (16 elements each) of one chunk.
+constexpr int64 kPackChunk = kElementwiseChunk / kPanel;
+
+// Rows contiguous: out[i][j] = x[i*stride_k + j], `columns` of them, then zeros.
+template <class real>
+void copy_rows(const real* x, int64 stride_k, int64 rows, int64 columns, real* out) {
+  constexpr int64 width = Vec<real>::width;
+  for (int64 i = 0; i < rows; ++i) {
+    for (int64 j = 0; j < kPanel; j += width) {
+      const int64 left = columns - j < 0 ? 0 : columns - j < width ? columns - j : width;
+      load(x + i * stride_k + j, left).store(out + i * kPanel + j);
+    }
+  }
+}
+
+// Columns contiguous: out[i][j] = x[i + j*stride_n], by squares of width x width elements.
+template <class real>
+void transpose_rows(const real* x, int64 stride_n, int64 rows, int64 columns, real* out) {
+  using V = Vec<real>;
+  for (int64 j = 0; j < kPanel; j += V::width) {
+    for (int64 i = 0; i < rows; i += V::width) {
+      const int64 height = rows - i < V::width ? rows - i : V::width;
+      V square[V::width];
+      for (int64 lane = 0; lane < V::width; ++lane) {
+        square[lane] = j + lane < columns ? load(x + i + (j + lane) * stride_n, height) : V::zero();
+      }
+      transpose(square);
+      for (int64 lane = 0; lane < height; ++lane) square[lane].store(out + (i + lane) * kPanel + j);
+    }
+  }
+}
+
+}  // namespace
+
+template <class real>
+int64 pack_panels_chunks(const PackPanelsArgs<real>& args) {
+  return ceil_div(ceil_div(args.n, kPanel) * args.k, kPackChunk);
+}
+
+template <class real>
+void pack_panels_run(const PackPanelsArgs<real>& args, const StepContext&, int64 chunk) {
+  const Range range = chunk_range(chunk, kPackChunk, ceil_div(args.n, kPanel) * args.k);
+  for (int64 row = range.begin; row < range.end;) {
+    const int64 panel = row / args.k;
+    const int64 first = row - panel * args.k;
+    const int64 rows = args.k - first < range.end - row ? args.k - first : range.end - row;
+    const int64 columns = args.n - panel * kPanel < kPanel ? args.n - panel * kPanel : kPanel;
+    const real* x = args.x + first * args.stride_k + panel * kPanel * args.stride_n;
+    real* out = args.out + row * kPanel;
+    if (args.stride_n == 1) {
+      copy_rows(x, args.stride_k, rows, columns, out);
+    } else if (args.stride_k == 1) {
+      transpose_rows(x, args.stride_n, rows, columns, out);
+    } else {
+      for (int64 i = 0; i < rows; ++i) {
+        for (int64 j = 0; j < kPanel; ++j) {
+          out[i * kPanel + j] = j < columns ? x[i * args.stride_k + j * args.stride_n] : real(0);
+        }
+      }
+    }
+    row += rows;
+  }
+}
+
+HOTLOOP_INSTANTIATE(pack_panels, PackPanelsArgs)
+
+}  // namespace hotloop::HOTLOOP_ISA

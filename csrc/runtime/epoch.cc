@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/epoch.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+#include "core/error.h"
+
+namespace hotloop {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::milliseconds kPollEvery(50);
+
+// Everything that can be wrong between a source and a program, before anything is written.
+int64 check_source(const Program& program, const std::vector<SourceArray>& source, const EpochOptions& o) {
+  const Plan& plan = program.plan();
+  check(!source.empty() && source.size() == o.inputs.size(), "[epoch] ", source.size(), " arrays for ",
+        o.inputs.size(), " inputs");
+  check(o.batch_size >= 1 && o.batch_size <= plan.max_rows, "[epoch] batch size ", o.batch_size,
+        " for a plan of at most ", plan.max_rows, " rows");
+  for (std::size_t i = 0; i < source.size(); ++i) {
+    check(o.inputs[i] >= 0 && o.inputs[i] < static_cast<int>(plan.buffers.size()), "[epoch] input ", i,
+          " names no buffer");
+    const Buffer& buffer = plan.buffers[static_cast<std::size_t>(o.inputs[i])];
+    check(source[i].rows == source[0].rows, "[epoch] arrays of ", source[0].rows, " and ", source[i].rows,
+          " rows");
+    check(buffer.size.per_row == source[i].row_size && buffer.size.constant == 0, "[epoch] array ", i,
+          " has ", source[i].row_size, " elements a row, its input ", buffer.size.per_row);
+    check(convertible(source[i].type, buffer.dtype), "[epoch] array ", i, " has the wrong element type");
+  }
+  const int64 batches = ceil_div(source[0].rows, o.batch_size);
+  check(o.n_params == 1 || o.n_params >= batches, "[epoch] ", o.n_params, " rows of step parameters for ",
+        batches, " steps");
+  return batches;
+}
+
+void copy_outputs(const Program& program, const EpochOptions& o, int64 first, int64 rows) {
+  for (const EpochOutput& output : o.outputs) {
+    const Buffer& buffer = program.plan().buffers[static_cast<std::size_t>(output.buffer)];
+    const std::size_t row_bytes =
+        static_cast<std::size_t>(buffer.size.per_row) * dtype_bytes(buffer.dtype, program.plan().real);
+    std::memcpy(output.data + static_cast<std::size_t>(first) * row_bytes, program.address(output.buffer),
+                static_cast<std::size_t>(rows) * row_bytes);
+  }
+}
+
+}  // namespace
+
+EpochResult run_epoch(Program& program, const std::vector<SourceArray>& source, ThreadTeam& team,
+                      const EpochOptions& o) {
+  const int64 batches = check_source(program, source, o);
+  const Plan& plan = program.plan();
+  const Memory::Lease lease(program.memory());
+  const Clock::time_point start = Clock::now();
+  Clock::time_point next_poll = start + kPollEvery;
+  std::fill_n(program.metrics(), plan.metric_doubles, 0.0);
+
+  const int64 n = source[0].rows;
+  const Permutation order(static_cast<std::uint64_t>(n), o.seed, o.run, o.epoch);
+  StepContext ctx;
+  ctx.seed = o.seed;
+  ctx.run = o.run;
+
+  EpochResult result;
+  for (int64 batch = 0; batch < batches; ++batch) {
+    const int64 first = batch * o.batch_size;
+    const RowRange rows{first, std::min(o.batch_size, n - first), o.shuffle ? &order : nullptr};
+    for (std::size_t i = 0; i < source.size(); ++i)
+      gather(source[i], rows, plan.buffers[static_cast<std::size_t>(o.inputs[i])].dtype, plan.real,
+             program.address(o.inputs[i]), team);
+    ctx.step = o.step + static_cast<std::uint64_t>(batch);
+    program.set_params(ctx, o.params + (o.n_params == 1 ? 0 : batch) * plan.params_width());
+    program.run(team, rows.count, o.begin, o.end, ctx);
+    copy_outputs(program, o, first, rows.count);
+    result.steps = batch + 1;
+
+    // The totals only ever grow, so that once they are not finite they stay so.
+    if (o.check_finite && !(std::isfinite(program.metrics()[0]) && std::isfinite(program.metrics()[1]))) {
+      result.status = EpochStatus::kDiverged;
+      return result;
+    }
+    if (batch + 1 == batches) break;
+    if (o.stop != nullptr && o.stop->load(std::memory_order_relaxed)) {
+      result.status = EpochStatus::kStopped;
+      return result;
+    }
+    const Clock::time_point now = Clock::now();
+    if (o.deadline_s >= 0.0 && std::chrono::duration<double>(now - start).count() >= o.deadline_s) {
+      result.status = EpochStatus::kTime;
+      return result;
+    }
+    if (now >= next_poll) {
+      next_poll = now + kPollEvery;
+      if (o.poll && o.poll()) {
+        result.status = EpochStatus::kStopped;
+        return result;
+      }
+    }
+  }
+  return result;
+}
+
+}  // namespace hotloop

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// One pass over the data: order, gather, steps, statistics. Training, evaluation and prediction are this
+// same loop over different programs.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <vector>
+
+#include "runtime/program.h"
+#include "runtime/source.h"
+
+namespace hotloop {
+
+// Rows of an output buffer go here, batch after batch.
+struct EpochOutput {
+  int buffer = -1;
+  std::byte* data = nullptr;
+};
+
+struct EpochOptions {
+  std::vector<int> inputs;  // the plan's buffer of each source array
+  std::vector<EpochOutput> outputs;
+  int64 batch_size = 1;
+  bool shuffle = false;
+  std::uint64_t seed = 0;
+  std::uint32_t run = 0, epoch = 0;
+  std::uint64_t step = 0;          // of the first batch
+  const double* params = nullptr;  // (n_params, params_width): one row per step
+  int64 n_params = 0;              // 1: the same row for every step
+  int64 begin = 0, end = 0;        // steps of the plan
+  double deadline_s = -1.0;        // seconds from the call; negative: none
+  bool check_finite = false;       // end at the first batch whose loss totals are not finite
+  const std::atomic<bool>* stop = nullptr;
+  // Called every 50 ms; true ends the epoch after the step in hand.
+  std::function<bool()> poll;
+};
+
+enum class EpochStatus { kDone, kStopped, kTime, kDiverged };
+
+struct EpochResult {
+  int64 steps = 0;  // batches that were run, whole ones always
+  EpochStatus status = EpochStatus::kDone;
+};
+
+// Throws InternalError where the source does not fit the program. Metrics are zeroed first.
+EpochResult run_epoch(Program& program, const std::vector<SourceArray>& source, ThreadTeam& team,
+                      const EpochOptions& options);
+
+}  // namespace hotloop

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/error.h"
+#include "cpu/aligned_block.h"
+#include "runtime/plan.h"
+
+namespace hotloop {
+namespace {
+
+// Bytes of a space; the arena's and the metrics' belong to the plan, the rest to the session.
+std::size_t space_bytes(const Plan& plan, const MemorySizes& memory, Space space) {
+  const std::size_t real = real_bytes(plan.real);
+  const auto bytes = [](int64 n, std::size_t each) { return static_cast<std::size_t>(n) * each; };
+  switch (space) {
+    case Space::kArena:
+      return plan.arena_bytes;
+    case Space::kParameter:
+    case Space::kGradient:
+      return bytes(memory.parameters, real);
+    case Space::kMoment1:
+      return memory.moments >= 1 ? bytes(memory.parameters, real) : 0;
+    case Space::kMoment2:
+      return memory.moments >= 2 ? bytes(memory.parameters, real) : 0;
+    case Space::kState:
+      return bytes(memory.state, real);
+    case Space::kCounter:
+      return bytes(memory.counters, 8);
+    case Space::kMetric:
+      return bytes(plan.metric_doubles, 8);
+    case Space::kConstant:
+      return plan.constants.size() * real;
+  }
+  return 0;
+}
+
+void check_buffer(const Plan& plan, const MemorySizes& memory, std::size_t i) {
+  const Buffer& b = plan.buffers[i];
+  const std::size_t each = dtype_bytes(b.dtype, plan.real);
+  check(b.size.per_row >= 0 && b.size.at(0) >= 0, "[plan] buffer ", i, " has a negative size");
+  check(b.offset % each == 0, "[plan] buffer ", i, " is not aligned to its elements");
+  check(b.space != Space::kArena || b.offset % AlignedBlock::kAlign == 0, "[plan] buffer ", i,
+        " is not aligned to ", AlignedBlock::kAlign, " bytes");
+  const std::size_t end = b.offset + static_cast<std::size_t>(b.size.at(plan.max_rows)) * each;
+  const std::size_t have = space_bytes(plan, memory, b.space);
+  check(end <= have, "[plan] buffer ", i, " ends at byte ", end, " of a space of ", have);
+  check(b.space != Space::kCounter || b.dtype == DType::kInt64, "[plan] counter buffer ", i, " is not int64");
+  check(b.space != Space::kMetric || b.dtype == DType::kDouble, "[plan] metric buffer ", i, " is not double");
+}
+
+void check_operand(const Plan& plan, const Field& field, const FieldValue& value, std::string_view where) {
+  const bool optional =
+      field.kind == FieldKind::InOpt || field.kind == FieldKind::OutOpt || field.kind == FieldKind::InOutOpt;
+  if (value.buffer < 0) {
+    check(optional, where, ": operand ", field.name, " is absent but required");
+    return;
+  }
+  check(value.buffer < static_cast<int>(plan.buffers.size()), where, ": operand ", field.name,
+        " names buffer ", value.buffer, " of ", plan.buffers.size());
+  const Buffer& b = plan.buffers[static_cast<std::size_t>(value.buffer)];
+  check(b.dtype == field.dtype, where, ": operand ", field.name, " has the wrong element type");
+  check(value.offset >= 0 && value.offset <= b.size.at(plan.max_rows), where, ": operand ", field.name,
+        " begins outside its buffer");
+  const bool written = field.kind != FieldKind::In && field.kind != FieldKind::InOpt;
+  check(!written || b.space != Space::kConstant, where, ": operand ", field.name, " would write a constant");
+}
+
+}  // namespace
+
+void check_plan(const Plan& plan, const MemorySizes& memory) {
+  check(plan.max_rows >= 1, "[plan] max_rows must be at least 1, got ", plan.max_rows);
+  for (std::size_t i = 0; i < plan.buffers.size(); ++i) check_buffer(plan, memory, i);
+  for (std::size_t s = 0; s < plan.steps.size(); ++s) {
+    const PlanStep& step = plan.steps[s];
+    const KernelInfo& info = kernel_info(step.kernel);
+    const std::string where = "[plan] step " + std::to_string(s) + " (" + std::string(info.name) + ")";
+    check(step.fields.size() == info.fields.size(), where, ": has ", step.fields.size(), " fields, needs ",
+          info.fields.size());
+    for (std::size_t f = 0; f < info.fields.size(); ++f) {
+      const Field& field = info.fields[f];
+      const FieldValue& value = step.fields[f];
+      if (field.kind == FieldKind::Dim)
+        check(value.dim.at(0) >= 0 && value.dim.at(plan.max_rows) >= 0, where, ": ", field.name,
+              " is negative");
+      else if (field.kind != FieldKind::Int && field.kind != FieldKind::Real)
+        check_operand(plan, field, value, where);
+      if (field.name == "dropout")
+        check(value.integer < plan.n_dropout, where, ": dropout layer ", value.integer, " of ",
+              plan.n_dropout);
+      if (field.name == "group")
+        check(value.integer >= 0 && value.integer < plan.n_groups, where, ": group ", value.integer, " of ",
+              plan.n_groups);
+    }
+  }
+}
+
+}  // namespace hotloop

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Plan: the only contract between the compiler (Python) and the executors (C++).
+
+A flat list of kernel steps over a table of buffers, for any number of rows up to ``max_rows``. It can be
+printed (`explain`), interpreted in NumPy float64 (`interpret`), and handed to the native executor. Plans
+are never stored in files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Union
+
+from hotloop.graph import Affine
+
+# input, activation, scratch   the program's arena (offset in the arena)
+# parameter, gradient, moment1, moment2, state, counter   the session's memory (offset in that space)
+# metric                       the program's block of doubles, zeroed at the start of an epoch
+# constant                     the plan's own read-only numbers
+BufferKind = Literal[
+    "input", "activation", "scratch",
+    "parameter", "gradient", "moment1", "moment2", "state", "counter",
+    "metric", "constant",
+]  # fmt: skip
+ARENA_KINDS = ("input", "activation", "scratch")
+BufferDType = Literal["real", "index", "double", "int64"]
+Mode = Literal["train", "vjp", "eval", "predict"]
+
+#: Every buffer in the arena, and every parameter in the flat buffers, begins at a multiple of this.
+ALIGN_BYTES = 64
+#: ... which is this many elements of the flat buffers, whatever the scalar type.
+ALIGN_ELEMENTS = 16
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """``size`` elements of ``dtype``, ``offset`` bytes into the memory that ``kind`` names."""
+
+    name: str
+    kind: BufferKind
+    dtype: BufferDType
+    size: Affine
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A place in a buffer: ``offset`` elements in."""
+
+    buffer: int
+    offset: int = 0
+
+
+FieldValue = Union[Operand, Affine, int, float, None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel call: its fields by the names of args.h. Dims are `Affine`; absent operands None."""
+
+    kernel: str
+    fields: tuple[tuple[str, FieldValue], ...]
+    note: str = ""  # the graph node it came from, for explain
+    flops: Affine = Affine()  # of that node, written on the last of its steps
+
+
+@dataclass(frozen=True)
+class Metric:
+    """``size`` doubles at ``offset`` (in doubles) of the metric block; ``kind`` says how to read them:
+    loss, accuracy: [sum, weight];  regression: see RegressionStats in args.h;  batch_loss: the last batch's."""
+
+    name: str
+    kind: Literal["loss", "batch_loss", "accuracy", "regression"]
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps in order. ``sections`` names ranges of them: forward, backward, update as far as present.
+
+    The first two doubles of the metric block are always the loss totals (if there is a loss).
+    """
+
+    mode: Mode
+    dtype: Literal["float32", "float64"]
+    max_rows: int
+    buffers: tuple[Buffer, ...]
+    steps: tuple[Step, ...]
+    sections: tuple[tuple[str, int, int], ...]
+    inputs: tuple[tuple[str, int], ...]  # name -> buffer
+    outputs: tuple[tuple[str, int], ...]  # name -> buffer
+    metrics: tuple[Metric, ...]
+    constants: tuple[float, ...]
+    arena_bytes: int
+    n_groups: int
+    n_dropout: int
+    flops: Affine
+
+    def section(self, name: str) -> tuple[int, int]:
+        for key, begin, end in self.sections:
+            if key == name:
+                return begin, end
+        raise KeyError(name)
+
+
+@dataclass(frozen=True)
+class ParamEntry:
+    """Where one parameter (or state) lies in its flat buffer: torch's shape, row-major, at ``offset``."""
+
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+    size: int
+    group: int = 0
+
+
+@dataclass(frozen=True)
+class ParamLayout:
+    """The only map between names and the flat buffers. Entries stand in the order of their offsets,
+    group by group, each aligned to `ALIGN_ELEMENTS`; what lies between them is zero and stays zero."""
+
+    entries: tuple[ParamEntry, ...]
+    size: int
+    # (group, begin, end): runs of the flat buffer that one optimiser call updates; one counter each
+    segments: tuple[tuple[int, int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """A loss as data. ``kind`` is a kernel name: cross_entropy, mse, mae, huber, bce_with_logits."""
+
+    kind: str
+    label_smoothing: float = 0.0
+    delta: float = 1.0
+    class_weight: tuple[float, ...] | None = None
+    pos_weight: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """What shapes an optimiser's steps. Learning rate and weight decay are not here: they vary by step."""
+
+    kind: Literal["adam", "adamw", "sgd", "rmsprop"]
+    beta1: float = 0.0
+    beta2: float = 0.0
+    eps: float = 0.0
+    momentum: float = 0.0
+    nesterov: bool = False
+    alpha: float = 0.0
+    # "all": one group;  "weights": group 0 decays, group 1 (biases, norms, every 1-D parameter) does not
+    decay: Literal["all", "weights"] = "all"
+
+
+@dataclass(frozen=True)
+class PlanSpec:
+    """What a plan is compiled for, next to the graph. Hashable: (graph, spec) is the cache's key.
+
+    train    forward, loss, backward, update, statistics     sections forward, backward, update
+    vjp      forward in training mode to output "output"; backward from input "doutput"; update
+    eval     forward in evaluation mode, loss, statistics    section forward
+    predict  forward in evaluation mode to output "output"   section forward
+
+    ``target`` is the type of the target's elements: "index" for class labels (rows), "real" for anything
+    of the output's shape (class probabilities, regression targets). ``weighted`` adds the input
+    "sample_weight" (rows). The target is the input "target".
+    """
+
+    mode: Mode
+    max_rows: int
+    dtype: Literal["float32", "float64"] = "float32"
+    loss: LossSpec | None = None
+    target: Literal["index", "real"] = "real"
+    weighted: bool = False
+    optimizer: OptimizerSpec | None = None
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    metrics: tuple[str, ...] = ()  # kinds: accuracy, regression

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The border: what users hand in is checked and converted here, once, before anything runs.
+
+Inside, an input is a C-contiguous array with rows first, of the session's float type, uint8 (converted in
+the gather) or int32; a target is float or int32. Whatever arrives in that form is used without a copy.
+Everything else is converted, or refused with the first bad index and the number of bad values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from hotloop.errors import DTypeError, LabelError, NonFiniteError, ShapeError
+from hotloop.graph import ElementType, Graph, Rows, TensorType
+
+Array = NDArray[Any]
+Arrays = dict[str, Array]
+
+#: Integers are kept in these until the graph says what an input is.
+_INTEGERS = (np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np.int64))
+#: Combinations of element types to try; two to the number of integer inputs.
+_MAX_INTEGER_INPUTS = 6
+
+
+def as_array(
+    value: Any, name: str, *, where: str, real: DTypeLike = np.float32, check_finite: bool = True
+) -> Array:
+    """One array in canonical form: float of type ``real``, uint8, int32 or int64; C-contiguous, rank >= 1.
+
+    Raises `DTypeError` for bool, complex, object, string and date types, `ShapeError` for scalars and
+    ragged lists, `NonFiniteError` for NaN, infinity (unless not ``check_finite``) and overflow.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise DTypeError(f"[{where}] {name} is a masked array; fill it first: {name}.filled(value)")
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ShapeError(f"[{where}] {name} is ragged: its rows differ in length; pad or cut them") from None
+    if array.ndim == 0 and array.dtype.kind in "biufc":
+        raise ShapeError(f"[{where}] {name} is a single number, got shape (); allowed: rows first, (n, ...)")
+    kind = array.dtype.kind
+    if kind in "iu":
+        return _as_integers(array, name, where)
+    if kind == "f":
+        return _as_floats(array, name, where, np.dtype(real), check_finite)
+    raise DTypeError(f"[{where}] {name} has dtype {array.dtype}; allowed: floats and integers; {_hint(kind, name)}")
+
+
+def _hint(kind: str, name: str) -> str:
+    if kind == "b":
+        return f"write {name}.astype(np.float32) for features, {name}.astype(np.int64) for labels"
+    if kind == "c":
+        return "pass the real and imaginary parts as two columns"
+    if kind in "OUSTV":
+        return "encode text as integers (np.unique(..., return_inverse=True)), make sparse matrices dense"
+    return "convert it to numbers first"
+
+
+def _as_integers(array: Array, name: str, where: str) -> Array:
+    if array.dtype in _INTEGERS:
+        return np.ascontiguousarray(array)
+    if array.dtype.kind == "u" and array.dtype.itemsize == 8:
+        _refuse(array > np.uint64(2**63 - 1), array, name, where, DTypeError, "does not fit a signed integer")
+    small = array.dtype.itemsize < 4 or (array.dtype.kind == "i" and array.dtype.itemsize == 4)
+    return np.ascontiguousarray(array, dtype=np.int32 if small else np.int64)
+
+
+def _as_floats(array: Array, name: str, where: str, real: np.dtype[Any], check_finite: bool) -> Array:
+    with np.errstate(over="ignore"):  # overflow is looked for below, with its place
+        out = np.ascontiguousarray(array, dtype=real)
+    # The sum is NaN or infinite if any element is, and needs no temporary; doubles may also overflow in it.
+    if out.size == 0 or np.isfinite(np.add.reduce(out, axis=None, dtype=np.float64)):
+        return out
+    if check_finite:
+        _refuse(~np.isfinite(array), array, name, where, NonFiniteError, "is not a finite number")
+    _refuse(np.isinf(out) & np.isfinite(array), array, name, where, NonFiniteError, f"overflows {real}")
+    return out
+
+
+def _refuse(
+    bad: NDArray[np.bool_], array: Array, name: str, where: str, error: Callable[[str], Exception], text: str
+) -> None:
+    """Raise ``error`` if any element of ``bad`` is set: the first one, its value, and how many there are."""
+    if not bad.any():
+        return
+    at = np.unravel_index(int(np.argmax(bad)), bad.shape)
+    place = ", ".join(str(int(i)) for i in at)
+    count, total = int(np.count_nonzero(bad)), bad.size
+    values = "value" if count == 1 else "values"
+    raise error(f"[{where}] {name}[{place}] = {array[at]} {text} ({count} bad {values} in {total})")
+
+
+def as_inputs(
+    X: Any, *, where: str, name: str = "X", real: DTypeLike = np.float32, check_finite: bool = True,
+    allow_empty: bool = False,
+) -> Arrays:  # fmt: skip
+    """An array, or a mapping of named arrays, in canonical form; a plain array is named "x".
+
+    Lengths must be equal, and at least 1 unless ``allow_empty``. Raises as `as_array`, and `ShapeError`.
+    """
+    named: Mapping[str, Any] = X if isinstance(X, Mapping) else {"x": X}
+    if not named:
+        raise ShapeError(f"[{where}] {name} is an empty mapping; allowed: an array, or at least one named array")
+    arrays: Arrays = {}
+    for key, value in named.items():
+        if not isinstance(key, str):
+            raise TypeError(f"[{where}] names of inputs must be strings, got {key!r}")
+        label = f"{name}[{key!r}]" if isinstance(X, Mapping) else name
+        arrays[key] = as_array(value, label, where=where, real=real, check_finite=check_finite)
+    lengths = {key: len(a) for key, a in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        raise ShapeError(f"[{where}] the inputs of {name} differ in length: {lengths}; rows come first")
+    if not allow_empty and not next(iter(lengths.values())):
+        raise ShapeError(f"[{where}] {name} has 0 rows; at least 1 is needed")
+    if not isinstance(X, Mapping) and arrays["x"].ndim == 1 and arrays["x"].dtype.kind == "f":
+        raise ShapeError(
+            f"[{where}] {name} is 1-D with shape {arrays['x'].shape}; allowed: rows first, (n, ...); "
+            f"use {name}.reshape(-1, 1) for one feature, {name}.reshape(1, -1) for one row"
+        )
+    return arrays
+
+
+def row_count(arrays: Mapping[str, Array]) -> int:
+    """The common length of arrays that `as_inputs` gave."""
+    return len(next(iter(arrays.values())))
+
+
+def candidate_types(arrays: Mapping[str, Array], where: str) -> Iterator[dict[str, TensorType]]:
+    """The types to trace a model with, most likely first.
+
+    Floats are real. Integers are ids if the model takes them as such, else features; uint8 is the other
+    way round, because bytes are mostly pixels.
+    """
+    choices: list[tuple[ElementType, ...]] = []
+    for array in arrays.values():
+        if array.dtype.kind == "f":
+            choices.append(("real",))
+        else:
+            choices.append(("real", "index") if array.dtype == np.uint8 else ("index", "real"))
+    if sum(len(c) > 1 for c in choices) > _MAX_INTEGER_INPUTS:
+        raise DTypeError(
+            f"[{where}] more than {_MAX_INTEGER_INPUTS} named inputs are integers; convert those that are "
+            "features to float32, and leave ids as integers"
+        )
+    for combination in product(*choices):
+        yield {
+            name: TensorType((Rows(), *array.shape[1:]), dtype)
+            for (name, array), dtype in zip(arrays.items(), combination, strict=True)
+        }
+
+
+def fit_inputs(arrays: Mapping[str, Array], graph: Graph, *, where: str, name: str = "X",
+               real: DTypeLike = np.float32) -> Arrays:  # fmt: skip
+    """The arrays in the element types of the graph's inputs, ids checked against the embeddings they index.
+
+    Raises `ShapeError` for other names or row shapes, `DTypeError`, and `LabelError` for an id out of range.
+    """
+    expected = dict(graph.inputs)
+    if len(arrays) == 1 and len(expected) == 1:
+        arrays = {next(iter(expected)): next(iter(arrays.values()))}
+    if set(arrays) != set(expected):
+        raise ShapeError(f"[{where}] {name} has the inputs {sorted(arrays)}; the model takes {sorted(expected)}")
+    out: Arrays = {}
+    for key, value in expected.items():
+        type_ = graph.types[value]
+        array = arrays[key]
+        label = name if len(expected) == 1 else f"{name}[{key!r}]"
+        want = row_shape(type_)
+        if array.shape[1:] != want:
+            raise ShapeError(
+                f"[{where}] {label} has shape {array.shape}; the model takes {('n', *want)}".replace("'n'", "n")
+            )
+        if type_.dtype == "index":
+            out[key] = _as_ids(array, label, where)
+        else:
+            keep = array.dtype in (np.dtype(real), np.dtype(np.uint8))
+            out[key] = array if keep else array.astype(real)
+    for key, limit, weight in _embeddings(graph):
+        label = name if len(expected) == 1 else f"{name}[{key!r}]"
+        text = f"is not an index into {weight} (expected 0 <= id < {limit})"
+        _check_range(out[key], limit, label, where, text)
+    return out
+
+
+def row_shape(type_: TensorType) -> tuple[int, ...]:
+    """The shape of one row of a value whose first dimension is the batch."""
+    if not type_.shape or type_.shape[0] != Rows():
+        raise ShapeError(f"[model] the first dimension must be the batch, got {type_}; keep rows first")
+    return tuple(d for d in type_.shape[1:] if isinstance(d, int))
+
+
+def _as_ids(array: Array, label: str, where: str) -> Array:
+    if array.dtype.kind == "f":
+        raise DTypeError(f"[{where}] {label} must hold integer ids, got {array.dtype}; use .astype(np.int64)")
+    if array.dtype == np.int64:
+        limits = np.iinfo(np.int32)
+        bad = (array < limits.min) | (array > limits.max)
+        _refuse(bad, array, label, where, LabelError, "does not fit an id of 32 bits")
+    return array if array.dtype == np.int32 else array.astype(np.int32)
+
+
+def _embeddings(graph: Graph) -> Iterator[tuple[str, int, str]]:
+    """(input name, rows of the table, parameter name) of each embedding that reads an input."""
+    names = {value: name for name, value in graph.inputs}
+    parameters = {value: name for name, value in graph.parameters}
+    source = {node.outputs[0]: node for node in graph.nodes}
+    for node in graph.nodes:
+        if node.op != "embedding":
+            continue
+        weight, ids = node.inputs[0], node.inputs[1]
+        while ids in source and source[ids].op == "reshape":
+            ids = source[ids].inputs[0]
+        size = graph.types[weight].shape[0] if weight is not None else 0
+        if ids in names and weight is not None and isinstance(size, int):
+            yield names[ids], size, parameters.get(weight, "the table")
+
+
+def _check_range(array: Array, limit: int, label: str, where: str, text: str) -> None:
+    if array.size and (int(array.min()) < 0 or int(array.max()) >= limit):
+        _refuse((array < 0) | (array >= limit), array, label, where, LabelError, text)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A checked target: int32 (n,) class labels if ``kind`` is "index", else floats of the output's shape."""
+
+    array: Array
+    kind: Literal["index", "real"]
+
+
+def as_target(
+    y: Any, *, loss: str, output: tuple[int, ...], rows: int, where: str, name: str = "y",
+    real: DTypeLike = np.float32,
+) -> Target:  # fmt: skip
+    """The target of a loss kind for a model whose output has the row shape ``output``.
+
+    cross_entropy takes integer labels (n,) or probabilities (n, C); every other loss the output's shape,
+    or (n,) for an output (n, 1). Raises `LabelError`, `ShapeError`, `DTypeError` and `NonFiniteError`.
+    """
+    if isinstance(y, Mapping):
+        if len(y) != 1:
+            raise ShapeError(f"[{where}] {name} has {len(y)} named targets; a model has one output")
+        y = next(iter(y.values()))
+    array = as_array(y, name, where=where, real=real)
+    if len(array) != rows:
+        raise ShapeError(f"[{where}] X has {rows} rows and {name} has {len(array)}; they must be equal")
+    if loss == "cross_entropy" and array.ndim == 1 and len(output) == 1:
+        return Target(_as_labels(array, output[0], name, where), "index")
+    if array.shape[1:] == () and output == (1,):
+        array = array.reshape(-1, 1)
+    if array.shape[1:] != output:
+        hint = f"; use {name}.ravel()" if loss == "cross_entropy" and array.shape[1:] == (1,) else ""
+        raise ShapeError(
+            f"[{where}] {name} has shape {array.shape} and the model's output {(rows, *output)}; "
+            f"they must be equal, nothing is broadcast{hint}"
+        )
+    array = array if array.dtype == np.dtype(real) else array.astype(real)
+    if loss in ("cross_entropy", "bce_with_logits"):
+        bad = (array < 0) | (array > 1)
+        _refuse(bad, array, name, where, LabelError, "is not a probability (expected 0 <= y <= 1)")
+    return Target(array, "real")
+
+
+def _as_labels(array: Array, classes: int, name: str, where: str) -> Array:
+    if array.dtype.kind == "f":
+        whole = bool((array == np.rint(array)).all())
+        hint = f"use {name}.astype(np.int64)" if whole else f"pass probabilities of shape (n, {classes}), or loss='mse'"
+        raise DTypeError(f"[{where}] {name} has dtype {array.dtype}; class labels are integers; {hint}")
+    text = f"is not a class index (expected 0 <= {name} < {classes})"
+    if int(array.min()) < 0 or int(array.max()) >= classes:
+        bad = (array < 0) | (array >= classes)
+        at, count = int(np.argmax(bad)), int(np.count_nonzero(bad))
+        values = "value" if count == 1 else "values"
+        # One parenthesis for range and count: this message is quoted in the documentation.
+        raise LabelError(f"[{where}] {name}[{at}] = {array[at]} {text[:-1]}; {count} bad {values} in {array.size})")
+    return array if array.dtype == np.int32 else array.astype(np.int32)
+
+
+def as_weight(
+    weight: Any, *, rows: int, where: str, name: str = "sample_weight", real: DTypeLike = np.float32
+) -> Array | None:
+    """Row weights (n,): finite, none negative, not all zero; None stays None."""
+    if weight is None:
+        return None
+    array = as_array(weight, name, where=where, real=real)
+    if array.shape != (rows,):
+        raise ShapeError(f"[{where}] {name} has shape {array.shape}; allowed: {(rows,)}, one weight per row")
+    array = array if array.dtype == np.dtype(real) else array.astype(real)
+    _refuse(array < 0, array, name, where, ValueError, "is negative")
+    if not array.any():
+        raise ValueError(f"[{where}] {name} is zero everywhere; at least one row must count")
+    return array
+
+
+def take(arrays: Mapping[str, Array], rows: Sequence[int] | Array) -> Arrays:
+    """The given rows of every array."""
+    return {name: array[rows] for name, array in arrays.items()}

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happened in a run: one list per metric, one number per whole epoch, and why the run ended.
+
+Plain data with a JSON form, because it travels in model files; everything that judges it is elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+StopReason = Literal["epochs", "early_stopping", "time", "interrupt", "divergence", "callback"]
+
+
+@dataclass
+class History:
+    """The record of one `Trainer.fit`.
+
+    history      metric name -> one float per whole epoch: "loss", "val_loss", "lr" (of the epoch's last
+                 step), "accuracy", "val_accuracy", ...
+    best_epoch   1-based; the best by the monitored metric, None if no epoch ended with a finite one
+    stop_reason  "epochs" | "early_stopping" | "time" | "interrupt" | "divergence" | "callback"
+    seconds      wall-clock time of the run
+    epochs       whole epochs that ran; an epoch cut short leaves no entry
+    """
+
+    history: dict[str, list[float]] = field(default_factory=dict)
+    best_epoch: int | None = None
+    stop_reason: StopReason = "epochs"
+    seconds: float = 0.0
+    monitor: str = "val_loss"
+    epochs: int = 0
+
+    def append(self, metrics: Mapping[str, float]) -> None:
+        """Add the metrics of one more whole epoch."""
+        for name, value in metrics.items():
+            self.history.setdefault(name, []).append(float(value))
+        self.epochs += 1
+
+    def __repr__(self) -> str:
+        head = f"History({self.epochs} epochs in {self.seconds:.3g} s, stopped by {self.stop_reason}"
+        if self.best_epoch is not None and self.monitor in self.history:
+            value = self.history[self.monitor][self.best_epoch - 1]
+            head += f", best epoch {self.best_epoch} with {self.monitor} {value:.6g}"
+        return head + ")"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; `from_dict` gives an equal History back."""
+        return {
+            "history": {name: list(values) for name, values in self.history.items()},
+            "best_epoch": self.best_epoch,
+            "stop_reason": self.stop_reason,
+            "seconds": self.seconds,
+            "monitor": self.monitor,
+            "epochs": self.epochs,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> History:
+        """Raises `ValueError`, `KeyError` or `TypeError` for data that `to_dict` did not give."""
+        if data["stop_reason"] not in get_args(StopReason):
+            raise ValueError(f"[History] unknown stop reason {data['stop_reason']!r}")
+        return cls(
+            history={str(name): [float(v) for v in values] for name, values in data["history"].items()},
+            best_epoch=None if data["best_epoch"] is None else int(data["best_epoch"]),
+            stop_reason=data["stop_reason"],
+            seconds=float(data["seconds"]),
+            monitor=str(data["monitor"]),
+            epochs=int(data["epochs"]),
+        )

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many threads, and on what they run.
+
+The default count is what the process may use (affinity, cgroup quota), limited by the environment. Below
+a size of step, one thread is faster whatever the machine, so the count is decided for a whole plan from
+its cost; a count that the user gives is obeyed. Results never depend on it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+
+from hotloop import _core, env
+from hotloop.compile.plan import Plan
+
+#: Multiply-adds of a step below which one thread runs it: 100k take one AVX2 core about 5 us, and waking
+#: a second thread and joining it at every step of the plan costs about as much.
+ONE_THREAD_BELOW = 100_000
+
+_chosen: int | None = None
+
+
+def default_threads() -> int:
+    """min(affinity, cgroup quota, HOTLOOP_NUM_THREADS, OMP_NUM_THREADS), at least 1."""
+    limit = env.thread_limit()
+    count: int = _core.cpu_count()
+    return max(1, count if limit is None else min(count, limit))
+
+
+def check_threads(threads: int | None, where: str) -> int | None:
+    """Raises `ValueError` for anything but None or an integer in 1..256."""
+    if threads is None:
+        return None
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 256:
+        raise ValueError(f"[{where}] threads must be an integer in 1..256 or None, got {threads!r}")
+    return threads
+
+
+def set_num_threads(n: int | None) -> None:
+    """Set the default thread count of this process; None goes back to the machine's.
+
+    Plans too small to gain from threads still use one; `Trainer(threads=...)` is obeyed always.
+    Raises `ValueError` for anything but None or an integer in 1..256.
+
+    >>> hl.set_num_threads(2)  # doctest: +SKIP
+    """
+    global _chosen
+    _chosen = check_threads(n, "set_num_threads")
+
+
+def get_num_threads() -> int:
+    """The default thread count."""
+    return _chosen if _chosen is not None else default_threads()
+
+
+def threads_for(plan: Plan, explicit: int | None = None) -> int:
+    """The number of threads that run a plan: ``explicit`` if given, else by the plan's cost."""
+    if explicit is not None:
+        return explicit
+    multiply_adds = plan.flops.at(plan.max_rows) / 2
+    return 1 if multiply_adds < ONE_THREAD_BELOW else get_num_threads()
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device: ``kind`` "cpu" or "cuda", whether it can be used, and if not, why."""
+
+    kind: str
+    name: str
+    available: bool
+    detail: str
+
+
+def devices() -> list[Device]:
+    """The devices hotloop knows of, usable or not, with one clear reason for each that is not."""
+    kernels = f"kernels {_core.best_isa()} (of {', '.join(_core.isas())}), {get_num_threads()} threads"
+    return [
+        Device("cpu", platform.processor() or platform.machine(), True, kernels),
+        Device("cuda", "", False, "this build of hotloop has no CUDA part"),
+    ]
+
+
+def show_config() -> None:
+    """Print the version, the kernels in use, the threads and where their limits come from."""
+    from hotloop import __version__
+
+    isa = env.isa() or _core.best_isa()
+    print(f"hotloop {__version__}")
+    print(f"python  {platform.python_version()} on {platform.platform()}")
+    print(f"kernels {isa} (this machine runs {', '.join(_core.isas())}; {env.ISA}={env.isa() or 'unset'})")
+    own, omp = (os.environ.get(name, "unset") for name in (env.NUM_THREADS, env.OMP_NUM_THREADS))
+    print(f"threads {get_num_threads()} (processors {_core.cpu_count()}; {env.NUM_THREADS}={own}; "
+          f"{env.OMP_NUM_THREADS}={omp})")  # fmt: skip
+    for device in devices():
+        print(f"{device.kind:<7} {'ready' if device.available else 'not available'}: {device.detail}")

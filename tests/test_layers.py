@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The direction of dependencies, read from the #include and import lines: nothing imports upward."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CSRC = ROOT / "csrc"
+PACKAGE = ROOT / "python" / "hotloop"
+
+CPP_ALLOWED = {
+    "core": {"core"},
+    "cpu": {"cpu", "core"},
+    "kernels": {"kernels", "cpu", "core"},
+    "runtime": {"runtime", "kernels", "cpu", "core"},
+    "bindings": {"bindings", "runtime", "kernels", "cpu", "core"},
+}
+
+# Which unit (module or sub-package) may import which; longest name first decides.
+GRAPH = {"errors", "graph"}
+OPS = GRAPH | {"ops"}
+COMPILE = OPS | {"compile", "reference"}
+DESCRIBE = OPS | {"trace", "compile.plan"}
+SESSION = COMPILE | {
+    "env",
+    "threads",
+    "trace",
+    "nn",
+    "losses",
+    "optim",
+    "schedules",
+    "metrics",
+    "data",
+    "session",
+}
+TRAINER = SESSION | {
+    "callbacks", "early_stopping", "files", "fit_loop", "history", "progress", "train_step", "trainer",
+}  # fmt: skip
+PY_ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "env": {"errors"},
+    "graph": {"errors"},
+    "reference": {"reference"},
+    "ops": OPS,
+    "trace": OPS | {"trace"},
+    "nn": DESCRIBE | {"nn"},
+    "losses": DESCRIBE | {"losses"},
+    "optim": DESCRIBE | {"optim"},
+    "schedules": DESCRIBE | {"schedules"},
+    "metrics": DESCRIBE | {"metrics"},
+    "compile": COMPILE,
+    "threads": {"env", "errors"},
+    "files": {"errors"},
+    "history": {"errors", "history"},
+    "early_stopping": {"errors", "history"},
+    "callbacks": {"errors", "history"},
+    "progress": {"errors", "history", "callbacks"},
+    "data": GRAPH | {"data"},
+    "session": SESSION,
+    "train_step": SESSION | {"train_step"},
+    "fit_loop": TRAINER,
+    "trainer": TRAINER,
+    "report_text": {"errors", "history", "metrics", "data"},
+    "cli": TRAINER | {"cli", "report_text", "__init__"},
+    "__main__": {"cli"},
+    "__init__": TRAINER | {"_core"},
+}
+NATIVE = {"session", "train_step", "threads", "compile.check"}  # who may import the extension
+
+
+def unit_of(module: str, names: dict[str, set[str]]) -> str:
+    """`compile.lower` -> `compile`: the longest prefix that the table knows."""
+    parts = module.split(".")
+    for end in range(len(parts), 0, -1):
+        if ".".join(parts[:end]) in names:
+            return ".".join(parts[:end])
+    return parts[0]
+
+
+def imported_modules(tree: ast.AST, *, module: str, package: Path = PACKAGE) -> set[str]:
+    """Modules of hotloop that a file imports, without the leading `hotloop.`; `TYPE_CHECKING` counts too."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names if a.name.split(".")[0] == "hotloop"}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import, line {node.lineno}"
+            base = node.module or ""
+            if base.split(".")[0] == "hotloop":
+                found |= {
+                    f"{base}.{a.name}" if is_module(base, a.name, package) else base for a in node.names
+                }
+    return {name.removeprefix("hotloop").removeprefix(".") or "__init__" for name in found}
+
+
+def is_module(base: str, name: str, package: Path) -> bool:
+    path = package.joinpath(*base.split(".")[1:], name)
+    return name == "_core" or path.is_dir() or path.with_suffix(".py").exists()
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def python_violations(module: str, imports: set[str]) -> list[str]:
+    unit = unit_of(module, PY_ALLOWED)
+    if unit not in PY_ALLOWED:
+        return [f"{module}: a new unit; add a row to PY_ALLOWED"]
+    allowed = PY_ALLOWED[unit]
+    bad = []
+    for name in sorted(imports):
+        if name.split(".")[0] == "_core":
+            legal = module in NATIVE or "_core" in allowed
+        else:
+            legal = any(name == a or name.startswith(a + ".") for a in allowed | {unit})
+        if not legal:
+            bad.append(f"{module} imports {name}; allowed: {', '.join(sorted(allowed))}")
+    return bad
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_python_imports_point_downward(path: Path) -> None:
+    module = module_name(path)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert python_violations(module, imported_modules(tree, module=module)) == []
+
+
+def test_an_upward_import_would_be_seen() -> None:
+    tree = ast.parse("from hotloop.trainer import Trainer\nfrom hotloop import _core\nimport hotloop.graph")
+    imports = imported_modules(tree, module="ops.matmul")
+    assert imports == {"trainer", "_core", "graph"}
+    assert len(python_violations("ops.matmul", imports)) == 2
+
+
+def cpp_files() -> list[Path]:
+    return sorted(p for p in CSRC.rglob("*") if p.suffix in {".h", ".cc", ".def"})
+
+
+@pytest.mark.parametrize("path", cpp_files(), ids=lambda p: str(p.relative_to(CSRC)))
+def test_includes_point_downward(path: Path) -> None:
+    layer = path.relative_to(CSRC).parts[0]
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r'^\s*#\s*include\s+"([^"]+)"', text, re.MULTILINE):
+        assert "/" in target, f"{path.name}: write {target} from csrc/, as in cpu/vec.h"
+        assert target.split("/")[0] in CPP_ALLOWED[layer], f"{layer}/{path.name} includes {target}"
+    if layer != "bindings":
+        assert not re.search(r"#\s*include\s+<(pybind11|Python\.h)", text), f"{path.name} sees Python"
+
+
+# The headers a unit compiled with wide-vector flags may use: no inline templates that the linker could
+# share with units for every processor.
+SIMD_HEADERS = {"cstddef", "cstdint", "cstring", "cmath", "immintrin.h"}
+NAMESPACE_OBJECT = re.compile(
+    r"^(?:static\s+)?(?:const\s+)?(?:Vec|Mask|__m\d+\w*|float|double|int|bool)\b[^()]*[=;{]"
+)
+
+
+def simd_sources() -> list[Path]:
+    """The *_cpu.cc units and every header of ours they reach."""
+    reached: set[Path] = set()
+    queue = sorted((CSRC / "kernels").glob("*_cpu.cc"))
+    while queue:
+        path = queue.pop()
+        if path in reached or not path.exists():
+            continue
+        reached.add(path)
+        queue += [CSRC / t for t in re.findall(r'#\s*include\s+"([^"]+)"', path.read_text(encoding="utf-8"))]
+    return sorted(reached)
+
+
+@pytest.mark.parametrize("path", simd_sources(), ids=lambda p: str(p.relative_to(CSRC)))
+def test_simd_units_share_nothing_with_other_processors(path: Path) -> None:
+    text = re.sub(r"//.*", "", path.read_text(encoding="utf-8"))
+    headers = set(re.findall(r"#\s*include\s+<([^>]+)>", text))
+    assert headers <= SIMD_HEADERS, f"{path.name} includes {headers - SIMD_HEADERS}"
+    templates = set(re.findall(r"std::(\w+)\s*<", text))
+    assert not templates, f"{path.name} instantiates std::{templates}"
+    objects = [line for line in text.splitlines() if NAMESPACE_OBJECT.match(line)]
+    assert not objects, f"{path.name} has objects at namespace scope: {objects}"
