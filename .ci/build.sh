@@ -18,7 +18,7 @@ step_objects() {
       echo "$object runs code when the library is loaded"; return 1
     fi
     name=$(sed -E 's/.*hotloop_kernels_([a-z0-9]+)\.dir.*/\1/' <<<"$object")
-    if nm -C --defined-only "$object" | awk '{ $1 = $2 = ""; print }' | grep -v '^ *\.L' | grep -v "hotloop::$name::"; then
+    if nm -C --defined-only --extern-only "$object" | grep -v "hotloop::$name::"; then
       echo "$object defines symbols outside hotloop::$name"; return 1
     fi
   done < <(find "$WORK/build" -path '*hotloop_kernels_*' -name '*.o' -print0)

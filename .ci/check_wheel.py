@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a wheel must be: small, complete, free of foreign libraries, quick to import, starting no threads.
 
-    python .ci/check_wheel.py hotloop-*.whl      (with that wheel installed in this environment)
+python .ci/check_wheel.py hotloop-*.whl      (with that wheel installed in this environment)
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench._harness import newest  # noqa: E402
+from bench._harness import newest
 
 BEGIN, END = "<!-- bench:train -->", "<!-- /bench:train -->"
 NO_RESULT = "No result is stored yet: `pytest bench/train.py --save` measures one."

@@ -5,8 +5,8 @@
 #include "bindings/register.h"
 #include "cpu/aligned_block.h"
 #include "cpu/cpu_count.h"
-#include "cpu/isa.h"
 #include "cpu/thread_team.h"
+#include "kernels/isa.h"
 
 namespace hotloop {
 namespace {

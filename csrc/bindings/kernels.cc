@@ -5,7 +5,7 @@
 
 #include "bindings/register.h"
 #include "cpu/fp_mode.h"
-#include "cpu/isa.h"
+#include "kernels/isa.h"
 
 namespace hotloop {
 namespace {

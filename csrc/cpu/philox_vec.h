@@ -6,7 +6,7 @@
 
 #include "core/host_device.h"
 #include "core/philox.h"
-#include "kernels/args.h"
+#include "core/types.h"
 
 #ifdef __AVX2__
 #include <immintrin.h>

@@ -14,7 +14,7 @@
 #pragma once
 
 #include "core/host_device.h"
-#include "kernels/args.h"
+#include "core/types.h"
 
 #define HOTLOOP_VEC_generic "cpu/vec_generic.h"
 #define HOTLOOP_VEC_avx2 "cpu/vec_avx2.h"

@@ -18,10 +18,9 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace hotloop {
+#include "core/types.h"
 
-using index = std::int32_t;
-using int64 = std::int64_t;
+namespace hotloop {
 
 // Panel width of packed matrices, in elements: 16 floats are one cache line and two AVX2 vectors.
 constexpr int64 kPanel = 16;

@@ -63,12 +63,13 @@ HOTLOOP_INLINE RowParts label_row(const CrossEntropyArgs<real>& a, int64 row) {
   if (s != 0.0) parts.offset += s / static_cast<double>(a.cols) * sum_below_max(x, largest, a.cols);
   if (d != nullptr) {
     const double drow = a.drow != nullptr ? static_cast<double>(a.drow[row]) : 1.0;
+    const double even_q = s / static_cast<double>(a.cols);
+    const double own = static_cast<double>(d[label]) / parts.sum_exp - (1.0 - s + even_q);
     const Vec<real> scale(static_cast<real>(drow / parts.sum_exp));
-    const Vec<real> even(static_cast<real>(drow * s / static_cast<double>(a.cols)));
-    for_lanes<real>(0, a.cols, [&](int64 c, int64 n) HOTLOOP_BODY {
-      store(load(d + c, n) * scale - even, d + c, n);
-    });
-    d[label] -= static_cast<real>(drow * (1.0 - s));
+    const Vec<real> even(static_cast<real>(drow * even_q));
+    for_lanes<real>(0, a.cols,
+                    [&](int64 c, int64 n) HOTLOOP_BODY { store(load(d + c, n) * scale - even, d + c, n); });
+    d[label] = static_cast<real>(drow * own);
   }
   return parts;
 }
@@ -129,7 +130,8 @@ void cross_entropy_run(const CrossEntropyArgs<real>& a, const StepContext&, int6
     }
     if (a.row_loss == nullptr) continue;
     for_lanes<real>(0, count, [&](int64 i, int64 n) HOTLOOP_BODY {
-      store(fma(load(mass + i, n), log(load(sum_exp + i, n)), load(offset + i, n)), a.row_loss + begin + i, n);
+      store(fma(load(mass + i, n), log(load(sum_exp + i, n)), load(offset + i, n)), a.row_loss + begin + i,
+            n);
     });
   }
 }

@@ -46,9 +46,8 @@ int64 embedding_bwd_chunks(const EmbeddingBwdArgs<real>& a) {
 template <class real>
 void embedding_bwd_run(const EmbeddingBwdArgs<real>& a, const StepContext&, int64 chunk) {
   const Range rows = chunk_range(chunk, table_rows_per_chunk(a), a.vocab);
-  for_lanes<real>(rows.begin * a.dim, rows.end * a.dim, [&](int64 i, int64 n) HOTLOOP_BODY {
-    store(Vec<real>::zero(), a.dweight + i, n);
-  });
+  for_lanes<real>(rows.begin * a.dim, rows.end * a.dim,
+                  [&](int64 i, int64 n) HOTLOOP_BODY { store(Vec<real>::zero(), a.dweight + i, n); });
   for (int64 i = 0; i < a.n; ++i) {
     const int64 id = a.ids[i];
     if (id < rows.begin || id >= rows.end) continue;

@@ -25,6 +25,12 @@ HOTLOOP_INLINE void store(Vec<real> v, real* p, int64 n) {
   }
 }
 
+// A vector of an operand that may be absent, or its neutral value.
+template <class real>
+HOTLOOP_INLINE Vec<real> load_or(const real* p, int64 i, int64 n, real neutral) {
+  return p != nullptr ? load(p + i, n) : Vec<real>(neutral);
+}
+
 // v with the lanes from n on replaced by `other`.
 template <class real>
 HOTLOOP_INLINE Vec<real> first_or(Vec<real> v, int64 n, Vec<real> other) {
@@ -94,57 +100,67 @@ HOTLOOP_INLINE real max_row(const real* x, int64 count) {
   return max_lane(max(best0, best1));
 }
 
-// Rows summed in `real` before they are added to the total: with the total's additions the error grows
-// with rows / 64 instead of rows.
+// Rows summed in registers before they are added to the totals: the error grows with rows / 64 instead of
+// rows, and 64 rows of a block of columns stay in the L1 cache.
 constexpr int64 kColumnRun = 64;
+constexpr int64 kMaxColumns = 128;  // of a block of columns: its totals are on the stack
 
-// One strip of V vectors of columns from `column` on (n of the last one): see sum_columns.
-template <class real, int K, int V, class Body, class Done>
-HOTLOOP_INLINE void sum_strip(int64 rows, int64 column, int64 n, Body&& body, Done&& done) {
+// totals[k] (n columns, at `out`) += sum over rows [begin, end) of V vectors of columns from `column` on.
+template <class real, int K, int V, class Body>
+HOTLOOP_INLINE void sum_strip(int64 begin, int64 end, int64 column, int64 n, real (*totals)[kMaxColumns],
+                              int64 out, Body&& body) {
   using Lanes = Vec<real>;
-  Lanes totals[V][K];
-  for (int v = 0; v < V; ++v) {
-    for (int k = 0; k < K; ++k) totals[v][k] = Lanes::zero();
-  }
-  for (int64 row = 0; row < rows;) {
-    const int64 end = rows - row < kColumnRun ? rows : row + kColumnRun;
-    Lanes sums[2][V][K];  // even and odd rows of the run
-    for (int u = 0; u < 2; ++u) {
-      for (int v = 0; v < V; ++v) {
-        for (int k = 0; k < K; ++k) sums[u][v][k] = Lanes::zero();
-      }
-    }
-    const auto add = [&](int u, int64 at) HOTLOOP_BODY {
-      for (int v = 0; v < V; ++v) {
-        Lanes terms[K];
-        body(at, column + v * Lanes::width, n, terms);
-        for (int k = 0; k < K; ++k) sums[u][v][k] = sums[u][v][k] + terms[k];
-      }
-    };
-    for (; row + 2 <= end; row += 2) {
-      add(0, row);
-      add(1, row + 1);
-    }
-    if (row < end) add(0, row++);
+  Lanes sums[2][V][K];  // even and odd rows of the run
+  for (int u = 0; u < 2; ++u) {
     for (int v = 0; v < V; ++v) {
-      for (int k = 0; k < K; ++k) totals[v][k] = totals[v][k] + (sums[0][v][k] + sums[1][v][k]);
+      for (int k = 0; k < K; ++k) sums[u][v][k] = Lanes::zero();
     }
   }
-  for (int v = 0; v < V; ++v) done(column + v * Lanes::width, n, totals[v]);
+  const auto add = [&](int u, int64 row) HOTLOOP_BODY {
+    for (int v = 0; v < V; ++v) {
+      Lanes terms[K];
+      body(row, column + v * Lanes::width, n, terms);
+      for (int k = 0; k < K; ++k) sums[u][v][k] = sums[u][v][k] + terms[k];
+    }
+  };
+  int64 row = begin;
+  for (; row + 2 <= end; row += 2) {
+    add(0, row);
+    add(1, row + 1);
+  }
+  if (row < end) add(0, row);
+  for (int v = 0; v < V; ++v) {
+    for (int k = 0; k < K; ++k) {
+      real* total = totals[k] + out + v * Lanes::width;
+      store(load(total, n) + (sums[0][v][k] + sums[1][v][k]), total, n);
+    }
+  }
 }
 
 // For the columns [begin, end) of a matrix: sums[k] = sum over rows, in their order, of the k-th vector of
-// body(row, column, n, vectors[K]); then done(column, n, sums[K]). Two vectors at a time: a cache line.
+// body(row, column, n, vectors[K]); then done(column, n, sums[K]). Two vectors, a cache line, at a time.
 template <class real, int K, class Body, class Done>
 HOTLOOP_INLINE void sum_columns(int64 rows, int64 begin, int64 end, Body&& body, Done&& done) {
   constexpr int64 width = Vec<real>::width;
-  int64 column = begin;
-  for (; column + 2 * width <= end; column += 2 * width) {
-    sum_strip<real, K, 2>(rows, column, width, body, done);
-  }
-  for (; column < end; column += width) {
-    const int64 n = end - column < width ? end - column : width;
-    sum_strip<real, K, 1>(rows, column, n, body, done);
+  for (int64 first = begin; first < end; first += kMaxColumns) {
+    const int64 count = end - first < kMaxColumns ? end - first : kMaxColumns;
+    real totals[K][kMaxColumns] = {};
+    for (int64 row = 0; row < rows; row += kColumnRun) {
+      const int64 stop = rows - row < kColumnRun ? rows : row + kColumnRun;
+      int64 c = 0;
+      for (; c + 2 * width <= count; c += 2 * width) {
+        sum_strip<real, K, 2>(row, stop, first + c, width, totals, c, body);
+      }
+      for (; c + width <= count; c += width) {
+        sum_strip<real, K, 1>(row, stop, first + c, width, totals, c, body);
+      }
+      if (c < count) sum_strip<real, K, 1>(row, stop, first + c, count - c, totals, c, body);
+    }
+    for_lanes<real>(0, count, [&](int64 c, int64 n) HOTLOOP_BODY {
+      Vec<real> sums[K];
+      for (int k = 0; k < K; ++k) sums[k] = load(totals[k] + c, n);
+      done(first + c, n, sums);
+    });
   }
 }
 
@@ -156,8 +172,14 @@ constexpr int64 rows_per_chunk(int64 cols) {
   return cols >= kMatrixChunk ? 1 : kMatrixChunk / (cols > 0 ? cols : 1);
 }
 
-// Columns of one chunk of a column-wise kernel: whole cache lines.
-constexpr int64 columns_per_chunk(int64 rows) { return ceil_div(rows_per_chunk(rows), kPanel) * kPanel; }
+// Columns of one chunk of a column-wise kernel, whole cache lines: enough for the chunk's size, and for
+// many rows a sixteenth of the columns, so that there are chunks to share but rows are read in long pieces.
+constexpr int64 columns_per_chunk(int64 rows, int64 cols) {
+  const int64 by_size = rows_per_chunk(rows);
+  const int64 by_share = cols / 16 < kMaxColumns ? cols / 16 : kMaxColumns;
+  const int64 columns = by_size > by_share ? by_size : by_share;
+  return ceil_div(columns > 0 ? columns : 1, kPanel) * kPanel;
+}
 
 struct Range {
   int64 begin, end;

@@ -59,8 +59,8 @@ struct BceWithLogits {
     const V negative_part = one - t;
     const V positive_part = pos_weight * t;
     const V value = fma(negative_part, max(zero, x) + log_term, positive_part * (max(zero, -x) + log_term));
-    const V slope = fnma(positive_part, select(positive, minor, major),
-                         negative_part * select(positive, major, minor));
+    const V slope =
+        fnma(positive_part, select(positive, minor, major), negative_part * select(positive, major, minor));
     return {value, slope};
   }
 };

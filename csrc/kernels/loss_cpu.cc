@@ -33,12 +33,6 @@ void row_weight_run(const RowWeightArgs<real>& a, const StepContext&, int64) {
 
 namespace {
 
-// pos_weight (cols) of a vector, 1 if there is none.
-template <class real>
-HOTLOOP_INLINE Vec<real> pos_weight_at(const real* pos_weight, int64 c, int64 n) {
-  return pos_weight != nullptr ? load(pos_weight + c, n) : Vec<real>(real(1));
-}
-
 // row_loss (1) and dpred (cols) of one row
 template <class Functor, class real>
 HOTLOOP_INLINE void loss_row(const LossArgs<real>& a, int64 row) {
@@ -52,7 +46,7 @@ HOTLOOP_INLINE void loss_row(const LossArgs<real>& a, int64 row) {
   double total[1];
   sum_row<real>(a.cols, total, [&](int64 c, int64 n, Vec<real>(&term)[1]) HOTLOOP_BODY {
     const LossTerm<real> l =
-        Functor::eval(load(pred + c, n), load(target + c, n), pos_weight_at(a.pos_weight, c, n), p0);
+        Functor::eval(load(pred + c, n), load(target + c, n), load_or(a.pos_weight, c, n, real(1)), p0);
     if (a.dpred != nullptr) store(l.slope * scale, dpred + c, n);
     term[0] = first_or(l.value, n, Vec<real>::zero());
   });
@@ -86,15 +80,15 @@ void loss_run(const LossArgs<real>& a, int64 chunk) {
 
 // row_loss (rows) = mean over cols of l;  dpred (rows, cols) = drow / cols * l'
 
-#define HOTLOOP_LOSS(name, Functor)                                                     \
-  template <class real>                                                                 \
-  int64 name##_chunks(const LossArgs<real>& a) {                                        \
-    return ceil_div(a.rows, rows_per_chunk(a.cols));                                    \
-  }                                                                                     \
-  template <class real>                                                                 \
-  void name##_run(const LossArgs<real>& a, const StepContext&, int64 chunk) {           \
-    loss_run<Functor>(a, chunk);                                                        \
-  }                                                                                     \
+#define HOTLOOP_LOSS(name, Functor)                                           \
+  template <class real>                                                       \
+  int64 name##_chunks(const LossArgs<real>& a) {                              \
+    return ceil_div(a.rows, rows_per_chunk(a.cols));                          \
+  }                                                                           \
+  template <class real>                                                       \
+  void name##_run(const LossArgs<real>& a, const StepContext&, int64 chunk) { \
+    loss_run<Functor>(a, chunk);                                              \
+  }                                                                           \
   HOTLOOP_INSTANTIATE(name, LossArgs)
 #include "kernels/loss.def"
 #undef HOTLOOP_LOSS

@@ -12,6 +12,9 @@ constexpr int64 kBlockRows = 96;
 constexpr int64 kBlockColumns = 128;
 // Longest run of k: a panel of 256 x 16 floats is 16 KB, half of the smallest L1.
 constexpr int64 kBlockDepth = 256;
+// Elements of a page: an L1 cache maps what lies that far apart to the same set.
+template <class real>
+constexpr int64 kPage = 4096 / static_cast<int64>(sizeof(real));
 // Multiply-adds below which a chunk grows: 4096 cycles of an AVX2 core, some 1 us.
 constexpr int64 kMinChunkWork = 65536;
 

@@ -38,8 +38,7 @@ template <class real>
 void accuracy_run(const AccuracyArgs<real>& a, const StepContext&, int64) {
   int64 right = 0;
   for (int64 row = 0; row < a.rows; ++row) {
-    const int64 label =
-        a.labels != nullptr ? a.labels[row] : first_largest(a.probs + row * a.cols, a.cols);
+    const int64 label = a.labels != nullptr ? a.labels[row] : first_largest(a.probs + row * a.cols, a.cols);
     right += is_first_largest(a.logits + row * a.cols, label, a.cols) ? 1 : 0;
   }
   a.totals[0] += static_cast<double>(right);

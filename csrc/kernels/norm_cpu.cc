@@ -8,20 +8,6 @@
 
 namespace hotloop::HOTLOOP_ISA {
 
-namespace {
-
-// weight (cols) of a vector, 1 if there is none; bias likewise, 0.
-template <class real>
-HOTLOOP_INLINE Vec<real> weight_at(const real* weight, int64 c, int64 n) {
-  return weight != nullptr ? load(weight + c, n) : Vec<real>(real(1));
-}
-template <class real>
-HOTLOOP_INLINE Vec<real> bias_at(const real* bias, int64 c, int64 n) {
-  return bias != nullptr ? load(bias + c, n) : Vec<real>::zero();
-}
-
-}  // namespace
-
 // y (rows, cols) = (x - mean) * rstd * weight + bias
 
 template <class real>
@@ -34,9 +20,8 @@ HOTLOOP_INLINE void layer_norm_row(const LayerNormFwdArgs<real>& a, int64 row) {
   const real* x = a.x + row * a.cols;
   real* y = a.y + row * a.cols;
   double total[1];
-  sum_row<real>(a.cols, total, [&](int64 c, int64 n, Vec<real>(&term)[1]) HOTLOOP_BODY {
-    term[0] = load(x + c, n);
-  });
+  sum_row<real>(a.cols, total,
+                [&](int64 c, int64 n, Vec<real>(&term)[1]) HOTLOOP_BODY { term[0] = load(x + c, n); });
   const real mean = static_cast<real>(total[0] / static_cast<double>(a.cols));
   const Vec<real> center(mean);
   sum_row<real>(a.cols, total, [&](int64 c, int64 n, Vec<real>(&term)[1]) HOTLOOP_BODY {
@@ -47,7 +32,7 @@ HOTLOOP_INLINE void layer_norm_row(const LayerNormFwdArgs<real>& a, int64 row) {
   const Vec<real> scale(rstd);
   for_lanes<real>(0, a.cols, [&](int64 c, int64 n) HOTLOOP_BODY {
     const Vec<real> hat = (load(x + c, n) - center) * scale;
-    store(fma(hat, weight_at(a.weight, c, n), bias_at(a.bias, c, n)), y + c, n);
+    store(fma(hat, load_or(a.weight, c, n, real(1)), load_or(a.bias, c, n, real(0))), y + c, n);
   });
   if (a.mean != nullptr) a.mean[row] = mean;
   if (a.rstd != nullptr) a.rstd[row] = rstd;
@@ -78,14 +63,14 @@ void layer_norm_bwd_run(const LayerNormBwdArgs<real>& a, const StepContext&, int
     const Vec<real> rstd(a.rstd[row]);
     double total[2];
     sum_row<real>(a.cols, total, [&](int64 c, int64 n, Vec<real>(&terms)[2]) HOTLOOP_BODY {
-      terms[0] = load(dy + c, n) * weight_at(a.weight, c, n);
+      terms[0] = load(dy + c, n) * load_or(a.weight, c, n, real(1));
       terms[1] = terms[0] * ((load(x + c, n) - mean) * rstd);
     });
     const Vec<real> mean_g(static_cast<real>(total[0] / cols));
     const Vec<real> mean_gh(static_cast<real>(total[1] / cols));
     for_lanes<real>(0, a.cols, [&](int64 c, int64 n) HOTLOOP_BODY {
       const Vec<real> hat = (load(x + c, n) - mean) * rstd;
-      const Vec<real> centred = load(dy + c, n) * weight_at(a.weight, c, n) - mean_g;
+      const Vec<real> centred = load(dy + c, n) * load_or(a.weight, c, n, real(1)) - mean_g;
       store(rstd * fnma(hat, mean_gh, centred), dx + c, n);
     });
   }
@@ -95,16 +80,17 @@ void layer_norm_bwd_run(const LayerNormBwdArgs<real>& a, const StepContext&, int
 
 template <class real>
 int64 layer_norm_param_bwd_chunks(const LayerNormParamBwdArgs<real>& a) {
-  return ceil_div(a.cols, columns_per_chunk(a.rows));
+  return ceil_div(a.cols, columns_per_chunk(a.rows, a.cols));
 }
 
 template <class real>
 void layer_norm_param_bwd_run(const LayerNormParamBwdArgs<real>& a, const StepContext&, int64 chunk) {
-  const Range columns = chunk_range(chunk, columns_per_chunk(a.rows), a.cols);
+  const Range columns = chunk_range(chunk, columns_per_chunk(a.rows, a.cols), a.cols);
   sum_columns<real, 2>(
       a.rows, columns.begin, columns.end,
       [&](int64 row, int64 c, int64 n, Vec<real>(&terms)[2]) HOTLOOP_BODY {
-        const Vec<real> hat = (load(a.x + row * a.cols + c, n) - Vec<real>(a.mean[row])) * Vec<real>(a.rstd[row]);
+        const Vec<real> hat =
+            (load(a.x + row * a.cols + c, n) - Vec<real>(a.mean[row])) * Vec<real>(a.rstd[row]);
         terms[0] = load(a.dy + row * a.cols + c, n);
         terms[1] = terms[0] * hat;
       },
@@ -135,7 +121,7 @@ void rms_norm_fwd_run(const RmsNormFwdArgs<real>& a, const StepContext&, int64 c
     const real rstd = static_cast<real>(1.0 / ::sqrt(total[0] / static_cast<double>(a.cols) + a.eps));
     const Vec<real> scale(rstd);
     for_lanes<real>(0, a.cols, [&](int64 c, int64 n) HOTLOOP_BODY {
-      store(load(x + c, n) * scale * weight_at(a.weight, c, n), y + c, n);
+      store(load(x + c, n) * scale * load_or(a.weight, c, n, real(1)), y + c, n);
     });
     if (a.rstd != nullptr) a.rstd[row] = rstd;
   }
@@ -158,11 +144,11 @@ void rms_norm_bwd_run(const RmsNormBwdArgs<real>& a, const StepContext&, int64 c
     const Vec<real> rstd(a.rstd[row]);
     double total[1];
     sum_row<real>(a.cols, total, [&](int64 c, int64 n, Vec<real>(&term)[1]) HOTLOOP_BODY {
-      term[0] = load(dy + c, n) * weight_at(a.weight, c, n) * (load(x + c, n) * rstd);
+      term[0] = load(dy + c, n) * load_or(a.weight, c, n, real(1)) * (load(x + c, n) * rstd);
     });
     const Vec<real> mean_gh(static_cast<real>(total[0] / static_cast<double>(a.cols)));
     for_lanes<real>(0, a.cols, [&](int64 c, int64 n) HOTLOOP_BODY {
-      const Vec<real> g = load(dy + c, n) * weight_at(a.weight, c, n);
+      const Vec<real> g = load(dy + c, n) * load_or(a.weight, c, n, real(1));
       store(rstd * fnma(load(x + c, n) * rstd, mean_gh, g), dx + c, n);
     });
   }
@@ -172,12 +158,12 @@ void rms_norm_bwd_run(const RmsNormBwdArgs<real>& a, const StepContext&, int64 c
 
 template <class real>
 int64 rms_norm_param_bwd_chunks(const RmsNormParamBwdArgs<real>& a) {
-  return ceil_div(a.cols, columns_per_chunk(a.rows));
+  return ceil_div(a.cols, columns_per_chunk(a.rows, a.cols));
 }
 
 template <class real>
 void rms_norm_param_bwd_run(const RmsNormParamBwdArgs<real>& a, const StepContext&, int64 chunk) {
-  const Range columns = chunk_range(chunk, columns_per_chunk(a.rows), a.cols);
+  const Range columns = chunk_range(chunk, columns_per_chunk(a.rows, a.cols), a.cols);
   sum_columns<real, 1>(
       a.rows, columns.begin, columns.end,
       [&](int64 row, int64 c, int64 n, Vec<real>(&term)[1]) HOTLOOP_BODY {

@@ -55,7 +55,7 @@ void optimizer_begin_run(const OptimizerBeginArgs<real>& a, const StepContext& c
   double square = 0.0;
   for (int64 i = 0; i < a.n_partial && a.partial != nullptr; ++i) square += a.partial[i];
   const double norm = ::sqrt(square);
-  const double ratio = a.clip_norm / (norm + 1e-6);  // torch's guard against a zero norm
+  const double ratio = a.clip_norm / (norm + 1e-6);          // torch's guard against a zero norm
   const bool clips = a.clip_norm != 0.0 && !(ratio >= 1.0);  // a NaN norm spoils the step, as in torch
   const bool skip = a.total != nullptr && *a.total == 0.0;
   if (!skip) *a.counter += 1;

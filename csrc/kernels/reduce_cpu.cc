@@ -10,15 +10,15 @@ namespace {
 // How outputs (outer, inner) are cut: a chunk is several rows (inner = 1), several whole matrices
 // (reduce, inner), or a block of the columns of one.
 struct Cut {
-  int64 blocks;       // of columns, per matrix
-  int64 columns;      // of a block
-  int64 per_chunk;    // blocks per chunk; more than one only if the whole matrix is one block
-  int64 total;        // blocks in all
+  int64 blocks;     // of columns, per matrix
+  int64 columns;    // of a block
+  int64 per_chunk;  // blocks per chunk; more than one only if the whole matrix is one block
+  int64 total;      // blocks in all
 };
 
 constexpr Cut cut_reduction(int64 outer, int64 reduce, int64 inner) {
   if (inner == 1) return {1, 1, rows_per_chunk(reduce), outer};
-  const int64 columns = columns_per_chunk(reduce);
+  const int64 columns = columns_per_chunk(reduce, inner);
   const int64 blocks = ceil_div(inner, columns);
   return {blocks, columns, blocks == 1 ? rows_per_chunk(reduce * inner) : 1, outer * blocks};
 }
@@ -68,9 +68,8 @@ void reduce_sum_run(const ReduceSumArgs<real>& a, const StepContext&, int64 chun
     real* out = a.out + o * a.inner;
     if (a.inner == 1) {
       double total[1];
-      sum_row<real>(a.reduce, total, [&](int64 i, int64 n, Vec<real>(&term)[1]) HOTLOOP_BODY {
-        term[0] = load(x + i, n);
-      });
+      sum_row<real>(a.reduce, total,
+                    [&](int64 i, int64 n, Vec<real>(&term)[1]) HOTLOOP_BODY { term[0] = load(x + i, n); });
       *out = static_cast<real>(total[0] / divisor);
       return;
     }

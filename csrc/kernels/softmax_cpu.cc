@@ -100,9 +100,8 @@ void log_softmax_bwd_run(const SoftmaxBwdArgs<real>& a, const StepContext&, int6
     const real* y = a.y + row * a.cols;
     real* dx = a.dx + row * a.cols;
     double total[1];
-    sum_row<real>(a.cols, total, [&](int64 c, int64 n, Vec<real>(&term)[1]) HOTLOOP_BODY {
-      term[0] = load(dy + c, n);
-    });
+    sum_row<real>(a.cols, total,
+                  [&](int64 c, int64 n, Vec<real>(&term)[1]) HOTLOOP_BODY { term[0] = load(dy + c, n); });
     const Vec<real> dot(static_cast<real>(total[0]));
     for_lanes<real>(0, a.cols, [&](int64 c, int64 n) HOTLOOP_BODY {
       store(fnma(exp(load(y + c, n)), dot, load(dy + c, n)), dx + c, n);

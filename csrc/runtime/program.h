@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "cpu/aligned_block.h"
-#include "cpu/isa.h"
 #include "cpu/thread_team.h"
+#include "kernels/isa.h"
 #include "runtime/memory.h"
 #include "runtime/plan.h"
 

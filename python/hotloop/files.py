@@ -9,6 +9,7 @@ is replaced in one step, after its bytes have reached the disk. Nothing is ever 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -16,14 +17,15 @@ import os
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO, Union
+from pathlib import Path
+from typing import Any, BinaryIO, Union, cast
 
 import numpy as np
 import safetensors
 
 from hotloop.errors import CheckpointError, DTypeError
 
-Path = Union[str, "os.PathLike[str]"]
+FilePath = Union[str, "os.PathLike[str]"]
 Tensors = dict[str, "np.ndarray[Any, Any]"]
 
 #: The container's version. Files with a higher one are refused, lower ones are still read.
@@ -42,7 +44,9 @@ _CODES = {np.dtype(text): code for code, text in _DTYPES.items()}
 _counter = itertools.count()
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
+def write_safetensors(
+    path: FilePath, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write tensors (any shape, layout and byte order; bool, integer or float) and text to ``path``.
 
     The file appears whole or not at all: an older one stays until the new bytes are on the disk, and
@@ -51,7 +55,9 @@ def write_safetensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[
 
     >>> write_safetensors("m.safetensors", {"w": np.zeros((2, 3), np.float32)}, {"note": "zeros"})
     """
-    arrays = {_checked_name(name): _dense(name, value) for name, value in tensors.items()}
+    arrays = {
+        _checked_name(name): _dense(name, value) for name, value in cast(Mapping[Any, Any], tensors).items()
+    }
     text = {**_checked_metadata(metadata or {}), _KEY_FORMAT: _FORMAT, _KEY_VERSION: str(FORMAT_VERSION)}
     digests = {name: _digest(array) for name, array in arrays.items()}
     digests[_METADATA_DIGEST] = _digest_text(text)
@@ -60,7 +66,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[
         _write(file, arrays, text)
 
 
-def read_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:
+def read_safetensors(path: FilePath) -> tuple[Tensors, dict[str, str]]:
     """The tensors (own, writable, little-endian) and the metadata of a file that hotloop wrote.
 
     Raises `CheckpointError` for a file that is not hotloop's, is damaged, or comes from a newer version,
@@ -78,7 +84,9 @@ def read_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     return tensors, {key: value for key, value in metadata.items() if key not in _RESERVED}
 
 
-def save_safetensors(tensors: Mapping[str, Any], path: Path, *, metadata: Mapping[str, str] | None = None) -> None:
+def save_safetensors(
+    tensors: Mapping[str, Any], path: FilePath, *, metadata: Mapping[str, str] | None = None
+) -> None:
     """Save a plain dict of arrays, such as ``model.state_dict()``; see `write_safetensors`.
 
     >>> save_safetensors({"w": np.eye(2)}, "eye.safetensors")
@@ -91,7 +99,7 @@ def save_safetensors(tensors: Mapping[str, Any], path: Path, *, metadata: Mappin
     write_safetensors(path, tensors, metadata)
 
 
-def load_safetensors(path: Path) -> Tensors:
+def load_safetensors(path: FilePath) -> Tensors:
     """The tensors of any safetensors file; digests are verified where hotloop wrote it.
 
     Raises as `read_safetensors`, except that files of other writers are welcome.
@@ -114,7 +122,7 @@ def _checked_name(name: object) -> str:
     return name
 
 
-def _checked_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+def _checked_metadata(metadata: Mapping[Any, Any]) -> dict[str, str]:
     for key, value in metadata.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"[write_safetensors] metadata must map text to text, got {key!r}: {value!r:.80}")
@@ -152,31 +160,30 @@ def _write(file: BinaryIO, arrays: Tensors, metadata: dict[str, str]) -> None:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
+def _replacing(path: FilePath) -> Iterator[BinaryIO]:
     """A file that takes the place of ``path`` when the block ends well, and leaves no trace otherwise."""
-    target = os.path.realpath(os.fspath(path))  # through a link: its target is replaced, the link stays
-    if os.path.isdir(target):
-        raise IsADirectoryError(21, "the path of a file is a folder", target)
-    folder, name = os.path.split(target)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}-{next(_counter)}.tmp")
+    target = Path(path).resolve()  # through a link: its target is replaced, the link stays
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "a file cannot take the place of a folder", str(target))
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{next(_counter)}.tmp")
     # 0666 minus the umask, which the kernel subtracts: unlike mkstemp's 0600, others may read the model.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:
             with suppress(FileNotFoundError):
-                os.chmod(temporary, os.stat(target).st_mode & 0o7777)
+                temporary.chmod(target.stat().st_mode & 0o7777)
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+        temporary.replace(target)
     except BaseException:
         with suppress(OSError):
-            os.unlink(temporary)
+            temporary.unlink()
         raise
-    _sync_folder(folder)
+    _sync_folder(target.parent)
 
 
-def _sync_folder(folder: str) -> None:
+def _sync_folder(folder: Path) -> None:
     """Make the rename durable; systems that cannot open a folder (Windows) have nothing to sync."""
     if not hasattr(os, "O_DIRECTORY"):
         return
@@ -190,11 +197,12 @@ def _sync_folder(folder: str) -> None:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> tuple[Tensors, dict[str, str]]:
-    with open(path, "rb") as file:
-        data = file.read()
+def _read(path: FilePath) -> tuple[Tensors, dict[str, str]]:
+    data = Path(path).read_bytes()
     try:
-        entries = safetensors.deserialize(data)  # checks header, dtypes, shapes, overlaps and length
+        entries = cast(Any, safetensors).deserialize(
+            data
+        )  # checks header, dtypes, shapes, overlaps and length
         (length,) = struct.unpack_from("<Q", data)
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
     except (safetensors.SafetensorError, struct.error, ValueError) as error:
@@ -212,7 +220,7 @@ def _read(path: Path) -> tuple[Tensors, dict[str, str]]:
     return tensors, metadata
 
 
-def _verify(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
+def _verify(path: FilePath, tensors: Tensors, metadata: dict[str, str]) -> None:
     where = f"[files] {os.fspath(path)}"
     try:
         version = int(metadata[_KEY_VERSION])

@@ -7,12 +7,13 @@ multiplies the learning rate step by step. Hence ``AdamW(lr=1e-3)``, not ``AdamW
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, asdict, dataclass
-from numbers import Real
-from typing import Any, ClassVar, Literal, Union, cast
+from typing import Any, ClassVar, Literal, cast
 
+import numpy as np
+
+from hotloop.arguments import choice, number, rate
 from hotloop.compile.plan import OptimizerSpec
 
 Decay = Literal["all", "weights"]
@@ -24,6 +25,7 @@ class Optimizer:
     kind: ClassVar[Literal["adam", "adamw", "sgd", "rmsprop"]]
     lr: float
     weight_decay: float
+    decay: Decay
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -59,9 +61,10 @@ class _AdamFamily(Optimizer):
     def __post_init__(self) -> None:
         _check(self, "eps")
         where = type(self).__name__
-        if not isinstance(self.betas, (tuple, list)) or len(self.betas) != 2:
-            raise TypeError(f"[{where}] betas must be a pair such as (0.9, 0.999), got {self.betas!r:.80}")
-        pair = tuple(_rate(where, f"betas[{i}]", beta) for i, beta in enumerate(self.betas))
+        betas: Any = self.betas
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise TypeError(f"[{where}] betas must be a pair such as (0.9, 0.999), got {betas!r:.80}")
+        pair = tuple(rate(where, f"betas[{i}]", beta) for i, beta in enumerate(betas))
         object.__setattr__(self, "betas", pair)
 
     @property
@@ -179,12 +182,10 @@ class RMSprop(Optimizer):
         )
 
 
-_KINDS: dict[str, type[AdamW] | type[Adam] | type[SGD] | type[RMSprop]] = {
-    cls.kind: cls for cls in (AdamW, Adam, SGD, RMSprop)
-}
+_KINDS: dict[str, type[AdamW | Adam | SGD | RMSprop]] = {cls.kind: cls for cls in (AdamW, Adam, SGD, RMSprop)}
 
 
-def resolve(optimizer: Union[Optimizer, str]) -> Optimizer:
+def resolve(optimizer: object) -> Optimizer:
     """The optimiser itself, or the one of that name ("adamw", "adam", "sgd", "rmsprop") with its defaults.
 
     Raises `ValueError` for other names, `TypeError` for other objects.
@@ -218,42 +219,21 @@ def from_dict(data: Mapping[str, Any]) -> Optimizer:
 
 
 def _check(optimizer: Optimizer, *positive: str, rates: tuple[str, ...] = ()) -> None:
-    """Check every argument and store it as a plain Python number, so that it compares, hashes and prints."""
+    """Check what all share and the fields named, and store them as plain Python numbers."""
     where = type(optimizer).__name__
     _refuse_parameters(where, optimizer.lr)
     for name in ("lr", "weight_decay", *positive):
-        value = _number(where, name, getattr(optimizer, name))
-        if value < 0:
-            raise ValueError(f"[{where}] {name} must be >= 0, got {value}")
-        object.__setattr__(optimizer, name, value)
+        object.__setattr__(optimizer, name, number(where, name, getattr(optimizer, name), low=0))
     for name in rates:
-        object.__setattr__(optimizer, name, _rate(where, name, getattr(optimizer, name)))
-    decay = getattr(optimizer, "decay")  # noqa: B009 - a field of every subclass, not of the base
-    if decay not in ("all", "weights"):
-        raise ValueError(f"[{where}] decay must be 'all' or 'weights', got {decay!r}")
+        object.__setattr__(optimizer, name, rate(where, name, getattr(optimizer, name)))
+    choice(where, "decay", optimizer.decay, ("all", "weights"))
 
 
 def _refuse_parameters(where: str, lr: object) -> None:
-    if isinstance(lr, Real) or isinstance(lr, str):
-        return
-    if hasattr(lr, "__iter__") or hasattr(lr, "data") or hasattr(lr, "__next__"):
+    """The habit of other libraries, ``AdamW(model.parameters())``, gets the form used here as an answer."""
+    if not isinstance(lr, (str, type, np.generic)) and (hasattr(lr, "__iter__") or hasattr(lr, "data")):
         raise TypeError(
             f"[{where}] the first argument is the learning rate, got {type(lr).__name__}; an optimizer takes no "
             f"parameters here: write hl.Trainer(model, optimizer=hl.optim.{where}(lr=1e-3)) and the trainer "
             "connects them"
         )
-
-
-def _number(where: str, name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"[{where}] {name} must be a number, got {value!r:.80}")
-    if not math.isfinite(value):
-        raise ValueError(f"[{where}] {name} must be finite, got {value}")
-    return float(value)
-
-
-def _rate(where: str, name: str, value: object) -> float:
-    rate = _number(where, name, value)
-    if not 0 <= rate < 1:
-        raise ValueError(f"[{where}] {name} must be in [0, 1), got {rate}")
-    return rate

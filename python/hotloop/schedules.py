@@ -11,16 +11,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, asdict, dataclass, field
-from numbers import Integral, Real
-from typing import Any, ClassVar, Literal, Union, cast
+from dataclasses import KW_ONLY, asdict, dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Union, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from hotloop.arguments import choice, count, function_name, number
+
 Factors = npt.NDArray[np.float64]
 Warmup = Union[int, float]
 FactorFunction = Callable[[int], float]
+
+
+class _Steps(NamedTuple):
+    """Where the steps of a run stand: step ``t`` of ``n`` after the warm-up, in the run's ``epoch``."""
+
+    t: npt.NDArray[np.int64]
+    n: int
+    epoch: npt.NDArray[np.int64]
+    base_lr: float | None
 
 
 class Schedule:
@@ -42,12 +52,13 @@ class Schedule:
         [1.0, 0.75, 0.5, 0.25]
         """
         if n_steps < 1 or steps_per_epoch < 1:
-            raise ValueError(f"[schedules] steps must be >= 1, got n_steps={n_steps}, per epoch {steps_per_epoch}")
+            raise ValueError(
+                f"[schedules] steps must be >= 1, got n_steps={n_steps}, per epoch {steps_per_epoch}"
+            )
         step = np.arange(n_steps, dtype=np.int64)
         n_warmup = self._n_warmup(n_steps)
-        body = self._curve(
-            np.maximum(step - n_warmup, 0), max(n_steps - n_warmup, 1), step // steps_per_epoch, base_lr
-        )
+        after = np.maximum(step - n_warmup, 0)
+        body = self._curve(_Steps(after, max(n_steps - n_warmup, 1), step // steps_per_epoch, base_lr))
         ramp = np.minimum((step + 1) / n_warmup, 1.0) if n_warmup else 1.0
         return _checked_factors(self, np.asarray(body * ramp, np.float64))
 
@@ -55,10 +66,8 @@ class Schedule:
         """Plain JSON data; `from_dict` gives an equal schedule back (a Python callable only its name)."""
         return {"kind": self.kind, **asdict(cast(Any, self))}
 
-    def _curve(
-        self, t: npt.NDArray[np.int64], n: int, epoch: npt.NDArray[np.int64], base_lr: float | None
-    ) -> Factors:
-        """The factors without warm-up, for steps ``t`` of ``n`` after it, in the run's epochs ``epoch``."""
+    def _curve(self, at: _Steps) -> Factors:
+        """The factors without warm-up."""
         raise NotImplementedError
 
     def _n_warmup(self, n_steps: int) -> int:
@@ -82,10 +91,8 @@ class Constant(Schedule):
     def __post_init__(self) -> None:
         _check_warmup(self)
 
-    def _curve(
-        self, t: npt.NDArray[np.int64], n: int, epoch: npt.NDArray[np.int64], base_lr: float | None
-    ) -> Factors:
-        return np.ones(len(t))
+    def _curve(self, at: _Steps) -> Factors:
+        return np.ones(len(at.t))
 
 
 @dataclass(frozen=True)
@@ -105,10 +112,8 @@ class Linear(Schedule):
     def __post_init__(self) -> None:
         _check(self, start_factor=(0, math.inf), end_factor=(0, math.inf))
 
-    def _curve(
-        self, t: npt.NDArray[np.int64], n: int, epoch: npt.NDArray[np.int64], base_lr: float | None
-    ) -> Factors:
-        return self.start_factor + (self.end_factor - self.start_factor) * (t / n)
+    def _curve(self, at: _Steps) -> Factors:
+        return self.start_factor + (self.end_factor - self.start_factor) * (at.t / at.n)
 
 
 @dataclass(frozen=True)
@@ -127,12 +132,10 @@ class Step(Schedule):
 
     def __post_init__(self) -> None:
         _check(self, gamma=(0, math.inf))
-        _check_count(self, "every", 1)
+        object.__setattr__(self, "every", count("Step", "every", self.every, low=1))
 
-    def _curve(
-        self, t: npt.NDArray[np.int64], n: int, epoch: npt.NDArray[np.int64], base_lr: float | None
-    ) -> Factors:
-        return cast(Factors, np.float64(self.gamma) ** (epoch // self.every))
+    def _curve(self, at: _Steps) -> Factors:
+        return cast(Factors, np.float64(self.gamma) ** (at.epoch // self.every))
 
 
 @dataclass(frozen=True)
@@ -151,10 +154,8 @@ class Exponential(Schedule):
     def __post_init__(self) -> None:
         _check(self, gamma=(0, math.inf))
 
-    def _curve(
-        self, t: npt.NDArray[np.int64], n: int, epoch: npt.NDArray[np.int64], base_lr: float | None
-    ) -> Factors:
-        return cast(Factors, np.float64(self.gamma) ** epoch)
+    def _curve(self, at: _Steps) -> Factors:
+        return cast(Factors, np.float64(self.gamma) ** at.epoch)
 
 
 @dataclass(frozen=True)
@@ -174,10 +175,8 @@ class Cosine(Schedule):
     def __post_init__(self) -> None:
         _check(self, final=(0, math.inf))
 
-    def _curve(
-        self, t: npt.NDArray[np.int64], n: int, epoch: npt.NDArray[np.int64], base_lr: float | None
-    ) -> Factors:
-        return self.final + (1 - self.final) * (1 + np.cos(np.pi * t / n)) / 2
+    def _curve(self, at: _Steps) -> Factors:
+        return self.final + (1 - self.final) * (1 + np.cos(np.pi * at.t / at.n)) / 2
 
 
 @dataclass(frozen=True)
@@ -201,21 +200,19 @@ class OneCycle(Schedule):
     warmup: Warmup = 0
 
     def __post_init__(self) -> None:
-        ranges = {"pct_start": (0.0, 1.0), "div_factor": (1e-30, math.inf), "final_div_factor": (1e-30, math.inf)}
-        _check(self, **ranges, **({} if self.max_lr is None else {"max_lr": (0.0, math.inf)}))
-        if self.anneal not in ("cos", "linear"):
-            raise ValueError(f"[OneCycle] anneal must be 'cos' or 'linear', got {self.anneal!r}")
+        _check(self, pct_start=(0, 1), div_factor=(1e-30, math.inf), final_div_factor=(1e-30, math.inf))
+        if self.max_lr is not None:
+            _check(self, max_lr=(0, math.inf))
+        choice("OneCycle", "anneal", self.anneal, ("cos", "linear"))
 
-    def _curve(
-        self, t: npt.NDArray[np.int64], n: int, epoch: npt.NDArray[np.int64], base_lr: float | None
-    ) -> Factors:
-        peak = self._peak(base_lr)
+    def _curve(self, at: _Steps) -> Factors:
+        peak = self._peak(at.base_lr)
         low, last = peak / self.div_factor, peak / self.div_factor / self.final_div_factor
         # The peak stands at step pct_start * n - 1, the end at step n - 1.
-        turn, end = self.pct_start * n - 1, n - 1.0
-        up = self._between(low, peak, t / turn if turn else np.ones(len(t)))
-        down = self._between(peak, last, (t - turn) / (end - turn) if end > turn else np.ones(len(t)))
-        return np.where(t <= turn, up, down)
+        turn, end = self.pct_start * at.n - 1, at.n - 1.0
+        up = self._between(low, peak, at.t / turn if turn else np.ones(len(at.t)))
+        down = self._between(peak, last, (at.t - turn) / (end - turn) if end > turn else np.ones(len(at.t)))
+        return np.where(at.t <= turn, up, down)
 
     def _peak(self, base_lr: float | None) -> float:
         if self.max_lr is None:
@@ -224,10 +221,10 @@ class OneCycle(Schedule):
             raise ValueError(f"[OneCycle] max_lr needs the optimizer's learning rate > 0, got {base_lr}")
         return self.max_lr / base_lr
 
-    def _between(self, start: float, end: float, part: Factors) -> Factors:
+    def _between(self, start: float, end: float, part: Any) -> Factors:
         if self.anneal == "linear":
-            return start + (end - start) * part
-        return end + (start - end) / 2 * (1 + np.cos(np.pi * part))
+            return cast(Factors, start + (end - start) * part)
+        return cast(Factors, end + (start - end) / 2 * (1 + np.cos(np.pi * part)))
 
 
 @dataclass(frozen=True)
@@ -261,24 +258,20 @@ class ReduceOnPlateau(Schedule):
 
     def __post_init__(self) -> None:
         _check(self, factor=(0, 1), threshold=(0, math.inf), min_lr=(0, math.inf))
-        _check_count(self, "patience", 0)
-        _check_count(self, "cooldown", 0)
+        for name in ("patience", "cooldown"):
+            object.__setattr__(self, name, count("ReduceOnPlateau", name, getattr(self, name)))
         if not 0 < self.factor < 1:
             raise ValueError(f"[ReduceOnPlateau] factor must be in (0, 1), got {self.factor}")
-        if self.threshold_mode not in ("rel", "abs"):
-            raise ValueError(f"[ReduceOnPlateau] threshold_mode must be 'rel' or 'abs', got {self.threshold_mode!r}")
-        if self.mode not in ("auto", "min", "max"):
-            raise ValueError(f"[ReduceOnPlateau] mode must be 'auto', 'min' or 'max', got {self.mode!r}")
+        choice("ReduceOnPlateau", "threshold_mode", self.threshold_mode, ("rel", "abs"))
+        choice("ReduceOnPlateau", "mode", self.mode, ("auto", "min", "max"))
 
     def tracker(self, base_lr: float = 1.0, *, maximize: bool = False) -> PlateauTracker:
         """A fresh tracker for a run at ``base_lr``. ``maximize`` says what better means under mode "auto"."""
         upward = maximize if self.mode == "auto" else self.mode == "max"
-        return PlateauTracker(self, float(base_lr), upward)
+        return PlateauTracker(self, float(base_lr), upward, best=-math.inf if upward else math.inf)
 
-    def _curve(
-        self, t: npt.NDArray[np.int64], n: int, epoch: npt.NDArray[np.int64], base_lr: float | None
-    ) -> Factors:
-        return np.ones(len(t))
+    def _curve(self, at: _Steps) -> Factors:
+        return np.ones(len(at.t))
 
 
 @dataclass
@@ -288,8 +281,8 @@ class PlateauTracker:
     schedule: ReduceOnPlateau
     base_lr: float
     maximize: bool
+    best: float
     factor: float = 1.0
-    best: float = field(default=math.nan)
     bad_epochs: int = 0
     cooldown_left: int = 0
 
@@ -308,11 +301,10 @@ class PlateauTracker:
         return self.factor
 
     def _better(self, metric: float) -> bool:
-        if math.isnan(self.best):
-            return not math.isnan(metric)
         threshold = self.schedule.threshold
-        margin = threshold * self.best if self.schedule.threshold_mode == "rel" else threshold
-        return metric > self.best + margin if self.maximize else metric < self.best - margin
+        if self.schedule.threshold_mode == "abs":
+            return metric > self.best + threshold if self.maximize else metric < self.best - threshold
+        return metric > self.best * (1 + threshold) if self.maximize else metric < self.best * (1 - threshold)
 
     def _reduce(self) -> None:
         lr = self.base_lr * self.factor
@@ -340,22 +332,19 @@ class Custom(Schedule):
     def __post_init__(self) -> None:
         _check_warmup(self)
         if not callable(self.function):
-            raise TypeError(f"[Custom] function must be callable as function(step), got {self.function!r:.80}")
+            raise TypeError(
+                f"[Custom] function must be callable as function(step), got {self.function!r:.80}"
+            )
         if not self.name:
-            module, name = getattr(self.function, "__module__", ""), getattr(self.function, "__qualname__", "")
-            object.__setattr__(self, "name", f"{module}.{name or type(self.function).__qualname__}")
+            object.__setattr__(self, "name", function_name(self.function))
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, "name": self.name, "warmup": self.warmup}
 
-    def _curve(
-        self, t: npt.NDArray[np.int64], n: int, epoch: npt.NDArray[np.int64], base_lr: float | None
-    ) -> Factors:
-        values = [self.function(int(step)) for step in t]
-        for step, value in zip(t, values):
-            if isinstance(value, bool) or not isinstance(value, Real):
-                raise TypeError(f"[schedules] {self.name}({step}) must return a number, got {value!r:.80}")
-        return np.array(values, np.float64)
+    def _curve(self, at: _Steps) -> Factors:
+        values = [self.function(int(step)) for step in at.t]
+        named = zip(at.t, values, strict=True)
+        return np.array([number("schedules", f"{self.name}({t})", value) for t, value in named])
 
 
 _KINDS: dict[str, Any] = {
@@ -382,7 +371,9 @@ def resolve(schedule: Union[Schedule, FactorFunction, str, None]) -> Schedule:
             return cast(Schedule, _KINDS[schedule]())
         raise ValueError(f"[schedules] unknown schedule {schedule!r}; allowed: {', '.join(names)}")
     if isinstance(schedule, type):
-        raise TypeError(f"[schedules] got the class {schedule.__name__}; write hl.schedules.{schedule.__name__}(...)")
+        raise TypeError(
+            f"[schedules] got the class {schedule.__name__}; write hl.schedules.{schedule.__name__}(...)"
+        )
     if callable(schedule):
         return Custom(schedule)
     raise TypeError(
@@ -407,7 +398,9 @@ def from_dict(data: Mapping[str, Any]) -> Schedule:
 
 def _missing(name: str) -> FactorFunction:
     def missing(step: int) -> float:
-        raise RuntimeError(f"[schedules] the file names the schedule function {name} only; give it as schedule=")
+        raise RuntimeError(
+            f"[schedules] the file names the schedule function {name} only; give it as schedule="
+        )
 
     return missing
 
@@ -419,42 +412,23 @@ def _check(schedule: Schedule, **ranges: tuple[float, float]) -> None:
     """Check the numbers against their closed ranges and store them as Python floats; then the warm-up."""
     where = type(schedule).__name__
     for name, (low, high) in ranges.items():
-        value = getattr(schedule, name)
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"[{where}] {name} must be a number, got {value!r:.80}")
-        if not (math.isfinite(value) and low <= value <= high):
-            upper = f" and <= {high:g}" if math.isfinite(high) else ""
-            raise ValueError(f"[{where}] {name} must be finite, >= {low:g}{upper}, got {value}")
-        object.__setattr__(schedule, name, float(value))
+        value = number(where, name, getattr(schedule, name), low=low, high=high)
+        object.__setattr__(schedule, name, value)
     _check_warmup(schedule)
 
 
-def _check_count(schedule: Schedule, name: str, least: int) -> None:
-    value = getattr(schedule, name)
-    where = type(schedule).__name__
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"[{where}] {name} must be a whole number of epochs, got {value!r:.80}")
-    if value < least:
-        raise ValueError(f"[{where}] {name} must be >= {least}, got {value}")
-    object.__setattr__(schedule, name, int(value))
-
-
 def _check_warmup(schedule: Schedule) -> None:
-    value = schedule.warmup
-    message = (
-        f"[{type(schedule).__name__}] warmup must be a number of steps (an int >= 0) or a fraction of the run "
-        f"(a float in (0, 1)), got {value!r:.80}"
-    )
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(message)
-    if isinstance(value, Integral):
-        if value < 0:
-            raise ValueError(message)
-        object.__setattr__(schedule, "warmup", int(value))
-    elif 0 < value < 1:
-        object.__setattr__(schedule, "warmup", float(value))
-    else:
-        raise ValueError(message)
+    where = type(schedule).__name__
+    if isinstance(schedule.warmup, (int, np.integer)):
+        object.__setattr__(schedule, "warmup", count(where, "warmup", schedule.warmup))
+        return
+    fraction = number(where, "warmup", schedule.warmup)
+    if not 0 < fraction < 1:
+        raise ValueError(
+            f"[{where}] warmup must be a number of steps (an int) or a fraction of the run "
+            f"(a float in (0, 1)), got {fraction}"
+        )
+    object.__setattr__(schedule, "warmup", fraction)
 
 
 def _checked_factors(schedule: Schedule, factors: Factors) -> Factors:

@@ -13,11 +13,15 @@ import platform
 from dataclasses import dataclass
 
 from hotloop import _core, env
+from hotloop.arguments import choice
 from hotloop.compile.plan import Plan
+from hotloop.errors import DeviceError
 
 #: Multiply-adds of a step below which one thread runs it: 100k take one AVX2 core about 5 us, and waking
 #: a second thread and joining it at every step of the plan costs about as much.
 ONE_THREAD_BELOW = 100_000
+
+NO_CUDA = "this build of hotloop has no CUDA part"
 
 _chosen: int | None = None
 
@@ -36,6 +40,13 @@ def check_threads(threads: int | None, where: str) -> int | None:
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 256:
         raise ValueError(f"[{where}] threads must be an integer in 1..256 or None, got {threads!r}")
     return threads
+
+
+def check_device(device: str, where: str) -> None:
+    """Raises `DeviceError` for "cuda", which this build lacks, and `ValueError` for an unknown name."""
+    choice(where, "device", device, ("auto", "cpu", "cuda"))
+    if device == "cuda":
+        raise DeviceError(f"[{where}] {NO_CUDA}; device='cpu' works")
 
 
 def set_num_threads(n: int | None) -> None:
@@ -78,7 +89,7 @@ def devices() -> list[Device]:
     kernels = f"kernels {_core.best_isa()} (of {', '.join(_core.isas())}), {get_num_threads()} threads"
     return [
         Device("cpu", platform.processor() or platform.machine(), True, kernels),
-        Device("cuda", "", False, "this build of hotloop has no CUDA part"),
+        Device("cuda", "", False, NO_CUDA),
     ]
 
 

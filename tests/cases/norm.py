@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cases of LayerNorm, RMSNorm and BatchNorm: every tail, each optional operand present and absent, constant
-rows and columns, and offsets far larger than the spread."""
+"""Cases of LayerNorm, RMSNorm and BatchNorm: every tail, all optional operands present and all absent,
+constant rows and columns, and offsets far larger than the spread."""
 
 from __future__ import annotations
 
@@ -12,47 +12,127 @@ import numpy as np
 from tests.cases import KernelCase
 
 Fields = dict[str, Any]
-Random = Callable[..., np.ndarray]
-
-ROW_SHAPES = [(0, 4), (1, 1), (2, 7), (3, 8), (1, 9), (4, 16), (5, 17), (3, 33), (200, 64), (2, 1100)]
-COLUMN_SHAPES = [(1, 3), (2, 1), (3, 7), (5, 8), (64, 9), (65, 16), (33, 17), (130, 33), (300, 100)]
+Array = np.ndarray
 EPS = 1e-5
 
 
-def _random(rng: np.random.Generator, dtype: type) -> Random:
-    return lambda *shape: rng.standard_normal(shape).astype(dtype)
+class Draw:
+    """Standard normal arrays of one dtype; `opt` gives None instead where operands are to be absent."""
+
+    def __init__(self, rng: np.random.Generator, dtype: type, full: bool) -> None:
+        self.rng, self.dtype, self.full = rng, dtype, full
+
+    def __call__(self, *shape: int) -> Array:
+        return self.rng.standard_normal(shape).astype(self.dtype)
+
+    def opt(self, *shape: int) -> Array | None:
+        return self(*shape) if self.full else None
 
 
-def _statistics(x: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    x64 = x.astype(np.float64)
-    mean, rstd = x64.mean(axis=axis), 1 / np.sqrt(x64.var(axis=axis) + EPS)
+def _statistics(x: Array, axis: int) -> tuple[Array, Array]:
+    wide = x.astype(np.float64)
+    mean, rstd = wide.mean(axis=axis), 1 / np.sqrt(wide.var(axis=axis) + EPS)
     return mean.astype(x.dtype), rstd.astype(x.dtype)
 
 
-def _root(x: np.ndarray) -> np.ndarray:
+def layer_norm_fwd(draw: Draw, x: Array) -> Fields:
+    rows, cols = x.shape
+    return dict(
+        y=np.empty_like(x), mean=draw.opt(rows), rstd=draw.opt(rows), x=x,
+        weight=draw.opt(cols), bias=draw.opt(cols), eps=EPS,
+    )  # fmt: skip
+
+
+def layer_norm_bwd(draw: Draw, x: Array) -> Fields:
+    mean, rstd = _statistics(x, 1)
+    dy, weight = draw(*x.shape), draw.opt(x.shape[1])
+    return dict(dx=np.empty_like(x), dy=dy, x=x, mean=mean, rstd=rstd, weight=weight)
+
+
+def layer_norm_param_bwd(draw: Draw, x: Array) -> Fields:
+    mean, rstd = _statistics(x, 1)
+    cols = x.shape[1]
+    return dict(dweight=draw.opt(cols), dbias=draw(cols), dy=draw(*x.shape), x=x, mean=mean, rstd=rstd)
+
+
+def rms_norm_fwd(draw: Draw, x: Array) -> Fields:
+    rows, cols = x.shape
+    return dict(y=np.empty_like(x), rstd=draw.opt(rows), x=x, weight=draw.opt(cols), eps=EPS)
+
+
+def _root(x: Array) -> Array:
     return (1 / np.sqrt((x.astype(np.float64) ** 2).mean(axis=1) + EPS)).astype(x.dtype)
 
 
-def _case(kernel: str, rows: int, cols: int, label: str, fields: Callable[[Random], Fields]) -> KernelCase:
+def rms_norm_bwd(draw: Draw, x: Array) -> Fields:
+    return dict(dx=np.empty_like(x), dy=draw(*x.shape), x=x, rstd=_root(x), weight=draw.opt(x.shape[1]))
+
+
+def rms_norm_param_bwd(draw: Draw, x: Array) -> Fields:
+    return dict(dweight=draw(x.shape[1]), dy=draw(*x.shape), x=x, rstd=_root(x))
+
+
+def batch_norm_fwd(draw: Draw, x: Array) -> Fields:
+    cols = x.shape[1]
+    running_var = np.abs(draw(cols)) if draw.full else None
+    return dict(
+        y=np.empty_like(x), mean=draw(cols), rstd=draw(cols), running_mean=draw.opt(cols),
+        running_var=running_var, x=x, weight=draw.opt(cols), bias=draw.opt(cols), eps=EPS, momentum=0.1,
+    )  # fmt: skip
+
+
+def batch_norm_eval(draw: Draw, x: Array) -> Fields:
+    cols = x.shape[1]
+    return dict(
+        y=np.empty_like(x), x=x, running_mean=draw(cols), running_var=np.abs(draw(cols)) + draw.dtype(0.1),
+        weight=draw.opt(cols), bias=draw.opt(cols), eps=EPS,
+    )  # fmt: skip
+
+
+def batch_norm_bwd(draw: Draw, x: Array) -> Fields:
+    mean, rstd = _statistics(x, 0)
+    cols = x.shape[1]
+    return dict(
+        dx=np.empty_like(x), dweight=draw.opt(cols), dbias=draw.opt(cols), dy=draw(*x.shape), x=x,
+        mean=mean, rstd=rstd, weight=draw.opt(cols),
+    )  # fmt: skip
+
+
+def _case(
+    fields: Callable[[Draw, Array], Fields], rows: int, cols: int, full: bool, offset: float = 0.0,
+    spread: float = 1.0,
+) -> KernelCase:  # fmt: skip
     def make(rng: np.random.Generator, dtype: type) -> Fields:
-        return dict(rows=rows, cols=cols, **fields(_random(rng, dtype)))
+        draw = Draw(rng, dtype, full)
+        x = (spread * draw(rows, cols) + offset).astype(dtype)
+        return dict(rows=rows, cols=cols, **fields(draw, x))
 
-    return KernelCase(kernel, f"{rows}x{cols}{label}", make)
+    label = f"{rows}x{cols}{'' if full else ' bare'}"
+    return KernelCase(fields.__name__, f"{label} {offset:g}+-{spread:g}", make)
 
 
-def layer_norm(rows: int, cols: int, full: bool, offset: float = 0.0, spread: float = 1.0) -> list[KernelCase]:
-    def forward(r: Random) -> Fields:
-        x = spread * r(rows, cols) + x_type(r, offset)
-        weight, bias = (r(cols), r(cols)) if full else (None, None)
-        mean, rstd = (r(rows), r(rows)) if full else (None, None)
-        return dict(y=np.empty_like(x), mean=mean, rstd=rstd, x=x, weight=weight, bias=bias, eps=EPS)
+ROW_KERNELS = [
+    layer_norm_fwd, layer_norm_bwd, layer_norm_param_bwd, rms_norm_fwd, rms_norm_bwd, rms_norm_param_bwd,
+]  # fmt: skip
+ROW_SHAPES = [(0, 4), (1, 3), (2, 7), (3, 8), (1, 9), (4, 16), (5, 17), (3, 33), (200, 64), (2, 1100), (130, 40)]
+COLUMN_KERNELS = [batch_norm_fwd, batch_norm_eval, batch_norm_bwd]
+COLUMN_SHAPES = [(4, 1), (3, 7), (5, 8), (64, 9), (65, 16), (33, 17), (130, 33), (300, 100)]
 
-    def backward(r: Random) -> Fields:
-        x = r(rows, cols)
-        mean, rstd = _statistics(x, 1)
-        weight = r(cols) if full else None
-        return dict(dx=np.empty_like(x), dy=r(rows, cols), x=x, mean=mean, rstd=rstd, weight=weight)
-
-    label = f"{'' if full else ' bare'}{f' offset {offset:g}' if offset else ''}{'' if spread else ' constant'}"
-    cases = [_case("layer_norm_fwd", rows, cols, label, forward)]
-    return cases if label.strip() not in ("", "bare") else [*cases, _case("layer_norm_bwd", rows, cols, label, backward)]
+CASES = [
+    *(_case(kernel, *shape, full) for kernel in ROW_KERNELS for shape in ROW_SHAPES for full in (True, False)),
+    *(
+        _case(kernel, *shape, full)
+        for kernel in COLUMN_KERNELS
+        for shape in COLUMN_SHAPES
+        for full in (True, False)
+    ),
+    _case(batch_norm_eval, 0, 5, full=True),
+    _case(batch_norm_fwd, 0, 5, full=True),
+    _case(batch_norm_fwd, 1, 9, full=True),
+    # constant: the variance is 0; an offset of 64: variance of a small difference
+    *(
+        _case(kernel, 5, 19, full=True, offset=offset, spread=spread)
+        for kernel in (layer_norm_fwd, rms_norm_fwd, batch_norm_fwd)
+        for offset, spread in ((0.5, 0.0), (0.0, 0.0), (64.0, 1.0))
+    ),
+]

@@ -32,6 +32,9 @@ ALIGN_BYTES = 64
 ALIGN_ELEMENTS = 16
 
 
+NO_FLOPS = Affine(0, 0)
+
+
 @dataclass(frozen=True)
 class Buffer:
     """``size`` elements of ``dtype``, ``offset`` bytes into the memory that ``kind`` names."""
@@ -61,7 +64,7 @@ class Step:
     kernel: str
     fields: tuple[tuple[str, FieldValue], ...]
     note: str = ""  # the graph node it came from, for explain
-    flops: Affine = Affine()  # of that node, written on the last of its steps
+    flops: Affine = NO_FLOPS  # of that node, written on the last of its steps
 
 
 @dataclass(frozen=True)

@@ -241,7 +241,7 @@ def as_target(
     """The target of a loss kind for a model whose output has the row shape ``output``.
 
     cross_entropy takes integer labels (n,) or probabilities (n, C); every other loss the output's shape,
-    or (n,) for an output (n, 1). Raises `LabelError`, `ShapeError`, `DTypeError` and `NonFiniteError`.
+    or (n,) for an output (n, 1); "callable" takes any shape and keeps integers. Raises `LabelError`, `ShapeError`, `DTypeError` and `NonFiniteError`.
     """
     if isinstance(y, Mapping):
         if len(y) != 1:
@@ -252,8 +252,10 @@ def as_target(
         raise ShapeError(f"[{where}] X has {rows} rows and {name} has {len(array)}; they must be equal")
     if loss == "cross_entropy" and array.ndim == 1 and len(output) == 1:
         return Target(_as_labels(array, output[0], name, where), "index")
-    if array.shape[1:] == () and output == (1,):
+    if array.shape[1:] == () and output == (1,) and not (loss == "callable" and array.dtype.kind != "f"):
         array = array.reshape(-1, 1)
+    if loss == "callable":  # its function knows what it takes
+        return Target(array, "real")
     if array.shape[1:] != output:
         hint = f"; use {name}.ravel()" if loss == "cross_entropy" and array.shape[1:] == (1,) else ""
         raise ShapeError(
@@ -301,3 +303,18 @@ def as_weight(
 def take(arrays: Mapping[str, Array], rows: Sequence[int] | Array) -> Arrays:
     """The given rows of every array."""
     return {name: array[rows] for name, array in arrays.items()}
+
+
+def hold_out(rows: int, fraction: float, labels: Array | None, seed: int) -> tuple[Array, Array]:
+    """Row numbers (training, validation), each ascending: ``round(fraction * rows)`` held out, at least 1.
+
+    With ``labels`` (n,), every class is within one row of its share in either part.
+    """
+    count = min(max(round(fraction * rows), 1), rows - 1)
+    noise = np.random.Philox(key=seed & (2**64 - 1)).random_raw(rows)
+    order = np.lexsort((noise, noise if labels is None else labels))
+    # Class after class, each in random order: every (rows/count)-th of them is an even share of all.
+    steps = np.arange(rows, dtype=np.int64) * count // rows
+    held = np.empty(rows, np.bool_)
+    held[order] = np.diff(steps, append=count) > 0
+    return np.flatnonzero(~held), np.flatnonzero(held)

@@ -66,10 +66,45 @@ def broadcast_shapes(a: Shape, b: Shape, where: str) -> Shape:
 
 def check_one_batch(shape: Shape, where: str) -> None:
     if sum(isinstance(d, Rows) for d in shape) > 1:
-        raise ShapeError(f"[{where}] the result would hold the batch twice, got {show(shape)}; rows cannot be paired")
+        raise ShapeError(
+            f"[{where}] the result would hold the batch twice, got {show(shape)}; rows cannot be paired"
+        )
 
 
-def merge_dims(shape: Shape, operands: Sequence[Strides], where: str) -> tuple[list[Affine], list[list[Affine]]]:
+def resolve_shape(x: Shape, wanted: tuple[Any, ...], where: str) -> Shape:
+    """Fills in the one -1 of ``wanted``; raises `ShapeError` if it cannot be a whole dimension."""
+    if any(not isinstance(d, (int, Rows)) or (isinstance(d, int) and d < -1) for d in wanted):
+        raise ShapeError(
+            f"[{where}] dimensions are whole numbers, entries of x.shape, or one -1, got {wanted}"
+        )
+    if wanted.count(-1) == 0:
+        return wanted
+    known = tuple(d for d in wanted if d != -1)
+    if wanted.count(-1) > 1 or 0 in known:
+        raise ShapeError(f"[{where}] only one dimension can be -1, and beside no 0, got {wanted}")
+    check_one_batch(known, where)
+    have, given = product(x), product(known)
+    missing = _quotient(have, given)
+    if missing is None:
+        raise ShapeError(
+            f"[{where}] {show(x)} has {have!r} elements, which {given!r} does not divide, got {wanted}; "
+            "the batch is symbolic: write it as -1 or x.shape[0]"
+        )
+    return tuple(missing if d == -1 else d for d in wanted)
+
+
+def _quotient(have: Affine, given: Affine) -> int | Rows | None:
+    if given.per_row:
+        whole = have.per_row % given.per_row == 0 and have.per_row > 0
+        return have.per_row // given.per_row if whole else None
+    if have.per_row:
+        return Rows(have.per_row // given.const) if have.per_row % given.const == 0 else None
+    return have.const // given.const if have.const % given.const == 0 else None
+
+
+def merge_dims(
+    shape: Shape, operands: Sequence[Strides], where: str
+) -> tuple[list[Affine], list[list[Affine]]]:
     """Dimensions and strides for a kernel of `MAX_DIMS` dimensions.
 
     Neighbours i, i+1 become one where every operand has ``stride[i] == stride[i+1] * shape[i+1]``; then ones
@@ -127,10 +162,6 @@ def shape_from_attr(attr: Any) -> Shape:
 
 def show(shape: Shape) -> str:
     return f"({', '.join(map(repr, shape))}{',' if len(shape) == 1 else ''})"
-
-
-def size_of(shape: Shape) -> Affine:
-    return product(shape)
 
 
 def real(type_: TensorType | None, where: str) -> TensorType:

@@ -32,7 +32,8 @@ def _linear_fused_shape(types: Types, attrs: dict[str, Any]) -> tuple[TensorType
 
 def _linear_fused_lower(ctx: Lowering, node: Node) -> None:
     x, weight, bias = node.inputs
-    assert x is not None and weight is not None
+    assert x is not None
+    assert weight is not None
     attrs = node.attr
     saved = node.outputs[1] if attrs["save"] and ctx.is_used(node.outputs[1]) else None
     lower_linear(

@@ -76,11 +76,18 @@ def _check(kind: str, types: Types) -> TensorType:
     return prediction
 
 
+def _required(node: Node) -> tuple[int, int]:
+    """The first two inputs, which are never absent."""
+    first, second = node.inputs[:2]
+    assert first is not None
+    assert second is not None
+    return first, second
+
+
 def lower_loss(ctx: Lowering, kind: str, node: Node, *, row_loss: int | None, dpred: int | None) -> None:
     """One call of the kernel of a loss. ``node`` reads (prediction, target, pos_weight or None[, drow])."""
-    prediction, target, pos_weight, *rest = node.inputs
-    drow = rest[0] if rest else None
-    assert prediction is not None and target is not None
+    prediction, target = _required(node)
+    pos_weight, drow = (*node.inputs[2:], None)[:2]
     rows, cols = rows_and_cols(ctx.type(prediction))
 
     def value(v: int | None) -> Any:
@@ -188,8 +195,7 @@ def _no_outputs(types: Types, attrs: dict[str, Any]) -> tuple[TensorType, ...]:
 
 
 def _loss_stats_lower(ctx: Lowering, node: Node) -> None:
-    row_loss, weight = node.inputs
-    assert row_loss is not None and weight is not None
+    row_loss, weight = _required(node)
     ctx.step(
         "loss_stats",
         totals=ctx.metric("loss", "loss", 2),
@@ -201,8 +207,7 @@ def _loss_stats_lower(ctx: Lowering, node: Node) -> None:
 
 
 def _accuracy_lower(ctx: Lowering, node: Node) -> None:
-    prediction, target = node.inputs
-    assert prediction is not None and target is not None
+    prediction, target = _required(node)
     rows, cols = rows_and_cols(ctx.type(prediction))
     is_label = ctx.type(target).dtype == "index"
     ctx.step(
@@ -217,31 +222,19 @@ def _accuracy_lower(ctx: Lowering, node: Node) -> None:
 
 
 def _binary_accuracy_lower(ctx: Lowering, node: Node) -> None:
-    prediction, target = node.inputs
-    assert prediction is not None and target is not None
+    prediction, target = _required(node)
     rows, cols = rows_and_cols(ctx.type(prediction))
-    ctx.step(
-        "binary_accuracy",
-        totals=ctx.metric("accuracy", "accuracy", 2),
-        logits=ctx.value(prediction),
-        target=ctx.value(target),
-        rows=rows,
-        cols=cols,
-    )
+    totals = ctx.metric("accuracy", "accuracy", 2)
+    logits, target_ = ctx.value(prediction), ctx.value(target)
+    ctx.step("binary_accuracy", totals=totals, logits=logits, target=target_, rows=rows, cols=cols)
 
 
 def _regression_stats_lower(ctx: Lowering, node: Node) -> None:
-    prediction, target = node.inputs
-    assert prediction is not None and target is not None
+    prediction, target = _required(node)
     rows, cols = rows_and_cols(ctx.type(prediction))
-    ctx.step(
-        "regression_stats",
-        totals=ctx.metric("regression", "regression", 1 + 4 * cols.const),
-        pred=ctx.value(prediction),
-        target=ctx.value(target),
-        rows=rows,
-        cols=cols,
-    )
+    totals = ctx.metric("regression", "regression", 1 + 4 * cols.const)
+    pred, target_ = ctx.value(prediction), ctx.value(target)
+    ctx.step("regression_stats", totals=totals, pred=pred, target=target_, rows=rows, cols=cols)
 
 
 def _first_size(per_element: int) -> Callable[[Types, dict[str, Any]], Affine]:

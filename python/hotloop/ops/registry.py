@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from hotloop.errors import GraphError
 from hotloop.graph import Affine, Attr, Dim, Graph, Node, TensorType, make_attrs
 
 Types = Sequence["TensorType | None"]
+ScratchType = Literal["real", "index", "double", "int64"]
 
 
 class Emitter(Protocol):
@@ -38,7 +39,7 @@ class Lowering(Protocol):
     def value(self, value: int, offset: int = 0) -> Any:
         """The operand that holds a graph value, ``offset`` elements in."""
 
-    def scratch(self, size: Affine | int, dtype: str = "real") -> Any:
+    def scratch(self, size: Affine | int, dtype: ScratchType = "real") -> Any:
         """A buffer that lives only between the steps of the node being lowered."""
 
     def metric(self, name: str, kind: str, size: int) -> Any:

@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 from hotloop.errors import GraphError, ShapeError
-from hotloop.graph import Affine, Node, Rows, TensorType
+from hotloop.graph import Affine, Node, Rows, TensorType, product
 from hotloop.ops.dims import (
     Shape,
     Strides,
@@ -24,7 +24,6 @@ from hotloop.ops.dims import (
     shape_from_attr,
     shape_to_attr,
     show,
-    size_of,
     strided_fields,
 )
 from hotloop.ops.elementwise import reduce_to
@@ -60,10 +59,10 @@ def _reshape_shape(types: Types, attrs: dict[str, Any]) -> tuple[TensorType, ...
     assert x is not None
     target = shape_from_attr(attrs["shape"])
     check_one_batch(target, "reshape")
-    if size_of(target) != x.size:
+    if product(target) != x.size:
         raise ShapeError(
             f"[reshape] the number of elements changes, got {show(x.shape)} with {x.size!r} to {show(target)} "
-            f"with {size_of(target)!r} (B: rows of the batch)"
+            f"with {product(target)!r} (B: rows of the batch)"
         )
     if before_batch(target) != before_batch(x.shape):
         raise ShapeError(
@@ -140,7 +139,9 @@ def _offset(strides: Strides, starts: tuple[int, ...], where: str) -> int:
     for stride, start in zip(strides, starts, strict=True):
         total = Affine(total.per_row + stride.per_row * start, total.const + stride.const * start)
     if total.per_row:
-        raise GraphError(f"[{where}] an axis before the batch cannot be cut or joined; transpose it behind the batch")
+        raise GraphError(
+            f"[{where}] an axis before the batch cannot be cut or joined; transpose it behind the batch"
+        )
     return total.const
 
 
@@ -154,7 +155,9 @@ def _slice_lower(ctx: Lowering, node: Node) -> None:
 def _pad_shape(types: Types, attrs: dict[str, Any]) -> tuple[TensorType, ...]:
     x = real(types[0], "pad")
     grown = [b + a for b, a in zip(attrs["before"], attrs["after"], strict=True)]
-    return (TensorType(tuple(d + n if isinstance(d, int) else d for d, n in zip(x.shape, grown, strict=True))),)
+    return (
+        TensorType(tuple(d + n if isinstance(d, int) else d for d, n in zip(x.shape, grown, strict=True))),
+    )
 
 
 def _pad_grad(g: Emitter, node: Node, douts: Gradients) -> Gradients:
@@ -246,10 +249,9 @@ def _copy_shape(types: Types, attrs: dict[str, Any]) -> tuple[TensorType, ...]:
 
 def _copy_lower(ctx: Lowering, node: Node) -> None:
     x, out = _one(node), node.outputs[0]
-    flat: Strides = (Affine(0, 1),)
-    dims, (so, sx) = merge_dims((1,), (flat, flat), "copy")
-    fields = strided_fields(dims, o=so, x=sx) | {"d3": ctx.type(x).size, "o3": flat[0], "x3": flat[0]}
-    ctx.step("copy", out=ctx.value(out), x=ctx.value(x), **fields)
+    shape = ctx.type(x).shape
+    dense = dense_strides(shape)
+    copy_step(ctx, ctx.value(out), ctx.value(x), shape, dense, dense, "copy")
 
 
 def _fill_shape(types: Types, attrs: dict[str, Any]) -> tuple[TensorType, ...]:
@@ -267,40 +269,11 @@ def _inverse_size_shape(types: Types, attrs: dict[str, Any]) -> tuple[TensorType
 
 def _inverse_size_lower(ctx: Lowering, node: Node) -> None:
     # 1/n for an n that only the run knows: the mean of (1, 0, 0, ...)
-    n = size_of(shape_from_attr(node.attr["shape"]))
+    n = product(shape_from_attr(node.attr["shape"]))
     ones = ctx.scratch(n)
     ctx.step("fill", out=ones, n=n, value=0.0)
     ctx.step("fill", out=ones, n=1, value=1.0)
     ctx.step("reduce_sum", out=ctx.value(node.outputs[0]), x=ones, outer=1, reduce=n, inner=1, mean=1)
-
-
-def resolve_shape(x: Shape, wanted: tuple[Any, ...], where: str) -> Shape:
-    """Fills in the one -1 of ``wanted``; raises `ShapeError` if it cannot be a whole dimension."""
-    if any(not isinstance(d, (int, Rows)) or (isinstance(d, int) and d < -1) for d in wanted):
-        raise ShapeError(f"[{where}] dimensions are whole numbers, entries of x.shape, or one -1, got {wanted}")
-    if wanted.count(-1) == 0:
-        return wanted
-    known = tuple(d for d in wanted if d != -1)
-    if wanted.count(-1) > 1 or 0 in known:
-        raise ShapeError(f"[{where}] only one dimension can be -1, and beside no 0, got {wanted}")
-    check_one_batch(known, where)
-    have, given = size_of(x), size_of(known)
-    missing = _quotient(have, given)
-    if missing is None:
-        raise ShapeError(
-            f"[{where}] {show(x)} has {have!r} elements, which {given!r} does not divide, got {wanted}; "
-            "the batch is symbolic: write it as -1 or x.shape[0]"
-        )
-    return tuple(missing if d == -1 else d for d in wanted)
-
-
-def _quotient(have: Affine, given: Affine) -> int | Rows | None:
-    if given.per_row:
-        whole = have.per_row % given.per_row == 0 and have.per_row > 0
-        return have.per_row // given.per_row if whole else None
-    if have.per_row:
-        return Rows(have.per_row // given.const) if have.per_row % given.const == 0 else None
-    return have.const // given.const if have.const % given.const == 0 else None
 
 
 register(Rule("reshape", _reshape_shape, _no_step, grad=_reshape_grad, alias=True))

@@ -36,8 +36,7 @@ def cross_entropy(a: SimpleNamespace, ctx: Context) -> None:
     q = (1 - a.label_smoothing) * target + a.label_smoothing / a.cols
     log_p = log_softmax(logits)
     if a.row_loss is not None:
-        with np.errstate(invalid="ignore"):
-            terms = -q * log_p
+        terms = -q * log_p
         if a.labels is not None:
             terms[q == 0] = 0.0  # a class that is not the label takes no part, even at a logit of -inf
         a.row_loss[:] = terms.sum(axis=1)

@@ -13,9 +13,8 @@ from hotloop.reference import Context, reference
 @reference("reduce_sum")
 def reduce_sum(a: SimpleNamespace, ctx: Context) -> None:
     x = a.x.reshape(a.outer, a.reduce, a.inner)
-    with np.errstate(all="ignore"):
-        total = x.sum(axis=1) / (a.reduce if a.mean else 1)
-    a.out[:] = total.ravel()
+    divisor = np.float64(a.reduce if a.mean else 1)
+    a.out[:] = (x.sum(axis=1) / divisor).ravel()
 
 
 @reference("reduce_max_fwd")

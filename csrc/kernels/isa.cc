@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cpu/isa.h"
+#include "kernels/isa.h"
 
 #include <cstdlib>
 #include <stdexcept>

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""hotloop trains neural networks at the speed of the hardware: whole epochs run in native code.
+
+>>> import hotloop as hl
+>>> model = hl.nn.Sequential(hl.nn.Linear(64, 128), hl.nn.ReLU(), hl.nn.Linear(128, 10))
+>>> trainer = hl.Trainer(model, loss="cross_entropy")
+
+Names are loaded when they are first used, so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from hotloop.errors import (
+    CheckpointError,
+    DeviceError,
+    DivergenceError,
+    DTypeError,
+    GraphError,
+    HotloopError,
+    HotloopWarning,
+    InternalError,
+    LabelError,
+    NonFiniteError,
+    ShapeError,
+)
+
+if TYPE_CHECKING:
+    from hotloop import losses as losses
+    from hotloop import nn as nn
+    from hotloop import optim as optim
+    from hotloop import schedules as schedules
+    from hotloop.callbacks import Callback as Callback
+    from hotloop.callbacks import FitState as FitState
+    from hotloop.cost import CostPlan as CostPlan
+    from hotloop.data.preprocess import Preprocessor as Preprocessor
+    from hotloop.data.split import Split as Split
+    from hotloop.data.split import split as split
+    from hotloop.early_stopping import EarlyStopping as EarlyStopping
+    from hotloop.files import load_safetensors as load_safetensors
+    from hotloop.files import save_safetensors as save_safetensors
+    from hotloop.history import History as History
+    from hotloop.model_file import load as load
+    from hotloop.threads import Device as Device
+    from hotloop.threads import devices as devices
+    from hotloop.threads import get_num_threads as get_num_threads
+    from hotloop.threads import set_num_threads as set_num_threads
+    from hotloop.threads import show_config as show_config
+    from hotloop.train_step import TrainStep as TrainStep
+    from hotloop.trainer import Trainer as Trainer
+
+_MODULES = ("losses", "nn", "optim", "schedules")
+_HOMES = {
+    "Callback": "callbacks",
+    "CostPlan": "cost",
+    "Device": "threads",
+    "EarlyStopping": "early_stopping",
+    "FitState": "callbacks",
+    "History": "history",
+    "Preprocessor": "data.preprocess",
+    "Split": "data.split",
+    "TrainStep": "train_step",
+    "Trainer": "trainer",
+    "devices": "threads",
+    "get_num_threads": "threads",
+    "load": "model_file",
+    "load_safetensors": "files",
+    "save_safetensors": "files",
+    "set_num_threads": "threads",
+    "show_config": "threads",
+    "split": "data.split",
+}
+
+__all__ = [
+    "CheckpointError", "DTypeError", "DeviceError", "DivergenceError", "GraphError", "HotloopError",
+    "HotloopWarning", "InternalError", "LabelError", "NonFiniteError", "ShapeError", "__version__",
+    *_MODULES, *_HOMES,
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        value: Any = importlib.import_module(f"hotloop.{name}")
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(f"hotloop.{_HOMES[name]}"), name)
+    elif name == "__version__":
+        value = importlib.import_module("hotloop._core").__version__
+    else:
+        raise AttributeError(f"module 'hotloop' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

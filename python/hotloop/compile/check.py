@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verifiers: what every graph between two passes, and every finished plan, must satisfy.
+
+They cost little, run on every compilation, and turn a compiler's mistake into a named error before any
+kernel touches memory. The native executor checks plans once more on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from itertools import pairwise
+
+from hotloop.compile.kernels import EXTENTS, family, in_place
+from hotloop.compile.memory import Life, lifetimes, operands
+from hotloop.compile.plan import ALIGN_BYTES, ARENA_KINDS, Operand, Plan, Step
+from hotloop.errors import InternalError
+from hotloop.graph import Affine, Graph
+from hotloop.ops.registry import rule_of
+
+#: kernel -> [(field, In | InOpt | Out | OutOpt | InOut | InOutOpt | Dim | Int | Real, dtype)], as in args.h
+Schema = Mapping[str, Sequence[tuple[str, str, str]]]
+
+
+@cache
+def native_schema() -> Schema | None:
+    """The schema of the compiled kernels; None where the extension is not built."""
+    try:
+        from hotloop import _core  # type: ignore[attr-defined, unused-ignore]
+    except ImportError:
+        return None
+    schema: Schema = _core.kernels()
+    return schema
+
+
+def check_graph(graph: Graph, where: str) -> Graph:
+    """The graph itself, if every value is written once and before it is read, and every node's types follow
+    from its rule. Raises `InternalError` naming the pass ``where``."""
+    written = [False] * len(graph.types)
+
+    def write(value: int, what: str) -> None:
+        _require(
+            0 <= value < len(written), where, f"{what} writes value {value}; the graph has {len(written)}"
+        )
+        _require(not written[value], where, f"{what} writes value {value} again")
+        written[value] = True
+
+    for kind, border in (("input", graph.inputs), ("parameter", graph.parameters), ("state", graph.states)):
+        _require(len(dict(border)) == len(border), where, f"two {kind}s share a name: {border}")
+        for name, value in border:
+            write(value, f"{kind} {name}")
+    for node in graph.nodes:
+        types = []
+        for source in node.inputs:
+            _require(
+                source is None or written[source], where, f"{node.op} reads value {source} before its time"
+            )
+            types.append(None if source is None else graph.types[source])
+        for value in node.outputs:
+            write(value, node.op)
+        expected = rule_of(node.op).shape(types, node.attr)
+        have = tuple(graph.types[value] for value in node.outputs)
+        _require(have == expected, where, f"{node.op} makes {expected}, the graph says {have}")
+    for name, value in graph.outputs:
+        _require(written[value], where, f"output {name} is value {value}, which nothing writes")
+    return graph
+
+
+def check_plan(plan: Plan, schema: Schema | None = None) -> Plan:
+    """The plan itself, if it is one that may run; else `InternalError` naming step and field.
+
+    Fields against the schema (as far as one is known: given, or the native one), operands within their
+    buffers for one row and for all, arena buffers aligned, inside the arena and apart while they live, and
+    every buffer written before it is read.
+    """
+    schema = native_schema() if schema is None else schema
+    for index, step in enumerate(plan.steps):
+        if schema is not None:
+            _check_fields(plan, step, index, schema)
+        _check_extents(plan, step, index)
+    _check_sections(plan)
+    _check_arena(plan)
+    if schema is not None:
+        _check_written(plan, schema)
+    for metric in plan.metrics:
+        _require(metric.kind != "loss" or metric.offset == 0, "metrics", "the loss totals must come first")
+    return plan
+
+
+_KINDS = {"Dim": Affine, "Int": int, "Real": float}
+
+
+def _check_fields(plan: Plan, step: Step, index: int, schema: Schema) -> None:
+    where = f"step {index}, {step.kernel}"
+    _require(step.kernel in schema, where, "no such kernel")
+    fields = dict(step.fields)
+    known = {name for name, _, _ in schema[step.kernel]}
+    _require(len(fields) == len(step.fields), where, "a field is given twice")
+    _require(known >= fields.keys(), where, f"unknown fields {sorted(fields.keys() - known)}")
+    _require(fields.keys() >= known, where, f"fields {sorted(known - fields.keys())} are missing")
+    for name, kind, dtype in schema[step.kernel]:
+        value = fields[name]
+        if kind in _KINDS:
+            _require(type(value) is _KINDS[kind], where, f"{name} must be {kind}, got {value!r}")
+        elif value is None:
+            _require(kind.endswith("Opt"), where, f"the operand {name} is missing")
+        else:
+            _require(isinstance(value, Operand), where, f"{name} must be an operand, got {value!r}")
+            assert isinstance(value, Operand)
+            _require(0 <= value.buffer < len(plan.buffers), where, f"{name} names buffer {value.buffer}")
+            have = plan.buffers[value.buffer].dtype
+            _require(have == dtype, where, f"{name} must hold {dtype}, buffer {value.buffer} holds {have}")
+
+
+def _check_extents(plan: Plan, step: Step, index: int) -> None:
+    spans = EXTENTS.get(family(step.kernel), {})
+    for rows in {1, plan.max_rows}:
+        dims: dict[str, int] = {}
+        for name, value in step.fields:
+            if isinstance(value, Affine):
+                dims[name] = value.at(rows)
+                if dims[name] < 0:
+                    raise _error(f"step {index}, {step.kernel}", f"{name} is {dims[name]} at {rows} rows")
+            elif isinstance(value, int):
+                dims[name] = value
+        for name, value in step.fields:
+            if isinstance(value, Operand):
+                size = plan.buffers[value.buffer].size.at(rows)
+                end = value.offset + (spans[name](dims) if name in spans else 0)
+                if value.offset < 0 or end > size:
+                    raise _error(
+                        f"step {index}, {step.kernel}",
+                        f"{name} reaches element {end} of {size} in buffer "
+                        f"{plan.buffers[value.buffer].name!r} at {rows} rows",
+                    )
+
+
+def _check_sections(plan: Plan) -> None:
+    at = 0
+    for name, begin, end in plan.sections:
+        _require(
+            begin == at and end >= begin, "sections", f"{name} is [{begin}, {end}), expected to begin at {at}"
+        )
+        at = end
+    _require(at == len(plan.steps), "sections", f"they end at {at} of {len(plan.steps)} steps")
+
+
+def _check_arena(plan: Plan) -> None:
+    """Sweep over the steps: among the buffers alive at one step, sorted by offset, neighbours must not touch."""
+    lives = lifetimes(plan)
+    for buffer, life in lives.items():
+        entry = plan.buffers[buffer]
+        where = f"buffer {buffer}, {entry.name}"
+        _require(entry.offset % ALIGN_BYTES == 0, where, f"offset {entry.offset} is not aligned")
+        _require(
+            entry.offset >= 0 and entry.offset + life.n_bytes <= plan.arena_bytes,
+            where,
+            "reaches out of the arena",
+        )
+    starts: dict[int, list[int]] = {}
+    ends: dict[int, list[int]] = {}
+    for buffer, life in lives.items():
+        if life.n_bytes:
+            starts.setdefault(life.begin, []).append(buffer)
+            ends.setdefault(life.end, []).append(buffer)
+    alive: set[int] = set()
+    for index in range(len(plan.steps) + 1):
+        born = starts.get(index, [])
+        alive.update(born)
+        if born:
+            _check_apart(plan, index, alive, lives)
+        alive.difference_update(ends.get(index, []))
+
+
+def _check_apart(plan: Plan, index: int, alive: set[int], lives: Mapping[int, Life]) -> None:
+    ordered = sorted(alive, key=lambda b: (plan.buffers[b].offset, b))
+    for low, high in pairwise(ordered):
+        end = plan.buffers[low].offset + lives[low].n_bytes
+        if end > plan.buffers[high].offset and {low, high} not in _allowed(plan, index, lives):
+            raise _error(
+                f"step {index}",
+                f"buffers {low} ({plan.buffers[low].name}) and {high} ({plan.buffers[high].name}) are both alive "
+                f"and overlap at byte {plan.buffers[high].offset} of the arena",
+            )
+
+
+def _allowed(plan: Plan, index: int, lives: Mapping[int, Life]) -> Iterator[set[int]]:
+    """Pairs of buffers that the step may hold at the very same place: an output over an input that dies."""
+    found = in_place(plan.steps[index]) if index < len(plan.steps) else None
+    if found is None:
+        return
+    out, inputs = found
+    mentions = [operand.buffer for operand in operands(plan.steps[index])]
+    for operand in inputs:
+        a, b = plan.buffers[out.buffer], plan.buffers[operand.buffer]
+        dies = operand.buffer in lives and lives[operand.buffer].end == index
+        exact = a.offset == b.offset and a.size == b.size and a.dtype == b.dtype
+        whole = not (operand.offset or out.offset)
+        only = mentions.count(operand.buffer) == sum(i.buffer == operand.buffer for i in inputs)
+        if dies and exact and whole and only:
+            yield {out.buffer, operand.buffer}
+
+
+def _check_written(plan: Plan, schema: Schema) -> None:
+    written = {buffer for _, buffer in plan.inputs}
+    for index, step in enumerate(plan.steps):
+        fields = dict(step.fields)
+        for name, kind, _ in schema[step.kernel]:
+            value = fields.get(name)
+            if not isinstance(value, Operand) or plan.buffers[value.buffer].kind not in ARENA_KINDS:
+                continue
+            if kind.startswith("In") and value.buffer not in written:
+                name = plan.buffers[value.buffer].name
+                raise _error(
+                    f"step {index}, {step.kernel}", f"reads buffer {name!r}, which nothing wrote yet"
+                )
+        written.update(operand.buffer for operand in operands(step))
+    for name, buffer in plan.outputs:
+        _require(
+            buffer in written or plan.buffers[buffer].kind not in ARENA_KINDS,
+            "outputs",
+            f"nothing writes {name}",
+        )
+
+
+def _require(condition: bool, where: str, message: str) -> None:
+    if not condition:
+        raise _error(where, message)
+
+
+def _error(where: str, message: str) -> InternalError:
+    return InternalError(f"[compile: {where}] {message}; this is a mistake of the compiler, please report it")

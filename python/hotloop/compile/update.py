@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The update: clipping, and one pass of the optimiser over each segment of the flat buffers.
+
+    clamp (clip_value) -> square_sum (clip_norm, over all gradients) -> per segment: optimizer_begin, adam ...
+
+Its few scratch doubles are never shared (the memory pass keeps them live throughout), so that this section
+can run on its own, at any time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from hotloop.compile.kernels import SQUARE_SUM_RUN
+from hotloop.compile.plan import BufferDType, BufferKind, Operand, OptimizerSpec, ParamLayout, PlanSpec
+from hotloop.errors import GraphError
+from hotloop.graph import Affine
+
+
+class _Lowerer(Protocol):
+    def step(self, kernel: str, **fields: Any) -> None: ...
+    def scratch(self, size: Affine | int, dtype: BufferDType = "real") -> Operand: ...
+    def flat(self, kind: BufferKind, begin: int, end: int, name: str) -> Operand: ...
+    def memory(
+        self, name: str, kind: BufferKind, size: Affine, *, dtype: BufferDType = "real", offset: int = 0
+    ) -> Operand: ...
+    def note(self, text: str) -> None: ...
+
+
+def lower_update(ctx: _Lowerer, spec: PlanSpec, layout: ParamLayout, total: Operand | None) -> None:
+    """Append the update section. ``total`` is the sum of the batch's row weights: 0 skips the update."""
+    optimizer = spec.optimizer
+    assert optimizer is not None
+    if not layout.segments:
+        return
+    n = layout.size
+    gradients = ctx.flat("gradient", 0, n, "gradients")
+    if spec.clip_value is not None:
+        ctx.note("clip_value")
+        ctx.step("clamp", x=gradients, n=n, lo=-spec.clip_value, hi=spec.clip_value)
+    partial, n_partial = None, 0
+    if spec.clip_norm is not None:
+        ctx.note("clip_norm")
+        n_partial = -(-n // SQUARE_SUM_RUN)
+        partial = ctx.scratch(n_partial, "double")
+        ctx.step("square_sum", partial=partial, x=gradients, n=n)
+    for index, (group, begin, end) in enumerate(layout.segments):
+        ctx.note(f"{optimizer.kind}, group {group}")
+        scalars = ctx.scratch(8, "double")
+        ctx.step(
+            "optimizer_begin",
+            scalars=scalars,
+            counter=ctx.memory(f"counter{index}", "counter", Affine(0, 1), dtype="int64", offset=8 * index),
+            total=total,
+            partial=partial,
+            n_partial=n_partial,
+            group=group,
+            clip_norm=spec.clip_norm or 0.0,
+            beta1=optimizer.beta1,
+            beta2=optimizer.beta2,
+        )
+        _optimizer_step(ctx, optimizer, scalars, begin, end)
+
+
+def _optimizer_step(ctx: _Lowerer, spec: OptimizerSpec, scalars: Operand, begin: int, end: int) -> None:
+    def flat(kind: BufferKind) -> Operand:
+        return ctx.flat(kind, begin, end, f"{kind}[{begin}:{end}]")
+
+    shared = {"param": flat("parameter"), "grad": flat("gradient"), "scalars": scalars, "n": end - begin}
+    if spec.kind in ("adam", "adamw"):
+        ctx.step(
+            "adam",
+            exp_avg=flat("moment1"),
+            exp_avg_sq=flat("moment2"),
+            decoupled=spec.kind == "adamw",
+            beta1=spec.beta1,
+            beta2=spec.beta2,
+            eps=spec.eps,
+            **shared,
+        )
+    elif spec.kind == "sgd":
+        ctx.step(
+            "sgd",
+            momentum_buffer=flat("moment1") if spec.momentum else None,
+            nesterov=spec.nesterov,
+            momentum=spec.momentum,
+            **shared,
+        )
+    elif spec.kind == "rmsprop":
+        ctx.step(
+            "rmsprop",
+            square_avg=flat("moment1"),
+            momentum_buffer=flat("moment2") if spec.momentum else None,
+            alpha=spec.alpha,
+            eps=spec.eps,
+            momentum=spec.momentum,
+            **shared,
+        )
+    else:
+        raise GraphError(f"[compile] unknown optimizer {spec.kind!r}; allowed: adam, adamw, sgd, rmsprop")

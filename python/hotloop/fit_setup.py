@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the arguments of `fit` to a checked job: whatever can be refused is refused here.
+
+Data sets are checked against the model's graph, losses and metrics against the targets, the monitored name
+against what the run will report. Nothing of the model changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Union
+
+import numpy as np
+
+from hotloop import losses
+from hotloop.arguments import number
+from hotloop.compile.plan import LossSpec
+from hotloop.data import border
+from hotloop.data.split import SealedData
+from hotloop.engine import CallableEngine, Data, Engine, NativeEngine
+from hotloop.errors import ShapeError
+from hotloop.graph import Graph
+from hotloop.losses import CallableLoss
+from hotloop.session import Session
+
+ResolvedLoss = Union[LossSpec, CallableLoss]
+#: (X, y) or (X, y, weight)
+DataTuple = Union[tuple[Any, Any], tuple[Any, Any, Any]]
+Validation = Union[None, float, DataTuple, Mapping[str, DataTuple]]
+
+
+def check_loss(loss: Any) -> None:
+    """Raises `ValueError` or `TypeError` for what is no loss, as far as that shows without a target."""
+    if loss != "auto" and not isinstance(loss, losses.Loss):
+        losses.resolve(loss)
+
+
+def resolve_loss(loss: Any, y: Any, graph: Graph) -> ResolvedLoss:
+    """The loss in the compiler's terms. "auto" for labels 0 and 1 and one output column is binary."""
+    output = border.row_shape(graph.types[graph.output])
+    if isinstance(y, Mapping) and len(y) == 1:
+        y = next(iter(y.values()))
+    if isinstance(loss, str) and loss == "auto" and output == (1,):
+        target = np.asarray(y)
+        if target.dtype.kind in "iu" and target.size and target.min() >= 0 and target.max() <= 1:
+            return LossSpec("bce_with_logits")
+    return losses.resolve(loss, y, n_outputs=output[-1] if output else None)
+
+
+def check_data(
+    session: Session, X: Any, y: Any, weight: Any, loss: Any, *, where: str, name: str = ""
+) -> tuple[Data, Graph, ResolvedLoss]:
+    """A data set in canonical form, with the graph for it and its loss. ``name`` stands before X and y in
+    messages about validation sets."""
+    prefix = f"{name} " if name else ""
+    if y is None:
+        raise TypeError(f"[{where}] {prefix}y is missing")
+    arrays = border.as_inputs(X, where=where, name=f"{prefix}X", real=session.real)
+    graph = session.graph_for(arrays, where)
+    arrays = border.fit_inputs(arrays, graph, where=where, name=f"{prefix}X", real=session.real)
+    resolved = resolve_loss(loss, y, graph)
+    target = border.as_target(
+        y, loss=resolved.kind if isinstance(resolved, LossSpec) else "callable", where=where, name=f"{prefix}y",
+        output=border.row_shape(graph.types[graph.output]), rows=border.row_count(arrays), real=session.real,
+    )  # fmt: skip
+    weights = border.as_weight(
+        weight, rows=border.row_count(arrays), where=where, name=f"{prefix}sample_weight", real=session.real
+    )
+    extra = {} if weights is None else {"sample_weight": weights}
+    return Data({**arrays, "target": target.array, **extra}, target.kind), graph, resolved
+
+
+def make_engine(
+    session: Session, graph: Graph, loss: ResolvedLoss, metrics: tuple[str, ...],
+    clip_norm: float | None = None, clip_value: float | None = None,
+) -> Engine:  # fmt: skip
+    """The engine for a loss in the plan, or for a callable."""
+    if isinstance(loss, LossSpec):
+        return NativeEngine(session, graph, loss, metrics, clip_norm, clip_value)
+    return CallableEngine(session, graph, loss, metrics, clip_norm, clip_value)
+
+
+def check_validation(
+    session: Session, validation: Validation, train: Data, graph: Graph, loss: ResolvedLoss, seed: int
+) -> tuple[Data, dict[str, Data]]:
+    """The training set (less what is held out) and the named validation sets."""
+    if validation is None:
+        return train, {}
+    if isinstance(validation, Mapping):
+        if not validation:
+            raise ValueError("[fit] validation is an empty mapping; give at least one named set, or None")
+        sets = dict(validation)
+    elif isinstance(validation, (tuple, list)):
+        sets = {"val": validation}
+    elif isinstance(validation, SealedData):
+        raise TypeError("[fit] validation is the sealed test set; use split.validation")
+    else:
+        return _hold_out(number("fit", "validation", validation, low=0, high=1), train, seed)
+    checked = {}
+    for name, parts in sets.items():
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"[fit] names of validation sets must be non-empty strings, got {name!r}")
+        if not isinstance(parts, (tuple, list)) or len(parts) not in (2, 3):
+            raise TypeError(f"[fit] validation set {name!r} must be (X, y) or (X, y, weight), got {type(parts)}")
+        X, y, weight = (*parts, None)[:3]
+        checked[name], other, _ = check_data(session, X, y, weight, loss, where="fit", name=name)
+        if other.inputs != graph.inputs or other.types[other.output] != graph.types[graph.output]:
+            raise ShapeError(f"[fit] validation set {name!r} has other inputs than the training set")
+    return train, checked
+
+
+def _hold_out(fraction: float, train: Data, seed: int) -> tuple[Data, dict[str, Data]]:
+    if not 0 < fraction < 1:
+        raise ValueError(f"[fit] validation as a fraction must be in (0, 1), got {fraction:g}")
+    if train.rows < 2:
+        raise ShapeError(f"[fit] {train.rows} row cannot be split into training and validation; give more")
+    labels = train.arrays["target"] if train.kind == "index" else None
+    rows = border.hold_out(train.rows, fraction, labels, seed)
+    kept, held = (Data(border.take(train.arrays, r), train.kind) for r in rows)
+    return kept, {"val": held}
+
+
+def resolve_monitor(monitor: str, metrics: Iterable[str], sets: Sequence[str], *, needed: bool) -> str:
+    """The name in the history that is monitored. "val_..." means the first validation set, and the
+    training metric without one, unless that is ``needed`` for early stopping."""
+    names = ("loss", *metrics)
+    allowed = [*names, *(f"{s}_{name}" for s in sets for name in names)]
+    if monitor in allowed:
+        return monitor
+    if isinstance(monitor, str) and monitor.startswith("val_") and monitor[4:] in names:
+        if sets:
+            return f"{sets[0]}_{monitor[4:]}"
+        if not needed:
+            return monitor[4:]
+        raise ValueError(
+            f"[fit] early stopping monitors {monitor!r}, but there is no validation data; "
+            f"pass validation=0.15, or monitor={monitor[4:]!r}"
+        )
+    raise ValueError(f"[fit] monitor={monitor!r} is not reported by this run; allowed: {', '.join(allowed)}")
+
+
+def check_batches(graph: Graph, rows: int, batch_size: int) -> None:
+    """Refuse batches of one row for BatchNorm: the variance of one value is 0, and its output constant."""
+    smallest = rows % batch_size or batch_size
+    for node in graph.nodes:
+        if node.op != "batch_norm" or node.inputs[0] is None:
+            continue
+        shape = graph.types[node.inputs[0]].shape
+        values = np.prod([d if isinstance(d, int) else d.per_row * smallest for d in (*shape[:1], *shape[2:])])
+        if values <= 1:
+            raise ShapeError(
+                f"[fit] the last batch has 1 row ({rows} rows in batches of {batch_size}), and BatchNorm needs at "
+                f"least 2; use a batch_size that leaves more, such as {_better_batch_size(rows, batch_size)}"
+                if rows > 1 else "[fit] X has 1 row, and BatchNorm needs at least 2; give more rows"
+            )  # fmt: skip
+
+
+def _better_batch_size(rows: int, batch_size: int) -> int:
+    """The nearest batch size whose last batch has two rows or more."""
+    near = sorted(range(2, rows + 1), key=lambda size: (abs(size - batch_size), -size))
+    return next(size for size in near if rows % size != 1)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trainer in a file: everything needed to predict, and to train on, without the code that made the model.
+
+The model's tensors stand under torch's names, so that any safetensors reader finds them; what else there is
+has a prefix with a slash, which no parameter's name holds. The graph, the choices and the history are JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+from hotloop import losses, optim, schedules
+from hotloop.data import border
+from hotloop.data.preprocess import Preprocessor
+from hotloop.early_stopping import EarlyStopping
+from hotloop.errors import CheckpointError, HotloopError
+from hotloop.files import Path, read_safetensors, write_safetensors
+from hotloop.graph import graph_from_json, graph_to_json
+from hotloop.history import History
+from hotloop.nn import GraphModule
+
+if TYPE_CHECKING:
+    from hotloop.trainer import Trainer
+
+_VERSION = 1
+_OPTIMIZER, _PREPROCESSOR = "optimizer/", "preprocessor/"
+#: Arguments of Trainer that are stored as they are.
+_PLAIN = ("monitor", "restore_best", "clip_norm", "clip_value", "on_divergence", "seed")
+
+
+def save(trainer: Trainer, path: Path) -> None:
+    """Write the trainer to ``path``; see `Trainer.save`."""
+    session = trainer._session
+    if session.graph is None:
+        raise RuntimeError("[save] the model has not seen data yet, so that its graph is unknown; fit or predict first")
+    tensors: dict[str, border.Array] = dict(trainer.model.state_dict())
+    tensors.update({_OPTIMIZER + key: value for key, value in session.optimizer_state().items()})
+    metadata = {
+        "kind": "trainer",
+        "version": str(_VERSION),
+        "graph": graph_to_json(session.graph),
+        "trainer": json.dumps(_describe(trainer)),
+    }
+    if trainer.preprocessor is not None:
+        arrays, metadata["preprocessor"] = trainer.preprocessor.stored()
+        tensors.update({_PREPROCESSOR + key: value for key, value in arrays.items()})
+    write_safetensors(path, tensors, metadata)
+
+
+def _describe(trainer: Trainer) -> dict[str, Any]:
+    loss = trainer._resolved
+    if loss is None and trainer.loss != "auto":
+        loss = losses.resolve(trainer.loss)
+    return {
+        **{name: getattr(trainer, name) for name in _PLAIN},
+        "loss": "auto" if loss is None else losses.to_dict(loss),
+        "optimizer": trainer.optimizer.to_dict(),
+        "schedule": trainer.schedule.to_dict(),
+        "metrics": trainer.metrics,
+        "early_stopping": trainer.early_stopping and dataclasses.asdict(trainer.early_stopping),
+        "history": trainer.history and trainer.history.to_dict(),
+        "runs": trainer._runs,
+        # in torch's order, which the file does not keep, and with the further names of shared tensors
+        "tensors": list(trainer.model.state_dict()),
+        "aliases": trainer.model.tied_names(),
+    }
+
+
+def load(path: Path, *, threads: int | None = None) -> Trainer:
+    """The trainer that `Trainer.save` wrote: parameters, state, moments, counters and history.
+
+    Its model is a `hl.nn.GraphModule`, made from the stored graph, which predicts and trains without the
+    code of the original. A loss or schedule that was a Python callable is known by name only; what needs it
+    raises. Raises `CheckpointError` if the file is not such a file, is damaged or newer, and `OSError`.
+
+    >>> trainer = hl.load("model.safetensors")  # doctest: +SKIP
+    """
+    tensors, metadata = read_safetensors(path)
+    if metadata.get("kind") != "trainer":
+        raise CheckpointError(f"[load] {path} holds tensors, not a trainer; use hl.load_safetensors")
+    if not metadata.get("version", "").isdecimal() or int(metadata["version"]) > _VERSION:
+        raise CheckpointError(
+            f"[load] {path} has version {metadata.get('version')} and this hotloop reads up to {_VERSION}; upgrade it"
+        )
+    try:
+        return _restore(tensors, metadata, threads)
+    except (KeyError, TypeError, ValueError, HotloopError) as error:
+        raise CheckpointError(f"[load] {path} does not hold a whole trainer: {error}") from None
+
+
+def _restore(tensors: dict[str, border.Array], metadata: dict[str, str], threads: int | None) -> Trainer:
+    from hotloop.trainer import Trainer
+
+    data = json.loads(metadata["trainer"])
+    graph = graph_from_json(metadata["graph"])
+    stored = {name: tensors[name] for name in data["tensors"]}
+    model = GraphModule(graph, stored, aliases=data["aliases"])
+    stopping, metrics = data["early_stopping"], data["metrics"]
+    trainer = Trainer(
+        model,
+        loss="auto" if data["loss"] == "auto" else losses.from_dict(data["loss"]),
+        optimizer=optim.from_dict(data["optimizer"]),
+        schedule=schedules.from_dict(data["schedule"]),
+        metrics=tuple(metrics) if isinstance(metrics, list) else metrics,
+        early_stopping=None if stopping is None else EarlyStopping(**stopping),
+        threads=threads,
+        **{name: data[name] for name in _PLAIN},
+    )
+    trainer._runs = int(data["runs"])
+    trainer.history = None if data["history"] is None else History.from_dict(data["history"])
+    trainer._session.open(graph)
+    trainer._session.load_optimizer_state(_part(tensors, _OPTIMIZER), "load")
+    if "preprocessor" in metadata:
+        trainer.preprocessor = Preprocessor.from_stored(_part(tensors, _PREPROCESSOR), metadata["preprocessor"])
+    return trainer
+
+
+def _part(tensors: dict[str, border.Array], prefix: str) -> dict[str, border.Array]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Module, Parameter and Buffer: how models are described.
+
+A module holds parameters, buffers and other modules under torch's names. Its ``forward`` is never run on
+data: it is traced once, and native code runs what was recorded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from hotloop.errors import DTypeError, GraphError, ShapeError
+from hotloop.nn.init import Constant, Init, stream
+from hotloop.trace import Operand, Tensor, Tracer, active_tracer
+
+Array = np.ndarray[Any, Any]
+
+
+class _Stored(Operand):
+    """An array with a fixed shape, owned by a module, that training may move into memory of its own."""
+
+    shape: tuple[int, ...]
+    _data: Array | None
+
+    @property
+    def data(self) -> Array:
+        """The array itself; change it in place (``data[...] = values``)."""
+        raise NotImplementedError
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def bind(self, view: Array) -> None:
+        """From now on ``view`` is the data: same shape, same kind of dtype. Values are not copied."""
+        if view.shape != self.shape or view.dtype.kind != self._kind():
+            raise ShapeError(f"[nn] cannot bind {view.dtype} {view.shape} to {self!r}")
+        self._data = view
+
+    def _kind(self) -> str:
+        return "f"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(shape={self.shape})"
+
+    def _tracer(self) -> Tracer:
+        tracer = active_tracer()
+        if tracer is None:
+            raise GraphError(
+                f"[{type(self).__name__}] arithmetic is for inside forward; the numbers are in .data"
+            )
+        return tracer
+
+
+class Parameter(_Stored):
+    """An array that training changes.
+
+    Args:
+        shape: its shape, or a floating-point array that gives shape and values (stored as float32).
+        init: the distribution it begins with; zeros by default.
+
+    ``data`` is the float32 array behind it. Reading it before `Module.initialize` draws it with seed 0,
+    from a stream that no module uses.
+
+    Example:
+        >>> Parameter((2,), Constant(1.0)).data
+        array([1., 1.], dtype=float32)
+    """
+
+    _unplaced = 0  # parameters read before a module gave them a position
+
+    def __init__(self, shape: int | Sequence[int] | Array, init: Init | None = None) -> None:
+        self._data = None
+        if isinstance(shape, np.ndarray):
+            if shape.dtype.kind != "f":
+                raise DTypeError(
+                    f"[Parameter] values must be floating-point, got {shape.dtype}; use .astype(np.float32)"
+                )
+            self._data = np.array(shape, np.float32, order="C")
+            shape = shape.shape
+        dims = (shape,) if isinstance(shape, int) else tuple(shape)
+        if any(isinstance(d, bool) or not isinstance(d, (int, np.integer)) or d < 1 for d in dims):
+            raise ShapeError(f"[Parameter] a shape holds whole numbers of at least 1, got {dims}")
+        self.shape = tuple(int(d) for d in dims)
+        self.init: Init = Constant() if init is None else init
+
+    @property
+    def is_initialized(self) -> bool:
+        return self._data is not None
+
+    @property
+    def data(self) -> Array:
+        """The array itself; change it in place (``data[...] = values``)."""
+        if self._data is None:
+            Parameter._unplaced += 1
+            self.draw(0, 2**63 + Parameter._unplaced)
+        assert self._data is not None
+        return self._data
+
+    def draw(self, seed: int, position: int) -> None:
+        """Fills the parameter from the stream (seed, position), in place if it has an array."""
+        values = self.init.sample(self.shape, stream(seed, position))
+        if self._data is None:
+            self._data = values
+        else:
+            self._data[...] = values
+
+    def symbol(self) -> Tensor:
+        return self._tracer().parameter(self)
+
+
+class Buffer(_Stored):
+    """An array that belongs to the model but is not trained, as running statistics or a constant table.
+
+    forward may read it if it is floating-point (then it is stored as float32).
+    """
+
+    def __init__(self, array: Array) -> None:
+        self._data = np.array(array, np.float32 if array.dtype.kind == "f" else None, order="C")
+        self._begin = self._data.copy()
+        self.shape = self._data.shape
+
+    @property
+    def data(self) -> Array:
+        """The array itself; change it in place (``data[...] = values``)."""
+        assert self._data is not None
+        return self._data
+
+    def reset(self) -> None:
+        """Back to the values it was made with."""
+        self.data[...] = self._begin
+
+    def _kind(self) -> str:
+        return self.data.dtype.kind
+
+    def symbol(self) -> Tensor:
+        return self._tracer().buffer(self)
+
+
+class LoadResult(NamedTuple):
+    """What `Module.load_state_dict` did not find (``missing``) or not use (``unexpected``)."""
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+
+class Module:
+    """Base of all layers and models.
+
+    Assign parameters and modules to attributes, and write ``forward`` with tensors, parameters and other
+    modules. Calling a module is for inside of ``forward`` only.
+
+    Example:
+        >>> from hotloop import nn
+        >>> class Block(nn.Module):
+        ...     def __init__(self, n):
+        ...         self.inner = nn.Linear(n, n)
+        ...     def forward(self, x):
+        ...         return x + self.inner(x)
+        >>> list(Block(3).state_dict())
+        ['inner.weight', 'inner.bias']
+    """
+
+    _parameters: dict[str, Parameter]
+    _buffers: dict[str, Buffer]
+    _modules: dict[str, Module]
+
+    def __new__(cls, *args: object, **kwargs: object) -> Module:
+        # here and not in __init__, so that a subclass need not call it
+        module = super().__new__(cls)
+        for table in ("_parameters", "_buffers", "_modules"):
+            object.__setattr__(module, table, {})
+        return module
+
+    def __init__(self) -> None:
+        """Nothing to do; here for subclasses that call it by habit."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Describes the computation; a subclass must write it."""
+        raise GraphError(f"[{type(self).__name__}] has no forward(self, x); write one")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        tracer = active_tracer()
+        if tracer is None:
+            self._refuse_data(*args, *kwargs.values())
+        with tracer.scope(self):
+            return self.forward(*args, **kwargs)
+
+    def _refuse_data(self, *args: object) -> NoReturn:
+        kinds = ", ".join(type(a).__name__ for a in args) or "nothing"
+        raise GraphError(
+            f"[{type(self).__name__}] a module describes a computation and is called inside forward only, got {kinds}; "
+            "for outputs use Trainer.predict(X) or TrainStep.predict(x)"
+        )
+
+    # ---- attributes
+
+    def __setattr__(self, name: str, value: object) -> None:
+        tables: dict[type, dict[str, Any]] = {
+            Parameter: self._parameters, Module: self._modules, Buffer: self._buffers
+        }  # fmt: skip
+        home = next((table for kind, table in tables.items() if isinstance(value, kind)), None)
+        for table in (*tables.values(), self.__dict__):
+            if table is not home:
+                table.pop(name, None)
+        if home is None:
+            object.__setattr__(self, name, value)
+        else:
+            home[name] = value
+
+    def __getattr__(self, name: str) -> Any:
+        for table in ("_parameters", "_modules", "_buffers"):
+            found = self.__dict__.get(table, {})
+            if name in found:
+                return found[name]
+        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        for table in (self._parameters, self._modules, self._buffers):
+            if name in table:
+                del table[name]  # type: ignore[attr-defined]
+                return
+        object.__delattr__(self, name)
+
+    def register_buffer(self, name: str, array: Array) -> None:
+        """The same as assigning ``Buffer(array)``."""
+        setattr(self, name, Buffer(np.asarray(array)))
+
+    def register_module(self, name: str, module: Module) -> None:
+        """The same as ``setattr``, for names that are not identifiers."""
+        if not isinstance(module, Module):
+            raise GraphError(
+                f"[{type(self).__name__}] {name!r} must be a Module, got {type(module).__name__}"
+            )
+        self._modules[name] = module
+
+    # ---- who is there, in torch's order
+
+    def children(self) -> Iterator[Module]:
+        """The modules one level down."""
+        yield from self._modules.values()
+
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
+        """This module ("") and all below it; a shared module comes once, under its first name."""
+        seen: set[int] = set()
+        for name, module in self._walk(""):
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield name, module
+
+    def _walk(self, name: str) -> Iterator[tuple[str, Module]]:
+        yield name, self
+        for key, child in self._modules.items():
+            yield from child._walk(f"{name}.{key}" if name else key)
+
+    def _entries(self) -> Iterator[tuple[str, Parameter | Buffer]]:
+        """All parameters and buffers, what is shared under each of its names."""
+        for name, module in self._walk(""):
+            prefix = f"{name}." if name else ""
+            for key, item in module._own():
+                yield prefix + key, item
+
+    def _own(self) -> Iterator[tuple[str, Parameter | Buffer]]:
+        """Parameters and buffers of this module alone, in the order of the state dict."""
+        yield from self._parameters.items()
+        yield from self._buffers.items()
+
+    def _once(self) -> Iterator[tuple[str, Parameter | Buffer]]:
+        seen: set[int] = set()
+        for name, item in self._entries():
+            if id(item) not in seen:
+                seen.add(id(item))
+                yield name, item
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Every parameter once, under its first name."""
+        return ((name, item) for name, item in self._once() if isinstance(item, Parameter))
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Every parameter once."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
+        """Every buffer once, under its first name."""
+        return ((name, item) for name, item in self._once() if isinstance(item, Buffer))
+
+    def tied_names(self) -> dict[str, str]:
+        """Further names of shared parameters and buffers, each with the first name."""
+        first = {id(item): name for name, item in self._once()}
+        return {name: first[id(item)] for name, item in self._entries() if first[id(item)] != name}
+
+    # ---- values
+
+    @property
+    def is_initialized(self) -> bool:
+        """Whether every parameter has values."""
+        return all(p.is_initialized for p in self.parameters())
+
+    def initialize(self, seed: int = 0, *, overwrite: bool = True) -> Module:
+        """Draws every parameter anew and resets buffers; ``overwrite=False`` fills gaps only.
+
+        The parameter at position i of `named_parameters` reads the stream (seed, i), so adding a layer at
+        the end leaves the others as they were.
+        """
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
+            raise GraphError(f"[initialize] seed must be a whole number from 0 to 2**64 - 1, got {seed!r}")
+        for position, parameter in enumerate(self.parameters()):
+            if overwrite or not parameter.is_initialized:
+                parameter.draw(int(seed), position)
+        if overwrite:
+            for _, buffer in self.named_buffers():
+                buffer.reset()
+        return self
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of all parameters and buffers under torch's names; shared ones under each of their names."""
+        self.initialize(0, overwrite=False)
+        return {name: item.data.copy() for name, item in self._entries()}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadResult:
+        """Copies values in, in place. Everything is checked before anything changes.
+
+        Args:
+            state: name to array (anything `numpy.asarray` takes), in torch's shapes. A narrower dtype of
+                the same kind widens (float16 to float32); nothing is narrowed.
+            strict: whether missing and unexpected names are an error.
+
+        Raises:
+            ShapeError: names or shapes do not fit; lists all of them.
+            DTypeError: a dtype cannot be converted without loss.
+        """
+        own = dict(self._entries())
+        result = LoadResult(tuple(n for n in own if n not in state), tuple(n for n in state if n not in own))
+        if strict and (result.missing or result.unexpected):
+            raise ShapeError(
+                f"[load_state_dict] names do not fit {type(self).__name__}; missing: {', '.join(result.missing) or '-'}; "
+                f"unexpected: {', '.join(result.unexpected) or '-'}; strict=False loads what fits"
+            )
+        arrays = {name: _loadable(name, state[name], item) for name, item in own.items() if name in state}
+        self.initialize(0, overwrite=False)
+        for name, array in arrays.items():
+            own[name].data[...] = array
+        return result
+
+    # ---- text
+
+    def extra_repr(self) -> str:
+        """What stands between the parentheses."""
+        return ""
+
+    def __repr__(self) -> str:
+        if not self._modules:
+            return f"{type(self).__name__}({self.extra_repr()})"
+        lines = [self.extra_repr()] if self.extra_repr() else []
+        for key, child in self._modules.items():
+            lines.append(f"({key}): " + repr(child).replace("\n", "\n  "))
+        return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
+
+
+def _loadable(name: str, value: Any, item: Parameter | Buffer) -> Array:
+    array = np.asarray(value)
+    if array.shape != item.shape:
+        raise ShapeError(f"[load_state_dict] {name} must have shape {item.shape}, got {array.shape}")
+    drawn = isinstance(item, Buffer) or item.is_initialized
+    dtype = item.data.dtype if drawn else np.dtype(np.float32)
+    if array.dtype.kind != dtype.kind or not np.can_cast(array.dtype, dtype, "safe"):
+        raise DTypeError(
+            f"[load_state_dict] {name} must be {dtype}, got {array.dtype}; use .astype(np.{dtype})"
+        )
+    return array

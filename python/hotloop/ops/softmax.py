@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""softmax and log_softmax over the last axis; other axes are transposed to it by whoever traces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hotloop.errors import ShapeError
+from hotloop.graph import Affine, Dim, Node, Rows, TensorType, product
+from hotloop.ops.dims import expect_shape, real, show
+from hotloop.ops.elementwise import TRANSCENDENTAL
+from hotloop.ops.registry import Emitter, GradRule, Lowering, LowerRule, Rule, ShapeRule, Types, register
+
+
+def _last(x: TensorType, where: str) -> Dim:
+    if not x.shape or isinstance(x.shape[-1], Rows):
+        raise ShapeError(f"[{where}] the last axis must be a fixed number of values, got {show(x.shape)}")
+    return x.shape[-1]
+
+
+def _shape(name: str) -> ShapeRule:
+    def shape(types: Types, attrs: dict[str, Any]) -> tuple[TensorType, ...]:
+        x = real(types[0], name)
+        _last(x, name)
+        if name.endswith("_grad"):
+            expect_shape(types[1], x.shape, name)
+        return (x,)
+
+    return shape
+
+
+def _grad(name: str) -> GradRule:
+    def grad(g: Emitter, node: Node, douts: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return g.emit(f"{name}_grad", douts[0], node.outputs[0])
+
+    return grad
+
+
+def _lower(name: str) -> LowerRule:
+    def lower(ctx: Lowering, node: Node) -> None:
+        first = node.inputs[0]
+        assert first is not None
+        type_ = ctx.type(first)
+        rows, cols = product(type_.shape[:-1]), type_.shape[-1]
+        out = ctx.value(node.outputs[0])
+        if node.op == name:
+            ctx.step(f"{name}_fwd", y=out, x=ctx.value(first), rows=rows, cols=cols)
+            return
+        saved = node.inputs[1]
+        assert saved is not None
+        ctx.step(f"{name}_bwd", dx=out, dy=ctx.value(first), y=ctx.value(saved), rows=rows, cols=cols)
+
+    return lower
+
+
+def _flops(types: Types, attrs: dict[str, Any]) -> Affine:
+    assert types[0] is not None
+    return types[0].size * (TRANSCENDENTAL + 4)
+
+
+for _name in ("softmax", "log_softmax"):
+    register(Rule(_name, _shape(_name), _lower(_name), grad=_grad(_name), flops=_flops))
+    register(Rule(f"{_name}_grad", _shape(f"{_name}_grad"), _lower(_name), flops=_flops))

@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`TrainStep`: one training step at a time, inside somebody else's loop.
+
+Forward, loss, backward and update are one native call on the caller's batch; or in parts, for a loss of
+one's own. Parameters and gradients are flat arrays that others may read and write in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Union
+
+import numpy as np
+
+from hotloop import optim
+from hotloop.arguments import choice, count, number
+from hotloop.compile.plan import LossSpec, PlanSpec
+from hotloop.data import border
+from hotloop.engine import Data, predict, row_weights
+from hotloop.errors import ShapeError
+from hotloop.fit_setup import ResolvedLoss, check_data, check_loss
+from hotloop.graph import Graph
+from hotloop.session import DType, Executable, Session
+from hotloop.losses import CallableLoss
+from hotloop.threads import check_device, check_threads
+
+if TYPE_CHECKING:
+    from hotloop.nn import Module
+
+OptimizerLike = Union["optim.Optimizer", str]
+
+
+class TrainStep:
+    """A model, a loss and an optimiser, stepped by hand.
+
+    Args:
+        model: a `hl.nn.Module`; its parameters become views of `flat_params`.
+        loss: as in `hl.Trainer`; a callable ``(prediction, target) -> (per-row loss, per-row gradient)``
+            runs in Python between two native calls.
+        optimizer: an optimiser from `hl.optim` or its name.
+        device: "auto" or "cpu".
+        threads: None decides by the model's cost.
+        seed: of the initialisation and of dropout.
+        dtype: "float32"; "float64" is the slow generic path for gradient checks.
+
+    Dropout masks change with every update; between two updates they stay the same, so that a gradient can be
+    compared with differences of the loss.
+
+    >>> step = hl.TrainStep(model, "cross_entropy", hl.optim.AdamW(1e-3))  # doctest: +SKIP
+    >>> for x, y in batches:  # doctest: +SKIP
+    ...     loss = step(x, y)
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        loss: Any = "auto",
+        optimizer: OptimizerLike = "adamw",
+        *,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        threads: int | None = None,
+        seed: int = 0,
+        dtype: DType = "float32",
+    ) -> None:
+        check_device(device, "TrainStep")
+        choice("TrainStep", "dtype", dtype, ("float32", "float64"))
+        check_loss(loss)
+        chosen = optim.resolve(optimizer)
+        self.model = model
+        self.lr = chosen.lr
+        self._loss: ResolvedLoss | None = None
+        self._loss_given = loss
+        self._session = Session(
+            model, chosen, seed=count("TrainStep", "seed", seed), dtype=dtype,
+            threads=check_threads(threads, "TrainStep"),
+        )  # fmt: skip
+        self._graph: Graph | None = None
+        self._max_rows = 0
+        self._updates = 0
+        self._last: tuple[Executable, int] | None = None
+
+    # --- one call ---
+
+    def __call__(self, x: Any, y: Any, sample_weight: Any = None) -> float:
+        """One step on a batch: forward, loss, backward, update. Returns the batch's (weighted mean) loss.
+
+        x is an array (rows, ...) or a mapping of named inputs, y and sample_weight as in `hl.Trainer.fit`.
+        Raises before anything changes if they do not fit.
+        """
+        with self._session.entered("TrainStep"):
+            data, graph, loss = self._check(x, y, sample_weight)
+            if isinstance(loss, CallableLoss):
+                value = self._callable_gradients(data, graph, loss)
+                self._update(None)
+                return value
+            exe, rows = self._load(data, graph, loss)
+            self._run(exe, rows, 0, len(exe.plan.steps))
+            self._last = None
+            self._updates += 1
+            self._session.count_batches(1)
+            return self._batch_loss(exe)
+
+    def loss_and_grads(
+        self, x: Any, y: Any, sample_weight: Any = None
+    ) -> tuple[float, dict[str, border.Array]]:
+        """(loss, gradients by parameter name) of a batch, without an update; the arrays are copies.
+
+        `update` applies these gradients, as they then stand in `flat_grads`.
+        """
+        with self._session.entered("loss_and_grads"):
+            data, graph, loss = self._check(x, y, sample_weight)
+            if isinstance(loss, CallableLoss):
+                value = self._callable_gradients(data, graph, loss)
+            else:
+                exe, rows = self._load(data, graph, loss)
+                self._run(exe, rows, 0, exe.plan.section("backward")[1])
+                self._last = exe, rows
+                self._session.count_batches(1)
+                value = self._batch_loss(exe)
+            return value, self._gradients()
+
+    # --- in parts ---
+
+    def forward(self, x: Any) -> border.Array:
+        """The model's output (rows, ...) in training mode (a copy); `backward` continues from here."""
+        with self._session.entered("forward"):
+            arrays, graph = self._inputs(x, "forward")
+            return self._forward(arrays, graph)
+
+    def backward(self, doutput: Any) -> dict[str, border.Array]:
+        """Gradients by parameter name (copies) from the loss's gradient by the output of `forward`.
+
+        They also stand in `flat_grads`. Raises `RuntimeError` if no `forward` came before.
+        """
+        with self._session.entered("backward"):
+            self._backward(doutput)
+            return self._gradients()
+
+    def update(self, lr: float | None = None) -> None:
+        """One optimiser step with the gradients in `flat_grads`. ``lr`` replaces `lr` for this step."""
+        with self._session.entered("update"):
+            self._update(lr)
+
+    def predict(self, x: Any) -> border.Array:
+        """The model's output (rows, ...) in evaluation mode."""
+        with self._session.entered("predict"):
+            arrays, graph = self._inputs(x, "predict", allow_empty=True)
+            return predict(self._session, graph, arrays)
+
+    # --- state ---
+
+    @property
+    def flat_params(self) -> border.Array:
+        """All parameters, a zero-copy view; `layout` tells where each begins. The gaps stay zero."""
+        return np.asarray(self._memory("flat_params").parameters)
+
+    @property
+    def flat_grads(self) -> border.Array:
+        """All gradients of the last backward pass, a zero-copy view in the order of `flat_params`."""
+        return np.asarray(self._memory("flat_grads").gradients)
+
+    @property
+    def layout(self) -> dict[str, tuple[int, tuple[int, ...]]]:
+        """Name -> (offset in the flat arrays, shape) of each parameter."""
+        self._memory("layout")
+        assert self._session.layout is not None  # follows from the line above
+        return {e.name: (e.offset, e.shape) for e in self._session.layout.entries}
+
+    def state_dict(self) -> dict[str, border.Array]:
+        """The model's parameters and buffers, under torch's names (copies)."""
+        with self._session.entered("state_dict"):
+            return {name: np.array(value) for name, value in self.model.state_dict().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over parameters and buffers. Raises before anything changes if a name or shape differs."""
+        with self._session.entered("load_state_dict"):
+            self.model.load_state_dict(state)
+
+    def optimizer_state(self) -> dict[str, border.Array]:
+        """Copies of the optimiser's state: "{param}.exp_avg", "{param}.exp_avg_sq", "{param}.step"."""
+        with self._session.entered("optimizer_state"):
+            self._memory("optimizer_state")
+            return self._session.optimizer_state()
+
+    def load_optimizer_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what `optimizer_state` gave. Raises `ValueError` if a name or shape differs."""
+        with self._session.entered("load_optimizer_state"):
+            self._memory("load_optimizer_state")
+            self._session.load_optimizer_state(state, "load_optimizer_state")
+
+    # --- inside ---
+
+    def _memory(self, where: str) -> Any:
+        if self._session.memory is None:
+            raise RuntimeError(
+                f"[{where}] the model has not seen a batch yet, so that its shapes are unknown; "
+                "call the step, forward or predict once"
+            )
+        return self._session.memory
+
+    def _inputs(self, x: Any, where: str, *, allow_empty: bool = False) -> tuple[border.Arrays, Graph]:
+        real = self._session.real
+        arrays = border.as_inputs(x, where=where, name="x", real=real, allow_empty=allow_empty)
+        graph = self._session.graph_for(arrays, where)
+        return border.fit_inputs(arrays, graph, where=where, name="x", real=real), graph
+
+    def _is_callable(self, y: Any) -> bool:
+        if self._loss is None:
+            self._loss = losses.resolve(self._loss_like, y)
+        return not isinstance(self._loss, LossSpec)
+
+    def _targets(
+        self, arrays: border.Arrays, graph: Graph, y: Any, weight: Any, kind: str
+    ) -> tuple[border.Target, border.Array | None]:
+        rows, real, where = border.row_count(arrays), self._session.real, "TrainStep"
+        output = border.row_shape(graph.types[graph.output])
+        target = border.as_target(y, loss=kind, output=output, rows=rows, where=where, real=real)
+        return target, border.as_weight(weight, rows=rows, where=where, real=real)
+
+    def _load(self, x: Any, y: Any, sample_weight: Any) -> tuple[Executable, int]:
+        """Check a batch and copy it into the training program's inputs."""
+        assert isinstance(self._loss, LossSpec)
+        arrays, graph = self._inputs(x, "TrainStep")
+        target, weight = self._targets(arrays, graph, y, sample_weight, self._loss.kind)
+        named = {**arrays, "target": target.array}
+        if weight is not None:
+            named["sample_weight"] = weight
+        rows = border.row_count(arrays)
+        spec = PlanSpec(
+            "train", self._room(rows), self._session.dtype, self._loss, target.kind, weight is not None,
+            self._session.optimizer.spec(),
+        )  # fmt: skip
+        exe = self._session.program(graph, spec)
+        self._graph = graph
+        for name, _ in exe.plan.inputs:
+            exe.buffer(name, rows)[...] = named[name].ravel()
+        return exe, rows
+
+    def _room(self, rows: int) -> int:
+        """Rows the programs are compiled for: they grow by doubling."""
+        if rows > self._max_rows:
+            self._max_rows = max(rows, 2 * self._max_rows)
+        return self._max_rows
+
+    def _run(self, exe: Executable, rows: int, begin: int, end: int, lr: float | None = None) -> None:
+        assert self._graph is not None  # set with the program
+        params = self._session.params_table(
+            exe.plan, self._graph, (1.0,), number("TrainStep", "lr", self.lr if lr is None else lr, low=0)
+        )
+        exe.program.run(
+            exe.team, rows, begin=begin, end=end, seed=self._session.seed, step=self._updates, params=params[0]
+        )
+
+    def _batch_loss(self, exe: Executable) -> float:
+        at = next(m.offset for m in exe.plan.metrics if m.kind == "batch_loss")
+        return float(exe.program.metrics[at])
+
+    def _gradients(self) -> dict[str, border.Array]:
+        flat = self._session.memory.gradients
+        assert self._session.layout is not None  # a program ran
+        return {
+            e.name: flat[e.offset : e.offset + e.size].reshape(e.shape).copy()
+            for e in self._session.layout.entries
+        }
+
+    def _forward(self, arrays: border.Arrays, graph: Graph) -> border.Array:
+        rows = border.row_count(arrays)
+        spec = PlanSpec(
+            "vjp", self._room(rows), self._session.dtype, optimizer=self._session.optimizer.spec()
+        )
+        exe = self._session.program(graph, spec)
+        self._graph = graph
+        for name, _ in graph.inputs:
+            exe.buffer(name, rows)[...] = arrays[name].ravel()
+        self._run(exe, rows, *exe.plan.section("forward"))
+        self._last = exe, rows
+        self._session.count_batches(1)
+        shape = border.row_shape(graph.types[graph.output])
+        return np.array(exe.buffer("output", rows)).reshape(rows, *shape)
+
+    def _backward(self, doutput: Any) -> None:
+        if self._last is None or self._last[0].plan.mode != "vjp":
+            raise RuntimeError("[backward] no forward pass to go back from; call forward(x) first")
+        exe, rows = self._last
+        assert self._graph is not None
+        shape = (rows, *border.row_shape(self._graph.types[self._graph.output]))
+        array = border.as_array(
+            doutput, "doutput", where="backward", real=self._session.real, check_finite=False
+        )
+        if array.shape != shape:
+            raise ShapeError(f"[backward] doutput has shape {array.shape}; the output of forward had {shape}")
+        exe.buffer("doutput", rows)[...] = array.ravel()
+        self._run(exe, rows, *exe.plan.section("backward"))
+
+    def _callable_gradients(self, data: Data, graph: Graph, loss: CallableLoss) -> float:
+        output = self._forward({name: data.arrays[name] for name, _ in graph.inputs}, graph)
+        row_loss, gradient = loss(output, data.arrays["target"])
+        weight = row_weights(data, slice(None))
+        share = weight / weight.sum()
+        self._backward(gradient * share.reshape(data.rows, *(1 for _ in output.shape[1:])))
+        return float(np.dot(share, row_loss))
+
+    def _update(self, lr: float | None) -> None:
+        if self._last is None:
+            raise RuntimeError("[update] no gradients to apply; call loss_and_grads or backward first")
+        exe, rows = self._last
+        self._run(exe, rows, *exe.plan.section("update"), lr=lr)
+        self._updates += 1
+        self._last = None

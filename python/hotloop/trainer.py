@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Trainer`: fit, evaluate, predict, save.
+
+It holds what was chosen (loss, optimiser, schedule, rules of stopping) and one session, which holds the numbers.
+Every argument is checked before anything changes; then whole epochs run natively, see fit_loop.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal, Union
+
+import numpy as np
+
+from hotloop import cost, losses, model_file, optim, schedules
+from hotloop import metrics as metrics_
+from hotloop.arguments import choice, count, number
+from hotloop.callbacks import CallbackLike, as_callbacks
+from hotloop.compile.plan import LossSpec
+from hotloop.data import border
+from hotloop.data.split import SealedData
+from hotloop.early_stopping import EarlyStopping
+from hotloop.engine import NativeEngine, predict
+from hotloop.fit_loop import FitJob, run_fit
+from hotloop.fit_setup import (
+    ResolvedLoss,
+    Validation,
+    check_batches,
+    check_data,
+    check_loss,
+    check_validation,
+    make_engine,
+    resolve_monitor,
+)
+from hotloop.history import History
+from hotloop.progress import ProgressOption, check_progress, make_progress
+from hotloop.session import Session
+from hotloop.threads import check_device, check_threads
+
+if TYPE_CHECKING:
+    from hotloop.data.preprocess import Preprocessor
+    from hotloop.nn import Module
+
+
+class Trainer:
+    """Trains a model; whole epochs run in native code with the GIL released.
+
+    Args:
+        model: a `hl.nn.Module`. Training changes its parameters in place.
+        loss: a loss from `hl.losses`, its name, "auto" (by the target), or a callable
+            ``(prediction, target) -> (per-row loss, per-row gradient)``, which is slow.
+        optimizer: an optimiser from `hl.optim` or its name.
+        schedule: of the learning rate, from `hl.schedules`; evaluated per step.
+        metrics: "auto", a name or names: accuracy for classes; mse, mae, r2 for numbers.
+        monitor: the name in the history that decides on the best epoch.
+        restore_best: end on the best epoch whenever there is validation data, whatever ended the run.
+        early_stopping: a `hl.EarlyStopping`.
+        callbacks: `hl.Callback` objects, or callables ``(state)`` for epoch ends.
+        clip_norm, clip_value: limits of the gradient's norm, and of each of its elements.
+        on_divergence: "stop" (with a warning) or "raise" (`DivergenceError`).
+        device: "auto" or "cpu".
+        threads: None decides by the model's cost; a number is obeyed. Results do not depend on it.
+        seed: of initialisation, shuffles, dropout, and the split of a validation fraction.
+        progress: True, False, or "auto": only on a terminal.
+
+    Raises `ValueError`, `TypeError` or `DeviceError` for arguments that cannot work.
+
+    >>> model = hl.nn.Sequential(hl.nn.Linear(64, 128), hl.nn.ReLU(), hl.nn.Linear(128, 10))  # doctest: +SKIP
+    >>> trainer = hl.Trainer(model, early_stopping=hl.EarlyStopping(patience=5))  # doctest: +SKIP
+    >>> run = trainer.fit(X, y, validation=0.15, epochs=100)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        loss: Any = "auto",
+        *,
+        optimizer: Union[optim.Optimizer, str] = "adamw",
+        schedule: Union[schedules.Schedule, schedules.FactorFunction, str, None] = None,
+        metrics: Union[str, Iterable[str], None] = "auto",
+        monitor: str = "val_loss",
+        restore_best: bool = True,
+        early_stopping: EarlyStopping | None = None,
+        callbacks: Iterable[CallbackLike] = (),
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        on_divergence: Literal["stop", "raise"] = "stop",
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        threads: int | None = None,
+        seed: int = 0,
+        progress: ProgressOption = "auto",
+    ) -> None:
+        check_device(device, "Trainer")
+        choice("Trainer", "on_divergence", on_divergence, ("stop", "raise"))
+        check_loss(loss)
+        if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
+            raise TypeError(f"[Trainer] early_stopping must be hl.EarlyStopping(...) or None, got {early_stopping!r}")
+        self.model = model
+        self.loss = loss
+        self.optimizer = optim.resolve(optimizer)
+        self.schedule = schedules.resolve(schedule)
+        self.metrics = metrics if metrics is None or isinstance(metrics, str) else tuple(metrics)
+        self.monitor = monitor
+        self.restore_best = bool(restore_best)
+        self.early_stopping = early_stopping
+        self.callbacks = as_callbacks(callbacks)
+        self.clip_norm = _positive("clip_norm", clip_norm)
+        self.clip_value = _positive("clip_value", clip_value)
+        self.on_divergence = on_divergence
+        self.seed = count("Trainer", "seed", seed)
+        self.progress = check_progress(progress)
+        #: The record of the last run; None before the first.
+        self.history: History | None = None
+        #: What turns raw columns into X, if this model has one; it travels in the model's file.
+        self.preprocessor: Preprocessor | None = None
+        self._runs = 0
+        self._training = False
+        self._resolved: ResolvedLoss | None = None
+        threads = check_threads(threads, "Trainer")
+        self._session = Session(model, self.optimizer, seed=self.seed, threads=threads)
+
+    # --- training ---
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        validation: Validation = None,
+        epochs: int = 10,
+        batch_size: int = 32,
+        sample_weight: Any = None,
+        shuffle: bool = True,
+        max_time: float | None = None,
+        reset_optimizer: bool = True,
+        dry_run: bool = False,
+    ) -> History:
+        """Train for at most ``epochs`` epochs from the present weights; a new run each time.
+
+        Args:
+            X: (n, ...) array-like or a mapping of named ones; float64 becomes float32, uint8 is converted
+                batch by batch.
+            y: (n,) integer labels, (n, C) probabilities, or numbers of the output's shape; (n,) stands for
+                (n, 1).
+            validation: None, a fraction (even over classes, seeded), (X, y), (X, y, weight), or a mapping
+                of named sets, of which the first is monitored.
+            sample_weight: (n,) finite numbers >= 0.
+            shuffle: a new order of the rows in each epoch.
+            max_time: seconds after which the run ends, after the step in hand.
+            reset_optimizer: begin with zero moments and step counts.
+            dry_run: check and compile everything, train nothing, return an empty History.
+
+        The first Ctrl-C ends the run after the step in hand; the second raises `KeyboardInterrupt`. However
+        the run ends, the best epoch is restored (see `restore_best`). Raises `ShapeError`, `DTypeError`,
+        `LabelError`, `NonFiniteError` or `ValueError` before anything changes; `RuntimeError` if the model
+        is in use elsewhere.
+        """
+        epochs = count("fit", "epochs", epochs, low=1)
+        batch_size = count("fit", "batch_size", batch_size, low=1)
+        max_time = None if max_time is None else number("fit", "max_time", max_time, low=0)
+        with self._session.entered("fit"):
+            if self._training:
+                raise RuntimeError("[fit] a callback may not call fit of the trainer that called it")
+            job = self._job(X, y, validation, sample_weight, epochs, batch_size, bool(shuffle), max_time)
+            if dry_run:
+                return job.history
+            if reset_optimizer:
+                self._session.reset_optimizer()
+            self.history = job.history
+            self._runs += 1
+            self._training = True
+            try:
+                run_fit(job)
+            finally:
+                self._training = False
+        return job.history
+
+    def _job(
+        self, X: Any, y: Any, validation: Validation, weight: Any, epochs: int, batch_size: int, shuffle: bool,
+        max_time: float | None,
+    ) -> FitJob:  # fmt: skip
+        session = self._session
+        train, graph, loss = check_data(session, X, y, weight, self.loss, where="fit")
+        train, sets = check_validation(session, validation, train, graph, loss, self.seed)
+        names = metrics_.resolve(self.metrics, loss, y)
+        monitor = resolve_monitor(self.monitor, names, tuple(sets), needed=self.early_stopping is not None)
+        batch_size = min(batch_size, train.rows)
+        check_batches(graph, train.rows, batch_size)
+        steps_per_epoch = -(-train.rows // batch_size)
+        factors = self.schedule.factors(epochs * steps_per_epoch, steps_per_epoch, base_lr=self.optimizer.lr)
+        engine = make_engine(session, graph, loss, names, self.clip_norm, self.clip_value)
+        train_pass = engine.prepare(train, batch_size)
+        self._resolved = loss
+        return FitJob(
+            session=session, graph=graph, engine=engine, train_pass=train_pass, train=train, validation=sets,
+            epochs=epochs, batch_size=batch_size, shuffle=shuffle, run=self._runs, max_time=max_time,
+            schedule=self.schedule, factors=factors, monitor=monitor, restore_best=self.restore_best,
+            early_stopping=self.early_stopping, callbacks=self.callbacks, on_divergence=self.on_divergence,
+            progress=make_progress(self.progress), history=History(monitor=monitor),
+        )  # fmt: skip
+
+    def optimizer_state(self) -> dict[str, border.Array]:
+        """Copies of the optimiser's state: "{param}.exp_avg", "{param}.exp_avg_sq", "{param}.step"."""
+        with self._session.entered("optimizer_state"):
+            if self._session.memory is None:
+                raise RuntimeError("[optimizer_state] there is none yet; call fit first")
+            return self._session.optimizer_state()
+
+    # --- using the model ---
+
+    def evaluate(self, X: Any, y: Any = None, *, sample_weight: Any = None) -> dict[str, float]:
+        """The loss and metrics on a data set, in evaluation mode. The sealed test set of `hl.split` may
+        stand for X and y; each such look is counted. Raises as `fit`."""
+        if isinstance(X, SealedData):
+            if y is not None:
+                raise TypeError("[evaluate] the sealed test set holds its own y; call evaluate(split.test)")
+            X, y = X.open("Trainer.evaluate")
+        with self._session.entered("evaluate"):
+            data, graph, loss = check_data(
+                self._session, X, y, sample_weight, self._resolved or self.loss, where="evaluate"
+            )
+            names = metrics_.resolve(self.metrics, loss, y)
+            return make_engine(self._session, graph, loss, names).evaluate(data).metrics
+
+    def predict(self, X: Any) -> border.Array:
+        """Raw outputs of the model, float32 (n, ...), in evaluation mode; n may be 0."""
+        with self._session.entered("predict"):
+            arrays = border.as_inputs(X, where="predict", allow_empty=True)
+            graph = self._session.graph_for(arrays, "predict")
+            return predict(self._session, graph, border.fit_inputs(arrays, graph, where="predict"))
+
+    def predict_proba(self, X: Any) -> border.Array:
+        """Class probabilities, float32 (n, C); two columns for a binary model of one output, and one per
+        label (n, L) for several. Raises `ValueError` if the loss is not one of classes."""
+        kind = self._class_loss("predict_proba")
+        z = self.predict(X).astype(np.float64)
+        if kind == "cross_entropy":
+            z -= z.max(axis=1, keepdims=True, initial=-np.inf)
+            e = np.exp(z)
+            return (e / e.sum(axis=1, keepdims=True)).astype(np.float32)
+        # exp(-|z|) cannot overflow; 1 - s(z) = s(-z) keeps the small one exact
+        small = np.exp(-np.abs(z)) / (1 + np.exp(-np.abs(z)))
+        positive = np.where(z >= 0, 1 - small, small)
+        if z.ndim == 2 and z.shape[1] == 1:
+            positive = np.concatenate([np.where(z >= 0, small, 1 - small), positive], axis=1)
+        return positive.astype(np.float32)
+
+    def predict_label(self, X: Any) -> border.Array:
+        """The most likely class of each row, int64 (n,); for several binary outputs 0 or 1 each, (n, L)."""
+        kind = self._class_loss("predict_label")
+        z = self.predict(X)
+        if kind == "cross_entropy":
+            return np.asarray(z.argmax(axis=1), np.int64)
+        labels = (z > 0).astype(np.int64)
+        return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+
+    def _class_loss(self, where: str) -> str:
+        loss = self._resolved
+        if loss is None and self.loss != "auto":
+            loss = losses.resolve(self.loss)
+        if loss is None:
+            raise RuntimeError(f"[{where}] the loss is not known yet; call fit first, or name it: loss=...")
+        if isinstance(loss, LossSpec) and loss.kind in ("cross_entropy", "bce_with_logits"):
+            return loss.kind
+        name = loss.kind if isinstance(loss, LossSpec) else loss.name
+        raise ValueError(f"[{where}] a model with the loss {name!r} predicts no classes; use predict")
+
+    # --- cost and files ---
+
+    def plan(self, X: Any, y: Any, batch_size: int = 32) -> cost.CostPlan:
+        """What training on this data costs (FLOPs, bytes, seconds per epoch), and the compiled steps. The
+        model is left as it is. Raises as `fit`, and `ValueError` for a callable loss."""
+        batch_size = count("plan", "batch_size", batch_size, low=1)
+        with self._session.entered("plan"):
+            data, graph, loss = check_data(self._session, X, y, None, self.loss, where="plan")
+            engine = make_engine(
+                self._session, graph, loss, metrics_.resolve(self.metrics, loss, y), self.clip_norm, self.clip_value
+            )
+            if not isinstance(engine, NativeEngine):
+                raise ValueError("[plan] a callable loss runs outside the plan; its cost is not known")
+            return cost.cost_plan(engine, data, min(batch_size, data.rows))
+
+    def save(self, path: model_file.Path) -> None:
+        """Write everything to one file: parameters, state, moments, counters, history, preprocessor.
+
+        The file is replaced in one step and verified on loading. Python callables are stored by name.
+        Raises `RuntimeError` if the model has not seen data yet, and `OSError`.
+        """
+        with self._session.entered("save"):
+            model_file.save(self, path)
+
+
+def _positive(name: str, value: float | None) -> float | None:
+    if value is None:
+        return None
+    result = number("Trainer", name, value, low=0)
+    if result == 0:
+        raise ValueError(f"[Trainer] {name} must be > 0 or None, got 0")
+    return result
