@@ -33,7 +33,7 @@ def check_against_reference(kernel: str) -> None:
     }
     exact = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in exact.items()}
     _core.run_kernel(kernel, fields, groups=list(GROUPS), dropout=list(DROPOUT))
-    context = Context(seed=0, run=0, step=0, groups=np.array([GROUPS]), dropout=np.array(DROPOUT))
+    context = Context(seed=0, run=0, step=0, groups=np.array([GROUPS]), dropout=DROPOUT)
     REFERENCES[kernel](SimpleNamespace(**exact), context)
     for name, kind, _ in _core.kernels()[kernel]:
         if kind.startswith(("Out", "InOut")) and fields[name] is not None:

@@ -28,7 +28,7 @@ DESCRIBE = OPS | {"trace", "compile.plan"}
 COMPILE = OPS | {"compile", "reference"}
 SETTINGS = {"losses", "optim", "schedules", "metrics"}
 SESSION = COMPILE | SETTINGS | {"env", "threads", "trace", "nn", "data", "session"}
-STEP = SESSION | {"engine", "train_step"}
+STEP = SESSION | {"engine", "fit_setup", "train_step"}
 TRAINER = STEP | {
     "callbacks",
     "early_stopping",
@@ -63,8 +63,10 @@ ALLOWED: dict[str, set[str]] = {
     "session": SESSION,
     "engine": STEP,
     "train_step": STEP,
-    "fit_loop": TRAINER,
-    "fit_setup": TRAINER,
+    "fit_setup": STEP,
+    "fit_loop": RUN,
+    "cost": RUN,
+    "model_file": TRAINER,
     "trainer": TRAINER,
     "report_text": BASE | {"history", "metrics", "data"},
     "cli": TRAINER | {"report_text", "__init__"},
@@ -72,7 +74,7 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": TRAINER,
 }
 # Who may import the extension: execution, and the check of a plan against the kernels' schema.
-NATIVE = {"session", "engine", "train_step", "fit_loop", "threads", "compile.check", "__init__"}
+NATIVE = {"session", "engine", "train_step", "fit_loop", "cost", "threads", "compile.check", "__init__"}
 
 
 def unit_of(module: str, names: dict[str, set[str]]) -> str:

@@ -61,9 +61,9 @@ def test_element_wise_functions_are_the_ops_table() -> None:
     assert _core.activation_index("no_such_function") == -1
 
 
-def test_every_element_wise_function_is_an_op() -> None:
-    assert set(UNARY) | {f"{name}_grad" for name in UNARY} <= set(RULES)
-    assert {line[0] for line in entries("binary.def")} <= set(RULES)
+def test_every_element_wise_function_is_an_op_with_a_gradient() -> None:
+    for name in (*UNARY, *(line[0] for line in entries("binary.def"))):
+        assert RULES[name].grad is not None, name
 
 
 def emitted_names() -> set[str]:

@@ -344,7 +344,8 @@ constexpr int kMaxDims = 4;
   X(In, real, weight)            \
   X(Dim, , rows)
 
-// totals (2) += [rows whose first largest logit is the label (or the first largest probability), rows]
+// totals (2) += [rows whose first largest logit is the label (or the first largest probability), rows];
+// a row with a NaN logit is wrong.
 #define HOTLOOP_AccuracyArgs(X) \
   X(InOut, double, totals)      \
   X(In, real, logits)           \
@@ -353,7 +354,7 @@ constexpr int kMaxDims = 4;
   X(Dim, , rows)                \
   X(Dim, , cols)
 
-// totals (2) += [elements where (logit > 0) == (target > 0.5), elements]
+// totals (2) += [elements where (logit > 0) == (target > 0.5), elements]; a NaN logit is wrong.
 #define HOTLOOP_BinaryAccuracyArgs(X) \
   X(InOut, double, totals)            \
   X(In, real, logits)                 \

@@ -38,7 +38,7 @@ template <class Functor, class real>
 HOTLOOP_INLINE void loss_row(const LossArgs<real>& a, int64 row) {
   const real* pred = a.pred + row * a.cols;
   const real* target = a.target + row * a.cols;
-  real* dpred = a.dpred + row * a.cols;
+  real* dpred = a.dpred != nullptr ? a.dpred + row * a.cols : nullptr;
   const real drow = a.drow != nullptr ? a.drow[row] : real(1);
   const double cols = static_cast<double>(a.cols);
   const Vec<real> scale(static_cast<real>(static_cast<double>(drow) / cols));
@@ -47,7 +47,7 @@ HOTLOOP_INLINE void loss_row(const LossArgs<real>& a, int64 row) {
   sum_row<real>(a.cols, total, [&](int64 c, int64 n, Vec<real>(&term)[1]) HOTLOOP_BODY {
     const LossTerm<real> l =
         Functor::eval(load(pred + c, n), load(target + c, n), load_or(a.pos_weight, c, n, real(1)), p0);
-    if (a.dpred != nullptr) store(l.slope * scale, dpred + c, n);
+    if (dpred != nullptr) store(l.slope * scale, dpred + c, n);
     term[0] = first_or(l.value, n, Vec<real>::zero());
   });
   if (a.row_loss != nullptr) a.row_loss[row] = static_cast<real>(total[0] / cols);

@@ -120,15 +120,15 @@ struct Silu {
 // x t, t = tanh(softplus(x)) = q / (q + 2) with w = exp(x), q = w (w + 2): one exponential, no cancellation.
 // f' = t + x sigmoid(x) (1 - t^2), 1 - t^2 = 4 (q + 1) / (q + 2)^2
 struct Mish {
-  // Past 20, t is 1 in double as well; w^2 must not overflow.
+  // Past 20, t is 1 and x dt is 0 in double as well; w^2 must not overflow.
   template <class V>
-  static HOTLOOP_INLINE V limited_exp(V x) {
-    return exp(min(constant<V>(20), x));
+  static HOTLOOP_INLINE V limited(V x) {
+    return min(constant<V>(20), x);
   }
   template <class V>
   static HOTLOOP_INLINE V value(V x, V, V) {
     const V two = constant<V>(2);
-    const V w = limited_exp(x);
+    const V w = exp(limited(x));
     const V q = w * (w + two);
     return x * (q / (q + two));
   }
@@ -136,11 +136,11 @@ struct Mish {
   static HOTLOOP_INLINE V grad(V x, V dout, V, V) {
     const V one = constant<V>(1);
     const V two = constant<V>(2);
-    const V w = limited_exp(x);
+    const V w = exp(limited(x));
     const V q = w * (w + two);
     const V inverse = one / (q + two);
     const V dt = constant<V>(4) * (q + one) * inverse * inverse * (w / (one + w));
-    return dout * fma(x, dt, q * inverse);
+    return dout * fma(limited(x), dt, q * inverse);
   }
 };
 

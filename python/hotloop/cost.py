@@ -55,8 +55,8 @@ class CostPlan:
 
     def __str__(self) -> str:
         return (
-            f"{self.parameters} parameters, {self.rows} rows, {self.steps_per_epoch} steps of {self.batch_size} "
-            f"an epoch on {self.threads} threads\n"
+            f"{self.parameters} parameters, {self.rows} rows, "
+            f"{self.steps_per_epoch} steps of {self.batch_size} an epoch on {self.threads} threads\n"
             f"{self.flops_per_step / 1e6:.3g} MFLOP a step, {self.flops_per_epoch / 1e9:.3g} GFLOP and "
             f"{self.seconds_per_epoch:.3g} s an epoch, {self.peak_bytes / 2**20:.3g} MiB\n{self.steps}"
         )
@@ -103,9 +103,8 @@ def _seconds_per_row(engine: NativeEngine, data: Data, batch_size: int) -> float
     for _ in range(2):  # the first pass also touches the memory for the first time
         begin = time.perf_counter()
         _core.run_epoch(
-            program, exe.source(arrays), exe.team, inputs=[b for _, b in exe.plan.inputs], batch_size=batch_size,
-            shuffle=False, seed=0, run=0, epoch=0, step=0, params=params, stop=None, deadline_s=None,
-            check_finite=False,
+            program, exe.source(arrays), exe.team, inputs=[b for _, b in exe.plan.inputs],
+            batch_size=batch_size, shuffle=False, params=params,
         )  # fmt: skip
         seconds.append(time.perf_counter() - begin)
     return float(np.min(seconds)) / border.row_count(arrays)

@@ -21,9 +21,7 @@ from hotloop.compile.plan import LossSpec, Metric, PlanSpec
 from hotloop.data import border
 from hotloop.graph import Graph
 from hotloop.losses import CallableLoss
-from hotloop.session import Doubles, Executable, Session
-
-Status = Literal["done", "stopped", "time", "diverged"]
+from hotloop.session import Doubles, Executable, Session, Status
 
 #: Rows per batch of evaluation and prediction. The results of a row do not depend on it; 256 rows fill the
 #: kernels' tiles, and keep the arena of common networks within a level-2 cache.
@@ -220,7 +218,8 @@ class CallableTrainPass:
     def _order(self, spec: EpochSpec) -> border.Array:
         if not spec.shuffle:
             return np.arange(self.data.rows)
-        return np.asarray(_core.permutation(self.data.rows, self.engine.session.seed, spec.run, spec.epoch))
+        seed = self.engine.session.seed
+        return _core.permutation(self.data.rows, seed=seed, run=spec.run, epoch=spec.epoch)
 
     def _step(self, rows: border.Array, spec: EpochSpec, step: int, totals: Totals) -> None:
         """One batch: native forward, the function, native backward and update."""

@@ -32,7 +32,7 @@ def thread_limit() -> int | None:
     own = os.environ.get(NUM_THREADS, "").strip()
     if own:
         if not own.isdecimal() or int(own) < 1:
-            raise ValueError(f"[env] {NUM_THREADS} must be a positive integer, got {own!r}; unset or correct it")
+            raise ValueError(f"[env] {NUM_THREADS} must be a positive integer, got {own!r}; unset it")
         limits.append(int(own))
     omp = os.environ.get(OMP_NUM_THREADS, "").split(",")[0].strip()
     if omp.isdecimal() and int(omp) >= 1:

@@ -14,10 +14,10 @@ import hashlib
 import itertools
 import json
 import os
+import pathlib
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, BinaryIO, Union, cast
 
 import numpy as np
@@ -25,7 +25,7 @@ import safetensors
 
 from hotloop.errors import CheckpointError, DTypeError
 
-FilePath = Union[str, "os.PathLike[str]"]
+Path = Union[str, "os.PathLike[str]"]
 Tensors = dict[str, "np.ndarray[Any, Any]"]
 
 #: The container's version. Files with a higher one are refused, lower ones are still read.
@@ -45,7 +45,7 @@ _counter = itertools.count()
 
 
 def write_safetensors(
-    path: FilePath, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None
+    path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write tensors (any shape, layout and byte order; bool, integer or float) and text to ``path``.
 
@@ -66,7 +66,7 @@ def write_safetensors(
         _write(file, arrays, text)
 
 
-def read_safetensors(path: FilePath) -> tuple[Tensors, dict[str, str]]:
+def read_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     """The tensors (own, writable, little-endian) and the metadata of a file that hotloop wrote.
 
     Raises `CheckpointError` for a file that is not hotloop's, is damaged, or comes from a newer version,
@@ -85,7 +85,7 @@ def read_safetensors(path: FilePath) -> tuple[Tensors, dict[str, str]]:
 
 
 def save_safetensors(
-    tensors: Mapping[str, Any], path: FilePath, *, metadata: Mapping[str, str] | None = None
+    tensors: Mapping[str, Any], path: Path, *, metadata: Mapping[str, str] | None = None
 ) -> None:
     """Save a plain dict of arrays, such as ``model.state_dict()``; see `write_safetensors`.
 
@@ -99,7 +99,7 @@ def save_safetensors(
     write_safetensors(path, tensors, metadata)
 
 
-def load_safetensors(path: FilePath) -> Tensors:
+def load_safetensors(path: Path) -> Tensors:
     """The tensors of any safetensors file; digests are verified where hotloop wrote it.
 
     Raises as `read_safetensors`, except that files of other writers are welcome.
@@ -145,7 +145,7 @@ def _dense(name: str, value: Any) -> np.ndarray[Any, Any]:
 def _write(file: BinaryIO, arrays: Tensors, metadata: dict[str, str]) -> None:
     # Wide elements first, so that every tensor is aligned to its own element size.
     order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
-    header: dict[str, Any] = {"__metadata__": metadata}
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
     offset = 0
     for name in order:
         array = arrays[name]
@@ -160,9 +160,9 @@ def _write(file: BinaryIO, arrays: Tensors, metadata: dict[str, str]) -> None:
 
 
 @contextmanager
-def _replacing(path: FilePath) -> Iterator[BinaryIO]:
+def _replacing(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of ``path`` when the block ends well, and leaves no trace otherwise."""
-    target = Path(path).resolve()  # through a link: its target is replaced, the link stays
+    target = pathlib.Path(path).resolve()  # through a link: its target is replaced, the link stays
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "a file cannot take the place of a folder", str(target))
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{next(_counter)}.tmp")
@@ -183,7 +183,7 @@ def _replacing(path: FilePath) -> Iterator[BinaryIO]:
     _sync_folder(target.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync_folder(folder: pathlib.Path) -> None:
     """Make the rename durable; systems that cannot open a folder (Windows) have nothing to sync."""
     if not hasattr(os, "O_DIRECTORY"):
         return
@@ -197,8 +197,8 @@ def _sync_folder(folder: Path) -> None:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def _read(path: FilePath) -> tuple[Tensors, dict[str, str]]:
-    data = Path(path).read_bytes()
+def _read(path: Path) -> tuple[Tensors, dict[str, str]]:
+    data = pathlib.Path(path).read_bytes()
     try:
         entries = cast(Any, safetensors).deserialize(
             data
@@ -213,14 +213,15 @@ def _read(path: FilePath) -> tuple[Tensors, dict[str, str]]:
     for name, entry in entries:
         if entry["dtype"] not in _DTYPES:
             raise CheckpointError(
-                f"[files] {os.fspath(path)}: {name!r} has dtype {entry['dtype']}; allowed: {', '.join(_DTYPES)}"
+                f"[files] {os.fspath(path)}: {name!r} has dtype {entry['dtype']}; "
+                f"allowed: {', '.join(_DTYPES)}"
             )
         flat = np.frombuffer(entry["data"], dtype=_DTYPES[entry["dtype"]])
         tensors[name] = flat.reshape(entry["shape"]).copy()
     return tensors, metadata
 
 
-def _verify(path: FilePath, tensors: Tensors, metadata: dict[str, str]) -> None:
+def _verify(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
     where = f"[files] {os.fspath(path)}"
     try:
         version = int(metadata[_KEY_VERSION])

@@ -87,7 +87,10 @@ def interruptible() -> Iterator[Any]:
 
 
 def run_fit(job: FitJob) -> None:
-    """Run the job to its end and fill in its history. Raises what callbacks raise, after the rollback; `DivergenceError` if asked."""
+    """Run the job to its end and fill in its history.
+
+    Raises what callbacks raise, after the rollback, and `DivergenceError` if the job says so.
+    """
     loop = _FitLoop(job)
     begin = time.perf_counter()
     with interruptible() as stop:
@@ -135,7 +138,8 @@ class _FitLoop:
         """One epoch and what follows it; why the run ends here, or None."""
         begin = time.perf_counter()
         spec = self._epoch_spec(epoch)
-        self.last = self.job.train_pass.run(spec, stop, None if deadline is None else max(deadline - begin, 0.0))
+        left = None if deadline is None else max(deadline - begin, 0.0)
+        self.last = self.job.train_pass.run(spec, stop, left)
         if self.last.status == "diverged" or not self.job.session.is_finite():
             return "divergence"
         if self.last.status == "stopped":
@@ -218,7 +222,9 @@ class _FitLoop:
         what = f"the loss became {loss}" if not np.isfinite(loss) else "a parameter became infinite or NaN"
         where = f"epoch {self.history.epochs + 1}, step {self.last.steps} of {self.job.steps_per_epoch}"
         if self.job.restore_best:
-            state = f"restored the state after epoch {self.kept_epoch}" if self.kept_epoch else "restored the start"
+            state = (
+                f"restored epoch {self.kept_epoch}" if self.kept_epoch else "restored the start of the run"
+            )
         else:
             state = "nothing was restored, as restore_best=False asks"
         return f"[fit] {what} in {where}; {state}; try a smaller learning rate or clip_norm=1.0"

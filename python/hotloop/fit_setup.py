@@ -59,12 +59,13 @@ def check_data(
     graph = session.graph_for(arrays, where)
     arrays = border.fit_inputs(arrays, graph, where=where, name=f"{prefix}X", real=session.real)
     resolved = resolve_loss(loss, y, graph)
+    kind = resolved.kind if isinstance(resolved, LossSpec) else "callable"
+    output, rows = border.row_shape(graph.types[graph.output]), border.row_count(arrays)
     target = border.as_target(
-        y, loss=resolved.kind if isinstance(resolved, LossSpec) else "callable", where=where, name=f"{prefix}y",
-        output=border.row_shape(graph.types[graph.output]), rows=border.row_count(arrays), real=session.real,
-    )  # fmt: skip
+        y, loss=kind, output=output, rows=rows, where=where, name=f"{prefix}y", real=session.real
+    )
     weights = border.as_weight(
-        weight, rows=border.row_count(arrays), where=where, name=f"{prefix}sample_weight", real=session.real
+        weight, rows=rows, where=where, name=f"{prefix}sample_weight", real=session.real
     )
     extra = {} if weights is None else {"sample_weight": weights}
     return Data({**arrays, "target": target.array, **extra}, target.kind), graph, resolved
@@ -101,7 +102,8 @@ def check_validation(
         if not isinstance(name, str) or not name:
             raise TypeError(f"[fit] names of validation sets must be non-empty strings, got {name!r}")
         if not isinstance(parts, (tuple, list)) or len(parts) not in (2, 3):
-            raise TypeError(f"[fit] validation set {name!r} must be (X, y) or (X, y, weight), got {type(parts)}")
+            kind = type(parts).__name__
+            raise TypeError(f"[fit] validation set {name!r} must be (X, y) or (X, y, weight), got {kind}")
         X, y, weight = (*parts, None)[:3]
         checked[name], other, _ = check_data(session, X, y, weight, loss, where="fit", name=name)
         if other.inputs != graph.inputs or other.types[other.output] != graph.types[graph.output]:
@@ -145,14 +147,16 @@ def check_batches(graph: Graph, rows: int, batch_size: int) -> None:
     for node in graph.nodes:
         if node.op != "batch_norm" or node.inputs[0] is None:
             continue
-        shape = graph.types[node.inputs[0]].shape
-        values = np.prod([d if isinstance(d, int) else d.per_row * smallest for d in (*shape[:1], *shape[2:])])
-        if values <= 1:
-            raise ShapeError(
-                f"[fit] the last batch has 1 row ({rows} rows in batches of {batch_size}), and BatchNorm needs at "
-                f"least 2; use a batch_size that leaves more, such as {_better_batch_size(rows, batch_size)}"
-                if rows > 1 else "[fit] X has 1 row, and BatchNorm needs at least 2; give more rows"
-            )  # fmt: skip
+        first, *rest = graph.types[node.inputs[0]].shape
+        places = np.prod([d for d in rest[1:] if isinstance(d, int)], dtype=np.int64)
+        if isinstance(first, int) or first.per_row * smallest * places > 1:
+            continue
+        if rows == 1:
+            raise ShapeError("[fit] X has 1 row, and BatchNorm needs at least 2; give more rows")
+        raise ShapeError(
+            f"[fit] the last batch has 1 row ({rows} rows in batches of {batch_size}), and BatchNorm needs at "
+            f"least 2; use another batch_size, such as {_better_batch_size(rows, batch_size)}"
+        )
 
 
 def _better_batch_size(rows: int, batch_size: int) -> int:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, Union
 
 from hotloop import losses, optim, schedules
 from hotloop.data import border
 from hotloop.data.preprocess import Preprocessor
 from hotloop.early_stopping import EarlyStopping
 from hotloop.errors import CheckpointError, HotloopError
-from hotloop.files import Path, read_safetensors, write_safetensors
+from hotloop.files import read_safetensors, write_safetensors
 from hotloop.graph import graph_from_json, graph_to_json
 from hotloop.history import History
 from hotloop.nn import GraphModule
@@ -24,17 +25,19 @@ from hotloop.nn import GraphModule
 if TYPE_CHECKING:
     from hotloop.trainer import Trainer
 
+FilePath = Union[str, "os.PathLike[str]"]
+
 _VERSION = 1
 _OPTIMIZER, _PREPROCESSOR = "optimizer/", "preprocessor/"
 #: Arguments of Trainer that are stored as they are.
 _PLAIN = ("monitor", "restore_best", "clip_norm", "clip_value", "on_divergence", "seed")
 
 
-def save(trainer: Trainer, path: Path) -> None:
+def save(trainer: Trainer, path: FilePath) -> None:
     """Write the trainer to ``path``; see `Trainer.save`."""
     session = trainer._session
     if session.graph is None:
-        raise RuntimeError("[save] the model has not seen data yet, so that its graph is unknown; fit or predict first")
+        raise RuntimeError("[save] the model has not seen data yet, so its graph is unknown; call fit first")
     tensors: dict[str, border.Array] = dict(trainer.model.state_dict())
     tensors.update({_OPTIMIZER + key: value for key, value in session.optimizer_state().items()})
     metadata = {
@@ -68,7 +71,7 @@ def _describe(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def load(path: Path, *, threads: int | None = None) -> Trainer:
+def load(path: FilePath, *, threads: int | None = None) -> Trainer:
     """The trainer that `Trainer.save` wrote: parameters, state, moments, counters and history.
 
     Its model is a `hl.nn.GraphModule`, made from the stored graph, which predicts and trains without the
@@ -82,7 +85,7 @@ def load(path: Path, *, threads: int | None = None) -> Trainer:
         raise CheckpointError(f"[load] {path} holds tensors, not a trainer; use hl.load_safetensors")
     if not metadata.get("version", "").isdecimal() or int(metadata["version"]) > _VERSION:
         raise CheckpointError(
-            f"[load] {path} has version {metadata.get('version')} and this hotloop reads up to {_VERSION}; upgrade it"
+            f"[load] {path} has version {metadata.get('version')}; this hotloop reads {_VERSION}: upgrade it"
         )
     try:
         return _restore(tensors, metadata, threads)
@@ -113,7 +116,8 @@ def _restore(tensors: dict[str, border.Array], metadata: dict[str, str], threads
     trainer._session.open(graph)
     trainer._session.load_optimizer_state(_part(tensors, _OPTIMIZER), "load")
     if "preprocessor" in metadata:
-        trainer.preprocessor = Preprocessor.from_stored(_part(tensors, _PREPROCESSOR), metadata["preprocessor"])
+        arrays = _part(tensors, _PREPROCESSOR)
+        trainer.preprocessor = Preprocessor.from_stored(arrays, metadata["preprocessor"])
     return trainer
 
 

@@ -51,7 +51,7 @@ def classification_report(true: Labels, predicted: Labels, class_names: Sequence
     """A table of `class_scores`, one line per class, and their plain and weighted means.
 
     >>> print(classification_report(np.array([0, 1, 1]), np.array([0, 1, 0]), ["no", "yes"]))
-                  precision    recall  f1-score   support
+                 precision    recall  f1-score   support
               no      0.500     1.000     0.667         1
              yes      1.000     0.500     0.667         2
     <BLANKLINE>

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hotloop.optim import Optimizer
 
 DType = Literal["float32", "float64"]
+Status = Literal["done", "stopped", "time", "diverged"]
 Doubles = NDArray[np.float64]
 
 #: Programs kept per session. A run needs three (train, evaluate, predict); each holds an arena of its own.
@@ -97,8 +98,16 @@ class Session:
     """
 
     def __init__(
-        self, module: Module, optimizer: Optimizer, *, seed: int, threads: int | None, dtype: DType = "float32"
+        self,
+        module: Module,
+        optimizer: Optimizer,
+        *,
+        seed: int,
+        threads: int | None,
+        dtype: DType = "float32",
     ) -> None:
+        if seed >= 2**64:
+            raise ValueError(f"[session] seed must be below 2**64, got {seed}")
         self.module = module
         self.optimizer = optimizer
         self.seed = seed
@@ -120,7 +129,8 @@ class Session:
         """Held while the module is in use; takes over what was assigned to it since the last time."""
         if not self._lock.acquire(blocking=False):
             raise RuntimeError(
-                f"[{where}] this model is in use in another thread; wait for it, or give each thread its own model"
+                f"[{where}] this model is in use in another thread; "
+                "wait for it, or give each thread a model of its own"
             )
         try:
             if self.memory is not None:
@@ -258,7 +268,9 @@ class Session:
         views = self._optimizer_views()
         if state.keys() != views.keys():
             odd = sorted(state.keys() ^ views.keys())
-            raise ValueError(f"[{where}] the optimizer's state does not fit: {odd[0]!r} is missing or unexpected")
+            raise ValueError(
+                f"[{where}] the optimizer's state does not fit: {odd[0]!r} is missing or unexpected"
+            )
         arrays = {key: np.asarray(value) for key, value in state.items()}
         for key, view in views.items():
             if arrays[key].shape != view.shape or arrays[key].dtype.kind not in "iuf":
@@ -326,16 +338,16 @@ class Session:
         epoch: int = 0, step: int = 0, shuffle: bool = False, section: str | None = None,
         outputs: Sequence[tuple[int, border.Array]] = (), stop: Any = None, deadline_s: float | None = None,
         check_finite: bool = False,
-    ) -> tuple[int, str]:  # fmt: skip
+    ) -> tuple[int, Status]:  # fmt: skip
         """One native pass over a source: (steps done, "done" | "stopped" | "time" | "diverged")."""
         plan = executable.plan
         begin, end = plan.section(section) if section else (0, len(plan.steps))
         steps, status = _core.run_epoch(
             executable.program, source, executable.team,
-            inputs=[buffer for _, buffer in plan.inputs], batch_size=batch_size, shuffle=shuffle, seed=self.seed,
-            run=run, epoch=epoch, step=step, params=params, begin=begin, end=end, outputs=list(outputs),
-            stop=stop, deadline_s=deadline_s, check_finite=check_finite,
+            inputs=[buffer for _, buffer in plan.inputs], batch_size=batch_size, shuffle=shuffle,
+            seed=self.seed, run=run, epoch=epoch, step=step, params=params, begin=begin, end=end,
+            outputs=list(outputs), stop=stop, deadline_s=deadline_s, check_finite=check_finite,
         )  # fmt: skip
         if plan.mode == "train":
             self.count_batches(steps)
-        return int(steps), str(status)
+        return steps, cast(Status, status)

@@ -20,8 +20,8 @@ from hotloop.engine import Data, predict, row_weights
 from hotloop.errors import ShapeError
 from hotloop.fit_setup import ResolvedLoss, check_data, check_loss
 from hotloop.graph import Graph
-from hotloop.session import DType, Executable, Session
 from hotloop.losses import CallableLoss
+from hotloop.session import DType, Executable, Session
 from hotloop.threads import check_device, check_threads
 
 if TYPE_CHECKING:
@@ -204,37 +204,22 @@ class TrainStep:
         graph = self._session.graph_for(arrays, where)
         return border.fit_inputs(arrays, graph, where=where, name="x", real=real), graph
 
-    def _is_callable(self, y: Any) -> bool:
-        if self._loss is None:
-            self._loss = losses.resolve(self._loss_like, y)
-        return not isinstance(self._loss, LossSpec)
+    def _check(self, x: Any, y: Any, weight: Any) -> tuple[Data, Graph, ResolvedLoss]:
+        given = self._loss or self._loss_given
+        data, graph, self._loss = check_data(self._session, x, y, weight, given, where="TrainStep")
+        return data, graph, self._loss
 
-    def _targets(
-        self, arrays: border.Arrays, graph: Graph, y: Any, weight: Any, kind: str
-    ) -> tuple[border.Target, border.Array | None]:
-        rows, real, where = border.row_count(arrays), self._session.real, "TrainStep"
-        output = border.row_shape(graph.types[graph.output])
-        target = border.as_target(y, loss=kind, output=output, rows=rows, where=where, real=real)
-        return target, border.as_weight(weight, rows=rows, where=where, real=real)
-
-    def _load(self, x: Any, y: Any, sample_weight: Any) -> tuple[Executable, int]:
-        """Check a batch and copy it into the training program's inputs."""
-        assert isinstance(self._loss, LossSpec)
-        arrays, graph = self._inputs(x, "TrainStep")
-        target, weight = self._targets(arrays, graph, y, sample_weight, self._loss.kind)
-        named = {**arrays, "target": target.array}
-        if weight is not None:
-            named["sample_weight"] = weight
-        rows = border.row_count(arrays)
+    def _load(self, data: Data, graph: Graph, loss: LossSpec) -> tuple[Executable, int]:
+        """Copy a checked batch into the training program's inputs."""
         spec = PlanSpec(
-            "train", self._room(rows), self._session.dtype, self._loss, target.kind, weight is not None,
+            "train", self._room(data.rows), self._session.dtype, loss, data.kind, data.weighted,
             self._session.optimizer.spec(),
         )  # fmt: skip
         exe = self._session.program(graph, spec)
         self._graph = graph
         for name, _ in exe.plan.inputs:
-            exe.buffer(name, rows)[...] = named[name].ravel()
-        return exe, rows
+            exe.buffer(name, data.rows)[...] = data.arrays[name].ravel()
+        return exe, data.rows
 
     def _room(self, rows: int) -> int:
         """Rows the programs are compiled for: they grow by doubling."""
@@ -247,9 +232,8 @@ class TrainStep:
         params = self._session.params_table(
             exe.plan, self._graph, (1.0,), number("TrainStep", "lr", self.lr if lr is None else lr, low=0)
         )
-        exe.program.run(
-            exe.team, rows, begin=begin, end=end, seed=self._session.seed, step=self._updates, params=params[0]
-        )
+        seed, step = self._session.seed, self._updates
+        exe.program.run(exe.team, rows, begin=begin, end=end, seed=seed, step=step, params=params[0])
 
     def _batch_loss(self, exe: Executable) -> float:
         at = next(m.offset for m in exe.plan.metrics if m.kind == "batch_loss")

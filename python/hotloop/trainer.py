@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`Trainer`: fit, evaluate, predict, save.
 
-It holds what was chosen (loss, optimiser, schedule, rules of stopping) and one session, which holds the numbers.
-Every argument is checked before anything changes; then whole epochs run natively, see fit_loop.py.
+It holds what was chosen (loss, optimiser, schedule, rules of stopping) and one session, which holds the
+numbers. Every argument is checked before anything changes; then whole epochs run natively, see fit_loop.py.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ class Trainer:
         choice("Trainer", "on_divergence", on_divergence, ("stop", "raise"))
         check_loss(loss)
         if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
-            raise TypeError(f"[Trainer] early_stopping must be hl.EarlyStopping(...) or None, got {early_stopping!r}")
+            raise TypeError(
+                f"[Trainer] early_stopping must be an hl.EarlyStopping, got {early_stopping!r:.80}"
+            )
         self.model = model
         self.loss = loss
         self.optimizer = optim.resolve(optimizer)
@@ -176,8 +178,8 @@ class Trainer:
         return job.history
 
     def _job(
-        self, X: Any, y: Any, validation: Validation, weight: Any, epochs: int, batch_size: int, shuffle: bool,
-        max_time: float | None,
+        self, X: Any, y: Any, validation: Validation, weight: Any, epochs: int, batch_size: int,
+        shuffle: bool, max_time: float | None,
     ) -> FitJob:  # fmt: skip
         session = self._session
         train, graph, loss = check_data(session, X, y, weight, self.loss, where="fit")
@@ -237,13 +239,13 @@ class Trainer:
         if kind == "cross_entropy":
             z -= z.max(axis=1, keepdims=True, initial=-np.inf)
             e = np.exp(z)
-            return (e / e.sum(axis=1, keepdims=True)).astype(np.float32)
+            return np.asarray(e / e.sum(axis=1, keepdims=True), np.float32)
         # exp(-|z|) cannot overflow; 1 - s(z) = s(-z) keeps the small one exact
         small = np.exp(-np.abs(z)) / (1 + np.exp(-np.abs(z)))
         positive = np.where(z >= 0, 1 - small, small)
         if z.ndim == 2 and z.shape[1] == 1:
             positive = np.concatenate([np.where(z >= 0, small, 1 - small), positive], axis=1)
-        return positive.astype(np.float32)
+        return np.asarray(positive, np.float32)
 
     def predict_label(self, X: Any) -> border.Array:
         """The most likely class of each row, int64 (n,); for several binary outputs 0 or 1 each, (n, L)."""
@@ -273,14 +275,13 @@ class Trainer:
         batch_size = count("plan", "batch_size", batch_size, low=1)
         with self._session.entered("plan"):
             data, graph, loss = check_data(self._session, X, y, None, self.loss, where="plan")
-            engine = make_engine(
-                self._session, graph, loss, metrics_.resolve(self.metrics, loss, y), self.clip_norm, self.clip_value
-            )
+            names = metrics_.resolve(self.metrics, loss, y)
+            engine = make_engine(self._session, graph, loss, names, self.clip_norm, self.clip_value)
             if not isinstance(engine, NativeEngine):
                 raise ValueError("[plan] a callable loss runs outside the plan; its cost is not known")
             return cost.cost_plan(engine, data, min(batch_size, data.rows))
 
-    def save(self, path: model_file.Path) -> None:
+    def save(self, path: model_file.FilePath) -> None:
         """Write everything to one file: parameters, state, moments, counters, history, preprocessor.
 
         The file is replaced in one step and verified on loading. Python callables are stored by name.

@@ -3,13 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from tests.cases import KernelCase
-
-Fields = dict[str, Any]
+from tests.cases import Fields, KernelCase
 
 # (n, vocab, dim)
 SHAPES = [(0, 3, 4), (1, 1, 1), (5, 3, 7), (4, 9, 8), (20, 4, 9), (7, 30, 16), (50, 10, 17), (3, 5, 33),

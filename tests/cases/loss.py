@@ -4,16 +4,12 @@ values where a careless formula overflows or divides by zero."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from tests.cases import KernelCase
+from tests.cases import Fields, KernelCase
 
-Fields = dict[str, Any]
-
-SHAPES = [(0, 3), (1, 1), (9, 1), (600, 1), (3, 2), (2, 7), (5, 8), (4, 9), (33, 10), (3, 16), (2, 17), (3, 33),
-          (1000, 10), (2, 1030)]  # fmt: skip
+SHAPES = [(0, 3), (1, 1), (9, 1), (600, 1), (3, 2), (2, 7), (5, 8), (4, 9), (33, 10), (3, 16), (2, 17),
+          (3, 33), (1000, 10), (2, 1030)]  # fmt: skip
 LOSSES = {"mse": 0.0, "mae": 0.0, "huber": 0.75, "bce_with_logits": 0.0}  # name -> p0
 
 
@@ -90,7 +86,9 @@ def loss(
             p0=LOSSES[kernel],
         )
 
-    extra = f"{'' if drow else ' no drow'}{' pos_weight' if pos_weight else ''}{' special' if special else ''}"
+    extra = (
+        f"{'' if drow else ' no drow'}{' pos_weight' if pos_weight else ''}{' special' if special else ''}"
+    )
     return KernelCase(kernel, f"{rows}x{cols} {outputs}{extra}", make)
 
 
@@ -98,7 +96,9 @@ def loss_stats(rows: int, zero: bool = False) -> KernelCase:
     def make(rng: np.random.Generator, dtype: type) -> Fields:
         weight = (np.zeros(rows) if zero else rng.uniform(0, 2, rows)).astype(dtype)
         row_loss = rng.standard_normal(rows).astype(dtype)
-        return dict(loss=np.empty(1), totals=rng.uniform(0, 9, 2), row_loss=row_loss, weight=weight, rows=rows)
+        return dict(
+            loss=np.empty(1), totals=rng.uniform(0, 9, 2), row_loss=row_loss, weight=weight, rows=rows
+        )
 
     return KernelCase("loss_stats", f"{rows}{' zero' if zero else ''}", make)
 
@@ -126,7 +126,9 @@ def element_metric(kernel: str, rows: int, cols: int) -> KernelCase:
         pred = rng.standard_normal((rows, cols)).astype(dtype)
         if kernel == "regression_stats":
             target = rng.standard_normal((rows, cols)).astype(dtype)
-            return dict(totals=rng.uniform(0, 9, 1 + 4 * cols), pred=pred, target=target, rows=rows, cols=cols)
+            return dict(
+                totals=rng.uniform(0, 9, 1 + 4 * cols), pred=pred, target=target, rows=rows, cols=cols
+            )
         pred.ravel()[::7] = 0
         pred.ravel()[3::7] = np.nan
         target = (rng.integers(0, 3, (rows, cols)) / 2).astype(dtype)
@@ -138,8 +140,17 @@ def element_metric(kernel: str, rows: int, cols: int) -> KernelCase:
 CASES = [
     *(row_weight(rows, s, c) for rows in (0, 1, 9, 300) for s in (False, True) for c in (False, True)),
     row_weight(5, sample=True, classes=True, zero=True),
-    *(cross_entropy(*shape, probs=p, smoothing=s) for shape in SHAPES for p in (False, True) for s in (0.0, 0.1)),
-    *(cross_entropy(4, 11, probs=p, outputs=o, smoothing=0.2) for p in (False, True) for o in ("loss", "grad")),
+    *(
+        cross_entropy(*shape, probs=p, smoothing=s)
+        for shape in SHAPES
+        for p in (False, True)
+        for s in (0.0, 0.1)
+    ),
+    *(
+        cross_entropy(4, 11, probs=p, outputs=o, smoothing=0.2)
+        for p in (False, True)
+        for o in ("loss", "grad")
+    ),
     cross_entropy(4, 11, drow=False),
     cross_entropy(4, 11, drow=False, probs=True),
     cross_entropy(7, 10, special=True),
@@ -151,7 +162,11 @@ CASES = [
     *(loss("bce_with_logits", *shape, pos_weight=True) for shape in ((9, 1), (4, 7), (3, 33))),
     *(loss_stats(rows) for rows in (0, 1, 9, 1000)),
     loss_stats(4, zero=True),
-    *(accuracy(rows, cols, p) for rows, cols in ((0, 3), (1, 1), (9, 2), (40, 10), (30, 33)) for p in (False, True)),
+    *(
+        accuracy(rows, cols, p)
+        for rows, cols in ((0, 3), (1, 1), (9, 2), (40, 10), (30, 33))
+        for p in (False, True)
+    ),
     *(
         element_metric(kernel, *shape)
         for kernel in ("binary_accuracy", "regression_stats")

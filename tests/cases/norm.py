@@ -5,13 +5,11 @@ constant rows and columns, and offsets far larger than the spread."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from tests.cases import KernelCase
+from tests.cases import Fields, KernelCase
 
-Fields = dict[str, Any]
 Array = np.ndarray
 EPS = 1e-5
 
@@ -114,12 +112,18 @@ def _case(
 ROW_KERNELS = [
     layer_norm_fwd, layer_norm_bwd, layer_norm_param_bwd, rms_norm_fwd, rms_norm_bwd, rms_norm_param_bwd,
 ]  # fmt: skip
-ROW_SHAPES = [(0, 4), (1, 3), (2, 7), (3, 8), (1, 9), (4, 16), (5, 17), (3, 33), (200, 64), (2, 1100), (130, 40)]
+ROW_SHAPES = [(0, 4), (1, 3), (2, 7), (3, 8), (1, 9), (4, 16), (5, 17), (3, 33), (200, 64), (2, 1100),
+              (130, 40)]  # fmt: skip
 COLUMN_KERNELS = [batch_norm_fwd, batch_norm_eval, batch_norm_bwd]
 COLUMN_SHAPES = [(4, 1), (3, 7), (5, 8), (64, 9), (65, 16), (33, 17), (130, 33), (300, 100)]
 
 CASES = [
-    *(_case(kernel, *shape, full) for kernel in ROW_KERNELS for shape in ROW_SHAPES for full in (True, False)),
+    *(
+        _case(kernel, *shape, full)
+        for kernel in ROW_KERNELS
+        for shape in ROW_SHAPES
+        for full in (True, False)
+    ),
     *(
         _case(kernel, *shape, full)
         for kernel in COLUMN_KERNELS

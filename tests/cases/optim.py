@@ -3,13 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from tests.cases import KernelCase
-
-Fields = dict[str, Any]
+from tests.cases import Fields, KernelCase
 
 SIZES = [0, 1, 7, 8, 9, 33, 1000, 16384, 40001]
 
@@ -26,6 +22,20 @@ def square_sum(n: int, scale: float = 1.0) -> KernelCase:
         return dict(partial=np.empty(-(-n // 8192)), x=x, n=n)
 
     return KernelCase("square_sum", f"{n} x{scale:g}", make)
+
+
+def optimizer_begin(
+    label: str, *, total: float | None = None, clip_norm: float = 0.0, group: int = 0
+) -> KernelCase:
+    def make(rng: np.random.Generator, dtype: type) -> Fields:
+        return dict(
+            scalars=np.empty(8), counter=np.array([4], np.int64),
+            total=None if total is None else np.array([total]),
+            partial=rng.uniform(0, 9, 3) if clip_norm else None, n_partial=3 if clip_norm else 0,
+            group=group, clip_norm=clip_norm, beta1=0.9, beta2=0.999,
+        )  # fmt: skip
+
+    return KernelCase("optimizer_begin", label, make)
 
 
 def adam(n: int, decoupled: bool, skip: bool = False) -> KernelCase:
@@ -66,8 +76,17 @@ def rmsprop(n: int, momentum: float, skip: bool = False) -> KernelCase:
 CASES = [
     *(square_sum(n) for n in (*SIZES, 8192, 8193)),
     square_sum(100, scale=1e25),
+    optimizer_begin("plain"),
+    optimizer_begin("second group", total=2.0, group=1),
+    optimizer_begin("skip", total=0.0),
+    optimizer_begin("clipped", total=2.0, clip_norm=0.5),
+    optimizer_begin("short of clipping", clip_norm=50.0),
     *(adam(n, decoupled) for n in SIZES for decoupled in (False, True)),
-    *(sgd(n, momentum, nesterov) for n in SIZES for momentum, nesterov in ((0, False), (0.9, False), (0.9, True))),
+    *(
+        sgd(n, momentum, nesterov)
+        for n in SIZES
+        for momentum, nesterov in ((0, False), (0.9, False), (0.9, True))
+    ),
     *(rmsprop(n, momentum) for n in SIZES for momentum in (0, 0.9)),
     adam(20, decoupled=True, skip=True),
     sgd(20, 0.9, nesterov=False, skip=True),

@@ -3,13 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from tests.cases import KernelCase
-
-Fields = dict[str, Any]
+from tests.cases import Fields, KernelCase
 
 # (outer, reduce, inner): lengths around one and two vectors, runs of 1024 and of 64 rows, many chunks
 SHAPES = [

@@ -3,13 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from tests.cases import KernelCase
-
-Fields = dict[str, Any]
+from tests.cases import Fields, KernelCase
 
 SHAPES = [(0, 5), (1, 1), (1, 2), (3, 7), (2, 8), (5, 9), (1, 10), (4, 16), (3, 17), (2, 33), (1000, 10),
           (2, 1000), (2, 2049)]  # fmt: skip

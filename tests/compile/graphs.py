@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hotloop.compile import compile_uncached, param_layout
+from hotloop.compile import check_plan, compile_uncached, param_layout
 from hotloop.compile.interpret import Interpreter, session_memory
 from hotloop.compile.plan import LossSpec, OptimizerSpec, Plan, PlanSpec
 from hotloop.graph import Graph, Rows, TensorType
@@ -88,7 +88,7 @@ def runner(graph: Graph, spec: PlanSpec, *, fused: bool = True, seed: int = 1) -
     rng = np.random.default_rng(seed)
     for entry in param_layout(graph).entries:
         memory["parameter"][entry.offset : entry.offset + entry.size] = rng.normal(0, 0.5, entry.size)
-    return Interpreter(compile_uncached(graph, spec, fused=fused), memory)
+    return Interpreter(check_plan(compile_uncached(graph, spec, fused=fused), schema()), memory)
 
 
 def kernels(plan: Plan) -> list[str]:

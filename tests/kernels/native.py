@@ -10,19 +10,16 @@ import numpy as np
 import pytest
 
 from hotloop import _core
+from tests.kernels.harness import SCHEMA, UNITS
 
-#: (isa, dtype) of every kernel column of this build that this machine can run.
-UNITS = [("generic", np.float64), *((isa, np.float32) for isa in _core.isas())]
 units = pytest.mark.parametrize(("isa", "dtype"), UNITS, ids=[f"{i}-{np.dtype(d).name}" for i, d in UNITS])
-
-_SCHEMA = _core.kernels()
 
 
 def run(kernel: str, isa: str, *, groups: tuple[float, ...] = (), **fields: Any) -> SimpleNamespace:
     """Run ``kernel`` with the fields given; others are absent operands or 0. Returns all of them by name."""
-    unknown = set(fields) - {name for name, _, _ in _SCHEMA[kernel]}
+    unknown = set(fields) - {name for name, _, _ in SCHEMA[kernel]}
     assert not unknown, f"{kernel} has no {unknown}"
-    values = {name: fields.get(name, None if element else 0) for name, _, element in _SCHEMA[kernel]}
+    values = {name: fields.get(name, None if element else 0) for name, _, element in SCHEMA[kernel]}
     _core.run_kernel(kernel, values, isa=isa, groups=list(groups))
     return SimpleNamespace(**values)
 

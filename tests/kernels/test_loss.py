@@ -173,7 +173,9 @@ def test_a_row_has_the_same_bits_in_any_batch(isa: str, dtype: type, cols: int) 
     def results(at: slice) -> list[Array]:
         part, target = x[at].copy(), t[at].copy()
         sizes = dict(rows=len(part), cols=cols)
-        forward = [run(f"{k}_fwd", isa, y=np.empty_like(part), x=part, **sizes).y for k in ("softmax", "log_softmax")]
+        forward = [
+            run(f"{k}_fwd", isa, y=np.empty_like(part), x=part, **sizes).y for k in ("softmax", "log_softmax")
+        ]
         loss = [r for kernel in LOSSES for r in _loss(isa, kernel, part, target)]
         return [*forward, *_cross_entropy(isa, part, labels=labels[at].copy()), *loss]
 
@@ -185,8 +187,8 @@ def test_a_row_has_the_same_bits_in_any_batch(isa: str, dtype: type, cols: int) 
 @units
 def test_accuracy_takes_the_first_of_equals_and_no_nan(isa: str, dtype: type) -> None:
     logits = np.array([[1, 2, 2], [1, 2, 2], [np.nan, 5, 1], [-np.inf, -np.inf, -np.inf]], dtype)
-    totals = np.array([10.0, 20.0])
-    run("accuracy", isa, totals=totals, logits=logits, labels=np.array([1, 2, 1, 0], np.int32), rows=4, cols=3)
+    labels, totals = np.array([1, 2, 1, 0], np.int32), np.array([10.0, 20.0])
+    run("accuracy", isa, totals=totals, logits=logits, labels=labels, rows=4, cols=3)
     assert totals.tolist() == [12.0, 24.0]
 
 

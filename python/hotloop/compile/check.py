@@ -36,14 +36,12 @@ def native_schema() -> Schema | None:
 def check_graph(graph: Graph, where: str) -> Graph:
     """The graph itself, if every value is written once and before it is read, and every node's types follow
     from its rule. Raises `InternalError` naming the pass ``where``."""
-    written = [False] * len(graph.types)
+    written: set[int] = set()
 
     def write(value: int, what: str) -> None:
-        _require(
-            0 <= value < len(written), where, f"{what} writes value {value}; the graph has {len(written)}"
-        )
-        _require(not written[value], where, f"{what} writes value {value} again")
-        written[value] = True
+        _require(value in range(len(graph.types)), where, f"{what} writes value {value}, which has no type")
+        _require(value not in written, where, f"{what} writes value {value} again")
+        written.add(value)
 
     for kind, border in (("input", graph.inputs), ("parameter", graph.parameters), ("state", graph.states)):
         _require(len(dict(border)) == len(border), where, f"two {kind}s share a name: {border}")
@@ -53,7 +51,7 @@ def check_graph(graph: Graph, where: str) -> Graph:
         types = []
         for source in node.inputs:
             _require(
-                source is None or written[source], where, f"{node.op} reads value {source} before its time"
+                source is None or source in written, where, f"{node.op} reads value {source} before its time"
             )
             types.append(None if source is None else graph.types[source])
         for value in node.outputs:
@@ -62,7 +60,7 @@ def check_graph(graph: Graph, where: str) -> Graph:
         have = tuple(graph.types[value] for value in node.outputs)
         _require(have == expected, where, f"{node.op} makes {expected}, the graph says {have}")
     for name, value in graph.outputs:
-        _require(written[value], where, f"output {name} is value {value}, which nothing writes")
+        _require(value in written, where, f"output {name} is value {value}, which nothing writes")
     return graph
 
 
@@ -146,7 +144,7 @@ def _check_sections(plan: Plan) -> None:
 
 
 def _check_arena(plan: Plan) -> None:
-    """Sweep over the steps: among the buffers alive at one step, sorted by offset, neighbours must not touch."""
+    """Sweep over the steps: of the buffers alive at one, sorted by offset, no two neighbours may overlap."""
     lives = lifetimes(plan)
     for buffer, life in lives.items():
         entry = plan.buffers[buffer]
@@ -179,8 +177,8 @@ def _check_apart(plan: Plan, index: int, alive: set[int], lives: Mapping[int, Li
         if end > plan.buffers[high].offset and {low, high} not in _allowed(plan, index, lives):
             raise _error(
                 f"step {index}",
-                f"buffers {low} ({plan.buffers[low].name}) and {high} ({plan.buffers[high].name}) are both alive "
-                f"and overlap at byte {plan.buffers[high].offset} of the arena",
+                f"buffers {low} ({plan.buffers[low].name}) and {high} ({plan.buffers[high].name}) "
+                f"are both alive and overlap at byte {plan.buffers[high].offset} of the arena",
             )
 
 

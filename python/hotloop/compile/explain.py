@@ -12,8 +12,8 @@ from hotloop.graph import Affine
 def explain(plan: Plan) -> str:
     """A readable table of the plan.
 
-    Each line: number, kernel, the op it came from, floating-point operations and bytes touched at ``max_rows``,
-    and the operands as ``field=name[elements]``, with ``@offset`` in bytes for those in the arena.
+    Each line: number, kernel, the op it came from, floating-point operations and bytes touched at
+    ``max_rows``, and the operands as ``field=name[elements]``, in the arena with ``@offset`` in bytes.
     """
     lines = [f"{plan.mode} plan, {plan.dtype}, up to {plan.max_rows} rows (B)"]
     lines += [f"  input {name}: {_buffer(plan, buffer)}" for name, buffer in plan.inputs]
@@ -36,7 +36,8 @@ def _totals(plan: Plan) -> list[str]:
     lives = list(lifetimes(plan).values())
     bound = lower_bound(lives)
     ratio = f", {plan.arena_bytes / bound:.2f} of the least possible without reuse in place" if bound else ""
-    parameters = sum(b.size.const for b in plan.buffers if b.kind == "parameter" and "[" not in b.name)
+    own = (b for b in plan.buffers if b.kind == "parameter" and not b.name.startswith("parameter["))
+    parameters = sum(b.size.const for b in own)
     return [
         "totals",
         f"  parameters  {parameters:,}",

@@ -28,6 +28,7 @@ class _Sketch:
         self.types: tuple[TensorType, ...] = graph.types
         self.nodes: list[Node | None] = list(graph.nodes)
         self.outputs = {value for _, value in graph.outputs}
+        self.producer = {value: index for index, node in enumerate(graph.nodes) for value in node.outputs}
         self.readers: dict[int, list[int]] = {}
         for index, node in enumerate(graph.nodes):
             self._enter(index, node)
@@ -104,12 +105,19 @@ def _take_dropout(s: _Sketch, y: int, saves_z: bool, activation: str, attrs: dic
     s.replace(dropouts[0], None)
     out = dropout.outputs[0]
     if UNARY[activation].reads == "Sign":
-        # the sign survives dropout, so the gradient can read the output and y need not be stored
+        # kept elements keep their sign, so a gradient that is zero at the dropped ones can read the output
         for reader in list(s.readers.get(y, ())):
             node = s.node(reader)
-            if node.op == f"{activation}_grad" and node.inputs[1] == y and node.inputs[0] != y:
+            if node.op == f"{activation}_grad" and node.inputs[1] == y and _drops(s, node.inputs[0], dropout):
                 s.replace(reader, dataclasses.replace(node, inputs=(node.inputs[0], out)))
     return out
+
+
+def _drops(s: _Sketch, value: int | None, dropout: Node) -> bool:
+    """Whether the value went through the same dropout, as the gradient of its output does."""
+    index = None if value is None else s.producer.get(value)
+    made_by = None if index is None else s.nodes[index]
+    return made_by is not None and (made_by.op, made_by.attrs) == (dropout.op, dropout.attrs)
 
 
 def _read_beside(s: _Sketch, value: int, index: int) -> bool:

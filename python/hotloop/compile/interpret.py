@@ -37,8 +37,8 @@ def session_memory(graph: Graph) -> dict[str, Array]:
 class Interpreter:
     """A plan and the memory it runs on.
 
-    ``memory`` maps each kind to a flat array (see `session_memory`) and is updated in place. ``metrics`` is the
-    plan's block of doubles; it adds up over runs until `reset_metrics`.
+    ``memory`` maps each kind to a flat array (see `session_memory`) and is updated in place. ``metrics`` is
+    the plan's block of doubles; it adds up over runs until `reset_metrics`.
     """
 
     def __init__(self, plan: Plan, memory: Mapping[str, Array]) -> None:
@@ -49,7 +49,9 @@ class Interpreter:
             for index, buffer in enumerate(plan.buffers)
             if buffer.kind in ARENA_KINDS
         }
-        self._lives = lifetimes(plan)
+        self._dying: dict[int, list[int]] = {}
+        for buffer, life in lifetimes(plan).items():
+            self._dying.setdefault(life.end, []).append(buffer)
         self._constants = np.array(plan.constants, np.float64)
         self._rows = plan.max_rows
         self.reset_metrics()
@@ -73,9 +75,9 @@ class Interpreter:
     ) -> dict[str, Array]:
         """Run the steps [begin, end), or one section, on a batch of ``rows``.
 
-        ``inputs`` are arrays by name, of any shape with the right number of elements. ``params`` is the row of
-        step parameters: lr and weight decay of each group, then p of each dropout layer. Returns the plan's
-        outputs, flat, as far as they have been computed.
+        ``inputs`` are arrays by name, of any shape with the right number of elements. ``params`` is the row
+        of step parameters: lr and weight decay of each group, then p of each dropout layer. Returns the
+        plan's outputs, flat, as far as they have been computed.
         """
         plan = self.plan
         if not 1 <= rows <= plan.max_rows:
@@ -88,9 +90,8 @@ class Interpreter:
         context = self._context(params, seed, run, step)
         for index in range(begin, end):
             self._run_step(plan.steps[index], context)
-            for buffer, life in self._lives.items():
-                if life.end == index:
-                    _poison(self._arena[buffer])
+            for buffer in self._dying.get(index, ()):
+                _poison(self._arena[buffer])
         return {name: self._view(Operand(buffer)).copy() for name, buffer in plan.outputs}
 
     def metric(self, name: str) -> Array:

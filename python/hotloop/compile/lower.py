@@ -216,8 +216,10 @@ class Lowerer:
         )
 
     def _place_gradients(self) -> set[str]:
-        """Let the node that makes a gradient write it into the session's buffer. Not so for a value that a
-        node did not make or that is the gradient of two parameters: those need a copy. Names of the former."""
+        """Let the node that makes a gradient write it into the session's buffer; names of such gradients.
+
+        A value that no node made, or that is the gradient of two parameters, needs a copy instead.
+        """
         made = {value for node in self.graph.nodes if node.op != "constant" for value in node.outputs}
         outputs = dict(self.graph.outputs)
         kept = {self._root.get(v, v) for name, v in outputs.items() if not name.startswith(GRAD)}

@@ -72,7 +72,8 @@ def _join_loss(
 def _new_input(builder: GraphBuilder, name: str, type_: TensorType) -> int:
     if name in dict(builder.inputs):
         raise GraphError(
-            f"[compile] the model has an input named {name!r}, which is the plan's own; rename forward's argument"
+            f"[compile] the model has an input named {name!r}, a name that plans keep for themselves; "
+            "rename forward's argument"
         )
     return builder.input(name, type_)
 

@@ -69,8 +69,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Metric:
-    """``size`` doubles at ``offset`` (in doubles) of the metric block; ``kind`` says how to read them:
-    loss, accuracy: [sum, weight];  regression: see RegressionStats in args.h;  batch_loss: the last batch's."""
+    """``size`` doubles at ``offset`` (in doubles) of the metric block; ``kind`` says how to read them.
+
+    loss, accuracy: [sum, weight];  regression: see RegressionStats in args.h;  batch_loss: the last batch's.
+    """
 
     name: str
     kind: Literal["loss", "batch_loss", "accuracy", "regression"]

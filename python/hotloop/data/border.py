@@ -49,7 +49,8 @@ def as_array(
         return _as_integers(array, name, where)
     if kind == "f":
         return _as_floats(array, name, where, np.dtype(real), check_finite)
-    raise DTypeError(f"[{where}] {name} has dtype {array.dtype}; allowed: floats and integers; {_hint(kind, name)}")
+    hint = _hint(kind, name)
+    raise DTypeError(f"[{where}] {name} has dtype {array.dtype}; allowed: floats and integers; {hint}")
 
 
 def _hint(kind: str, name: str) -> str:
@@ -75,7 +76,9 @@ def _as_floats(array: Array, name: str, where: str, real: np.dtype[Any], check_f
     with np.errstate(over="ignore"):  # overflow is looked for below, with its place
         out = np.ascontiguousarray(array, dtype=real)
     # The sum is NaN or infinite if any element is, and needs no temporary; doubles may also overflow in it.
-    if out.size == 0 or np.isfinite(np.add.reduce(out, axis=None, dtype=np.float64)):
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = np.add.reduce(out, axis=None, dtype=np.float64)
+    if np.isfinite(total):
         return out
     if check_finite:
         _refuse(~np.isfinite(array), array, name, where, NonFiniteError, "is not a finite number")
@@ -106,7 +109,7 @@ def as_inputs(
     """
     named: Mapping[str, Any] = X if isinstance(X, Mapping) else {"x": X}
     if not named:
-        raise ShapeError(f"[{where}] {name} is an empty mapping; allowed: an array, or at least one named array")
+        raise ShapeError(f"[{where}] {name} is an empty mapping; allowed: an array, or named arrays")
     arrays: Arrays = {}
     for key, value in named.items():
         if not isinstance(key, str):
@@ -165,7 +168,7 @@ def fit_inputs(arrays: Mapping[str, Array], graph: Graph, *, where: str, name: s
     if len(arrays) == 1 and len(expected) == 1:
         arrays = {next(iter(expected)): next(iter(arrays.values()))}
     if set(arrays) != set(expected):
-        raise ShapeError(f"[{where}] {name} has the inputs {sorted(arrays)}; the model takes {sorted(expected)}")
+        raise ShapeError(f"[{where}] {name} has inputs {sorted(arrays)}; the model takes {sorted(expected)}")
     out: Arrays = {}
     for key, value in expected.items():
         type_ = graph.types[value]
@@ -173,9 +176,8 @@ def fit_inputs(arrays: Mapping[str, Array], graph: Graph, *, where: str, name: s
         label = name if len(expected) == 1 else f"{name}[{key!r}]"
         want = row_shape(type_)
         if array.shape[1:] != want:
-            raise ShapeError(
-                f"[{where}] {label} has shape {array.shape}; the model takes {('n', *want)}".replace("'n'", "n")
-            )
+            shape = f"({', '.join(['n', *map(str, want)])})"
+            raise ShapeError(f"[{where}] {label} has shape {array.shape}; the model takes {shape}")
         if type_.dtype == "index":
             out[key] = _as_ids(array, label, where)
         else:
@@ -241,7 +243,8 @@ def as_target(
     """The target of a loss kind for a model whose output has the row shape ``output``.
 
     cross_entropy takes integer labels (n,) or probabilities (n, C); every other loss the output's shape,
-    or (n,) for an output (n, 1); "callable" takes any shape and keeps integers. Raises `LabelError`, `ShapeError`, `DTypeError` and `NonFiniteError`.
+    or (n,) for an output (n, 1); "callable" takes any shape and keeps integers. Raises `LabelError`,
+    `ShapeError`, `DTypeError` and `NonFiniteError`.
     """
     if isinstance(y, Mapping):
         if len(y) != 1:
@@ -272,7 +275,8 @@ def as_target(
 def _as_labels(array: Array, classes: int, name: str, where: str) -> Array:
     if array.dtype.kind == "f":
         whole = bool((array == np.rint(array)).all())
-        hint = f"use {name}.astype(np.int64)" if whole else f"pass probabilities of shape (n, {classes}), or loss='mse'"
+        shape = f"(n, {classes})"
+        hint = f"use {name}.astype(np.int64)" if whole else f"pass probabilities {shape}, or loss='mse'"
         raise DTypeError(f"[{where}] {name} has dtype {array.dtype}; class labels are integers; {hint}")
     text = f"is not a class index (expected 0 <= {name} < {classes})"
     if int(array.min()) < 0 or int(array.max()) >= classes:
@@ -280,7 +284,8 @@ def _as_labels(array: Array, classes: int, name: str, where: str) -> Array:
         at, count = int(np.argmax(bad)), int(np.count_nonzero(bad))
         values = "value" if count == 1 else "values"
         # One parenthesis for range and count: this message is quoted in the documentation.
-        raise LabelError(f"[{where}] {name}[{at}] = {array[at]} {text[:-1]}; {count} bad {values} in {array.size})")
+        tally = f"{count} bad {values} in {array.size}"
+        raise LabelError(f"[{where}] {name}[{at}] = {array[at]} {text[:-1]}; {tally})")
     return array if array.dtype == np.int32 else array.astype(np.int32)
 
 

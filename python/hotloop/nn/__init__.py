@@ -18,13 +18,14 @@ from hotloop.nn.activation import (
     Softplus,
     Tanh,
 )
-from hotloop.nn.base import Buffer, Module, Parameter
+from hotloop.nn.base import Module
 from hotloop.nn.containers import Flatten, ModuleList, Sequential
 from hotloop.nn.dropout import Dropout
 from hotloop.nn.embedding import Embedding
 from hotloop.nn.graph_module import GraphModule
 from hotloop.nn.linear import Identity, Linear
 from hotloop.nn.norm import BatchNorm1d, LayerNorm, RMSNorm
+from hotloop.nn.parameter import Buffer, Parameter
 
 __all__ = [
     "ELU",

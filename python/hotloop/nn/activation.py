@@ -132,7 +132,10 @@ class Softplus(Module):
 
 
 class Softmax(Module):
-    """exp(x) / sum(exp(x)) over axis ``dim`` (None: the last). Not before a cross-entropy loss, which has its own."""
+    """exp(x) / sum(exp(x)) over axis ``dim`` (None: the last).
+
+    Do not put it before a cross-entropy loss, which has a softmax of its own.
+    """
 
     def __init__(self, dim: int | None = None) -> None:
         self.dim = dim

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Module, Parameter and Buffer: how models are described.
+"""Module: how models are described.
 
 A module holds parameters, buffers and other modules under torch's names. Its ``forward`` is never run on
 data: it is traced once, and native code runs what was recorded.
@@ -7,138 +7,17 @@ data: it is traced once, and native code runs what was recorded.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from hotloop.errors import DTypeError, GraphError, ShapeError
-from hotloop.nn.init import Constant, Init, stream
-from hotloop.trace import Operand, Tensor, Tracer, active_tracer
+from hotloop.nn.parameter import Array, Buffer, Parameter
+from hotloop.trace import active_tracer
 
-Array = np.ndarray[Any, Any]
-
-
-class _Stored(Operand):
-    """An array with a fixed shape, owned by a module, that training may move into memory of its own."""
-
-    shape: tuple[int, ...]
-    _data: Array | None
-
-    @property
-    def data(self) -> Array:
-        """The array itself; change it in place (``data[...] = values``)."""
-        raise NotImplementedError
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    def bind(self, view: Array) -> None:
-        """From now on ``view`` is the data: same shape, same kind of dtype. Values are not copied."""
-        if view.shape != self.shape or view.dtype.kind != self._kind():
-            raise ShapeError(f"[nn] cannot bind {view.dtype} {view.shape} to {self!r}")
-        self._data = view
-
-    def _kind(self) -> str:
-        return "f"
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(shape={self.shape})"
-
-    def _tracer(self) -> Tracer:
-        tracer = active_tracer()
-        if tracer is None:
-            raise GraphError(
-                f"[{type(self).__name__}] arithmetic is for inside forward; the numbers are in .data"
-            )
-        return tracer
-
-
-class Parameter(_Stored):
-    """An array that training changes.
-
-    Args:
-        shape: its shape, or a floating-point array that gives shape and values (stored as float32).
-        init: the distribution it begins with; zeros by default.
-
-    ``data`` is the float32 array behind it. Reading it before `Module.initialize` draws it with seed 0,
-    from a stream that no module uses.
-
-    Example:
-        >>> Parameter((2,), Constant(1.0)).data
-        array([1., 1.], dtype=float32)
-    """
-
-    _unplaced = 0  # parameters read before a module gave them a position
-
-    def __init__(self, shape: int | Sequence[int] | Array, init: Init | None = None) -> None:
-        self._data = None
-        if isinstance(shape, np.ndarray):
-            if shape.dtype.kind != "f":
-                raise DTypeError(
-                    f"[Parameter] values must be floating-point, got {shape.dtype}; use .astype(np.float32)"
-                )
-            self._data = np.array(shape, np.float32, order="C")
-            shape = shape.shape
-        dims = (shape,) if isinstance(shape, int) else tuple(shape)
-        if any(isinstance(d, bool) or not isinstance(d, (int, np.integer)) or d < 1 for d in dims):
-            raise ShapeError(f"[Parameter] a shape holds whole numbers of at least 1, got {dims}")
-        self.shape = tuple(int(d) for d in dims)
-        self.init: Init = Constant() if init is None else init
-
-    @property
-    def is_initialized(self) -> bool:
-        return self._data is not None
-
-    @property
-    def data(self) -> Array:
-        """The array itself; change it in place (``data[...] = values``)."""
-        if self._data is None:
-            Parameter._unplaced += 1
-            self.draw(0, 2**63 + Parameter._unplaced)
-        assert self._data is not None
-        return self._data
-
-    def draw(self, seed: int, position: int) -> None:
-        """Fills the parameter from the stream (seed, position), in place if it has an array."""
-        values = self.init.sample(self.shape, stream(seed, position))
-        if self._data is None:
-            self._data = values
-        else:
-            self._data[...] = values
-
-    def symbol(self) -> Tensor:
-        return self._tracer().parameter(self)
-
-
-class Buffer(_Stored):
-    """An array that belongs to the model but is not trained, as running statistics or a constant table.
-
-    forward may read it if it is floating-point (then it is stored as float32).
-    """
-
-    def __init__(self, array: Array) -> None:
-        self._data = np.array(array, np.float32 if array.dtype.kind == "f" else None, order="C")
-        self._begin = self._data.copy()
-        self.shape = self._data.shape
-
-    @property
-    def data(self) -> Array:
-        """The array itself; change it in place (``data[...] = values``)."""
-        assert self._data is not None
-        return self._data
-
-    def reset(self) -> None:
-        """Back to the values it was made with."""
-        self.data[...] = self._begin
-
-    def _kind(self) -> str:
-        return self.data.dtype.kind
-
-    def symbol(self) -> Tensor:
-        return self._tracer().buffer(self)
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class LoadResult(NamedTuple):
@@ -169,7 +48,7 @@ class Module:
     _buffers: dict[str, Buffer]
     _modules: dict[str, Module]
 
-    def __new__(cls, *args: object, **kwargs: object) -> Module:
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
         # here and not in __init__, so that a subclass need not call it
         module = super().__new__(cls)
         for table in ("_parameters", "_buffers", "_modules"):
@@ -193,8 +72,8 @@ class Module:
     def _refuse_data(self, *args: object) -> NoReturn:
         kinds = ", ".join(type(a).__name__ for a in args) or "nothing"
         raise GraphError(
-            f"[{type(self).__name__}] a module describes a computation and is called inside forward only, got {kinds}; "
-            "for outputs use Trainer.predict(X) or TrainStep.predict(x)"
+            f"[{type(self).__name__}] a module describes a computation and is called only inside forward, "
+            f"got {kinds}; for outputs use Trainer.predict(X) or TrainStep.predict(x)"
         )
 
     # ---- attributes
@@ -222,7 +101,7 @@ class Module:
     def __delattr__(self, name: str) -> None:
         for table in (self._parameters, self._modules, self._buffers):
             if name in table:
-                del table[name]  # type: ignore[attr-defined]
+                del table[name]
                 return
         object.__delattr__(self, name)
 
@@ -306,7 +185,7 @@ class Module:
         The parameter at position i of `named_parameters` reads the stream (seed, i), so adding a layer at
         the end leaves the others as they were.
         """
-        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
+        if isinstance(seed, bool) or not 0 <= seed < 2**64:
             raise GraphError(f"[initialize] seed must be a whole number from 0 to 2**64 - 1, got {seed!r}")
         for position, parameter in enumerate(self.parameters()):
             if overwrite or not parameter.is_initialized:
@@ -337,7 +216,8 @@ class Module:
         result = LoadResult(tuple(n for n in own if n not in state), tuple(n for n in state if n not in own))
         if strict and (result.missing or result.unexpected):
             raise ShapeError(
-                f"[load_state_dict] names do not fit {type(self).__name__}; missing: {', '.join(result.missing) or '-'}; "
+                f"[load_state_dict] names do not fit {type(self).__name__}; "
+                f"missing: {', '.join(result.missing) or '-'}; "
                 f"unexpected: {', '.join(result.unexpected) or '-'}; strict=False loads what fits"
             )
         arrays = {name: _loadable(name, state[name], item) for name, item in own.items() if name in state}

@@ -10,7 +10,9 @@ from hotloop.trace import Tensor, active_tracer
 
 
 class Dropout(Module):
-    """In training, each element is 0 with probability p, and divided by 1 - p otherwise; nothing in evaluation.
+    """In training, each element is 0 with probability p, and divided by 1 - p otherwise.
+
+    In evaluation and prediction it does nothing.
 
     Every call in forward is a layer of its own with its own random stream, keyed by (seed, run, layer,
     step): the mask depends neither on threads nor on the batch size. p is rounded to a multiple of 2^-16.

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from hotloop.nn import functional
-from hotloop.nn.base import Module, Parameter
+from hotloop.nn.base import Module
+from hotloop.nn.parameter import Parameter
 from hotloop.nn.checks import check_positive
 from hotloop.nn.init import Normal
 from hotloop.trace import Tensor

@@ -22,8 +22,8 @@ FLOAT32_EPS = float(np.finfo(np.float32).eps)
 def _tensor(x: Operand) -> Tensor:
     if not isinstance(x, Operand):
         raise GraphError(
-            f"[functional] expected a symbolic tensor, got {type(x).__name__}; these functions are for inside of "
-            "forward, and hotloop.ops is for arrays"
+            f"[functional] expected a symbolic tensor, got {type(x).__name__}; these functions are for "
+            "inside of forward, and hotloop.ops is for arrays"
         )
     return x.symbol()
 
@@ -35,12 +35,12 @@ def relu(x: Operand) -> Tensor:
 
 def leaky_relu(x: Operand, negative_slope: float = 0.01) -> Tensor:
     """x if x > 0, else negative_slope * x"""
-    return _tensor(x).emit("leaky_relu", p0=float(negative_slope), p1=0.0)
+    return _tensor(x).emit("leaky_relu", p0=float(negative_slope))
 
 
 def elu(x: Operand, alpha: float = 1.0) -> Tensor:
     """x if x > 0, else alpha * (exp(x) - 1)"""
-    return _tensor(x).emit("elu", p0=float(alpha), p1=0.0)
+    return _tensor(x).emit("elu", p0=float(alpha))
 
 
 def selu(x: Operand) -> Tensor:

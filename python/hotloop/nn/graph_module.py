@@ -10,7 +10,8 @@ import numpy as np
 
 from hotloop.errors import GraphError, ShapeError
 from hotloop.graph import Graph
-from hotloop.nn.base import Array, Buffer, Module, Parameter
+from hotloop.nn.base import Module
+from hotloop.nn.parameter import Array, Buffer, Parameter
 from hotloop.trace import Tensor, active_tracer
 
 
@@ -76,9 +77,9 @@ class GraphModule(Module):
         stored: dict[int, Parameter | Buffer] = {v: self._parameters[n] for n, v in graph.parameters}
         stored |= {v: self._buffers[n] for n, v in graph.states}
         for node in graph.nodes:
-            for value in node.inputs:
-                if value in stored and value not in values:
-                    values[value] = stored[value].symbol().value
+            for v in node.inputs:
+                if v in stored and v not in values:
+                    values[v] = stored[v].symbol().value
             attrs = node.attr
             if node.op == "dropout":  # numbered anew, in the same order
                 attrs["layer"] = tracer.next_dropout()

@@ -33,6 +33,17 @@ class Constant:
         return np.full(shape, self.value, np.float32)
 
 
+@dataclass(frozen=True, eq=False)
+class Values:
+    """The values of an array, whatever the seed."""
+
+    array: Array
+
+    def sample(self, shape: tuple[int, ...], bits: np.random.Philox) -> Array:
+        values: Array = self.array.reshape(shape).copy()
+        return values
+
+
 @dataclass(frozen=True)
 class Uniform:
     """U[-bound, bound): 24 bits an element, as many as a float32 below 1 can tell apart."""
@@ -41,12 +52,13 @@ class Uniform:
 
     def sample(self, shape: tuple[int, ...], bits: np.random.Philox) -> Array:
         unit = (bits.random_raw(math.prod(shape)) >> np.uint64(40)).astype(np.float64) * 2.0**-24
-        return (self.bound * (2.0 * unit - 1.0)).astype(np.float32).reshape(shape)
+        values: Array = (self.bound * (2.0 * unit - 1.0)).astype(np.float32)
+        return values.reshape(shape)
 
 
 @dataclass(frozen=True)
 class Normal:
-    """N(0, std^2) by Box and Muller (Annals of Mathematical Statistics 29, 1958): two words give two values."""
+    """N(0, std^2): two words give two values (Box and Muller, Annals of Mathematical Statistics 29, 1958)."""
 
     std: float = 1.0
 

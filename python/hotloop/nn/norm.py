@@ -9,20 +9,20 @@ import numpy as np
 
 from hotloop.errors import GraphError, ShapeError
 from hotloop.nn import functional
-from hotloop.nn.base import Buffer, Module, Parameter
+from hotloop.nn.base import Module
+from hotloop.nn.parameter import Buffer, Parameter
 from hotloop.nn.checks import check_positive, check_real
 from hotloop.nn.init import Constant
 from hotloop.trace import Tensor
 
 
 def _shape(where: str, normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
-    single = isinstance(normalized_shape, (int, np.integer))
-    dims = (normalized_shape,) if single else tuple(normalized_shape)  # type: ignore[arg-type]
+    dims = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     if not dims:
         raise ShapeError(f"[{where}] normalized_shape must name at least one dimension, got ()")
     for dim in dims:
-        check_positive(where, normalized_shape=dim)  # type: ignore[arg-type]
-    return tuple(int(d) for d in dims)  # type: ignore[call-overload]
+        check_positive(where, normalized_shape=dim)
+    return tuple(int(d) for d in dims)
 
 
 class LayerNorm(Module):
@@ -97,7 +97,8 @@ class BatchNorm1d(Module):
         check_real("BatchNorm1d", at_least=0.0, eps=eps)
         if momentum is None or not 0.0 <= momentum <= 1.0:
             raise GraphError(
-                f"[BatchNorm1d] momentum must lie in 0..1, got {momentum!r}; cumulative averages are not available"
+                f"[BatchNorm1d] momentum must lie in 0..1, got {momentum!r}; "
+                "cumulative averages (None) are not available"
             )
         if not track_running_stats:
             raise GraphError(
@@ -116,8 +117,8 @@ class BatchNorm1d(Module):
     def forward(self, input: Tensor) -> Tensor:
         if input.ndim not in (2, 3) or input.shape[1] != self.num_features:
             raise ShapeError(
-                f"[BatchNorm1d] the input must be (rows, {self.num_features}) or (rows, {self.num_features}, length), "
-                f"got {input.shape}"
+                f"[BatchNorm1d] the input must be (rows, {self.num_features}) or "
+                f"(rows, {self.num_features}, length), got {input.shape}"
             )
         if input.ndim == 2:
             return self._normalize(input)

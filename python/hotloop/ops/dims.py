@@ -7,7 +7,7 @@ dense strides, and which adjacent dimensions are one dimension to a strided kern
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hotloop.errors import DTypeError, GraphError, ShapeError
@@ -56,8 +56,8 @@ def broadcast_shapes(a: Shape, b: Shape, where: str) -> Shape:
     for axis, (p, q) in enumerate(zip(padded_a, padded_b, strict=True)):
         if p != q and 1 not in (p, q):
             raise ShapeError(
-                f"[{where}] shapes do not broadcast, got {show(a)} and {show(b)}: axis {axis - rank} is {p!r} "
-                f"against {q!r}; allowed are equal dimensions or 1; reshape or transpose one of them"
+                f"[{where}] shapes do not broadcast, got {show(a)} and {show(b)}: axis {axis - rank} is "
+                f"{p!r} against {q!r}; allowed are equal dimensions or 1; reshape or transpose one of them"
             )
         out.append(q if p == 1 else p)
     check_one_batch(tuple(out), where)
@@ -164,10 +164,26 @@ def show(shape: Shape) -> str:
     return f"({', '.join(map(repr, shape))}{',' if len(shape) == 1 else ''})"
 
 
+def present(*values: int | None) -> tuple[int, ...]:
+    """The same values, none of which may be absent."""
+    if any(v is None for v in values):
+        raise ShapeError(f"[ops] a required operand is missing, got {values}")
+    return values  # type: ignore[return-value]
+
+
+def per_element(count: int) -> Callable[[Sequence[TensorType | None], dict[str, Any]], Affine]:
+    """The flops rule of ``count`` operations an element of the first operand."""
+
+    def flops(types: Sequence[TensorType | None], attrs: dict[str, Any]) -> Affine:
+        return Affine() if types[0] is None else types[0].size * count
+
+    return flops
+
+
 def real(type_: TensorType | None, where: str) -> TensorType:
     """The type of a required operand of real numbers."""
     if type_ is None:
-        raise ShapeError(f"[{where}] an operand is missing")
+        raise ShapeError(f"[{where}] a required operand is missing")
     if type_.dtype != "real":
         raise DTypeError(
             f"[{where}] integer ids go only through reshape into an embedding, got {type_!r}; "

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from hotloop.graph import Affine, Node, TensorType
-from hotloop.ops.dims import real
+from hotloop.graph import Node, TensorType
+from hotloop.ops.dims import per_element, present, real
 from hotloop.ops.registry import Emitter, Lowering, Rule, Types, register
+
+# ten rounds of Philox, about eight operations each, give eight elements
+PHILOX = 10
 
 
 def _shape(types: Types, attrs: dict[str, Any]) -> tuple[TensorType, ...]:
@@ -19,15 +22,9 @@ def _grad(g: Emitter, node: Node, douts: tuple[int | None, ...]) -> tuple[int | 
 
 
 def _lower(ctx: Lowering, node: Node) -> None:
-    (x,) = node.inputs
-    assert x is not None
+    (x,) = present(*node.inputs)
     n = ctx.type(x).size
     ctx.step("dropout", y=ctx.value(node.outputs[0]), x=ctx.value(x), n=n, dropout=node.attr["layer"])
 
 
-def _flops(types: Types, attrs: dict[str, Any]) -> Affine:
-    assert types[0] is not None
-    return types[0].size * 10  # ten rounds of Philox give eight elements: ten operations each, about
-
-
-register(Rule("dropout", _shape, _lower, grad=_grad, flops=_flops))
+register(Rule("dropout", _shape, _lower, grad=_grad, flops=per_element(PHILOX)))

@@ -17,6 +17,8 @@ from hotloop.ops.dims import (
     broadcast_strides,
     expect_shape,
     merge_dims,
+    per_element,
+    present,
     real,
     shape_to_attr,
     strided_fields,
@@ -72,14 +74,6 @@ def unary_fields(attrs: dict[str, Any]) -> dict[str, float]:
     return {"p0": float(attrs.get("p0", 0.0)), "p1": float(attrs.get("p1", 0.0))}
 
 
-def _flops(per_element: int) -> Any:
-    def flops(types: Types, attrs: dict[str, Any]) -> Affine:
-        assert types[0] is not None
-        return types[0].size * per_element
-
-    return flops
-
-
 def _register_unary(name: str, unary: Unary) -> None:
     """``y = f(x; p0, p1)`` and ``dx = dy * f'(saved)``, where saved is x or y as the table says."""
 
@@ -95,15 +89,15 @@ def _register_unary(name: str, unary: Unary) -> None:
         return g.emit("affine", douts[0], p0=node.attr["p0"], p1=0.0)
 
     def lower(ctx: Lowering, node: Node) -> None:
-        (x,), (y,) = node.inputs, node.outputs
-        assert x is not None
+        (x,), (y,) = present(*node.inputs), node.outputs
         ctx.step(f"{name}_fwd", y=ctx.value(y), x=ctx.value(x), n=ctx.type(y).size, **unary_fields(node.attr))
 
-    flops = _flops(unary.flops)
     rule: GradRule = affine_grad if name == "affine" else grad
-    register(Rule(name, shape, lower, grad=rule, flops=flops))
+    register(Rule(name, shape, lower, grad=rule, flops=per_element(unary.flops)))
     if name != "affine":
-        register(Rule(f"{name}_grad", _grad_shape(name), _grad_lower(name), flops=_flops(unary.flops + 1)))
+        register(
+            Rule(f"{name}_grad", _grad_shape(name), _grad_lower(name), flops=per_element(unary.flops + 1))
+        )
 
 
 def _grad_shape(name: str) -> ShapeRule:
@@ -126,8 +120,7 @@ def _grad_lower(name: str) -> LowerRule:
 
 def lower_unary_grad(ctx: Lowering, node: Node, name: str, *, dropout: int) -> None:
     """``dx = dropout(dy) * f'(saved)`` of a node with inputs (dy, saved) and one output."""
-    dy, saved = node.inputs[:2]
-    assert dy is not None and saved is not None
+    dy, saved = present(*node.inputs[:2])
     ctx.step(
         f"{name}_bwd",
         dx=ctx.value(node.outputs[0]),
@@ -153,40 +146,32 @@ def reduce_to(g: Emitter, dy: int, shape: Shape) -> int:
     return dy
 
 
-def _binary_grad(
-    g: Emitter, node: Node, douts: tuple[int | None, ...], da: int, db: int
-) -> tuple[int | None, ...]:
-    a, b = node.inputs
-    assert a is not None and b is not None
+def _reduced(g: Emitter, node: Node, da: int, db: int) -> tuple[int, int]:
+    """Full-size gradients of a and b, reduced to the shapes of a and b."""
+    a, b = present(*node.inputs)
     return reduce_to(g, da, g.type(a).shape), reduce_to(g, db, g.type(b).shape)
 
 
 def _grad_add(g: Emitter, node: Node, douts: tuple[int | None, ...]) -> tuple[int | None, ...]:
-    dy = douts[0]
-    assert dy is not None
-    return _binary_grad(g, node, douts, dy, dy)
+    (dy,) = present(*douts)
+    return _reduced(g, node, dy, dy)
 
 
 def _grad_sub(g: Emitter, node: Node, douts: tuple[int | None, ...]) -> tuple[int | None, ...]:
-    a, b = node.inputs
-    dy = douts[0]
-    assert a is not None and b is not None and dy is not None
-    db = reduce_to(g, dy, g.type(b).shape)  # reduced before it is negated: less to negate
-    return reduce_to(g, dy, g.type(a).shape), g.emit("affine", db, p0=-1.0, p1=0.0)[0]
+    da, db = _grad_add(g, node, douts)  # reduced before it is negated: less to negate
+    return da, *g.emit("affine", db, p0=-1.0, p1=0.0)
 
 
 def _grad_mul(g: Emitter, node: Node, douts: tuple[int | None, ...]) -> tuple[int | None, ...]:
-    (da,) = g.emit("mul", douts[0], node.inputs[1])
-    (db,) = g.emit("mul", douts[0], node.inputs[0])
-    return _binary_grad(g, node, douts, da, db)
+    a, b = node.inputs
+    return _reduced(g, node, *g.emit("mul", douts[0], b), *g.emit("mul", douts[0], a))
 
 
 def _grad_div(g: Emitter, node: Node, douts: tuple[int | None, ...]) -> tuple[int | None, ...]:
-    # y = a / b: da = dy / b, db = -dy * y / b = -da * y
+    # y = a / b: da = dy / b, db = -dy y / b = -da y
     (da,) = g.emit("div", douts[0], node.inputs[1])
-    (product,) = g.emit("mul", da, node.outputs[0])
-    da, db = _binary_grad(g, node, douts, da, product)  # type: ignore[assignment]
-    return da, g.emit("affine", db, p0=-1.0, p1=0.0)[0]
+    da, db = _reduced(g, node, da, *g.emit("mul", da, node.outputs[0]))
+    return da, *g.emit("affine", db, p0=-1.0, p1=0.0)
 
 
 def _register_binary(name: str, grad: GradRule) -> None:
@@ -195,8 +180,7 @@ def _register_binary(name: str, grad: GradRule) -> None:
         return (TensorType(broadcast_shapes(a.shape, b.shape, name)),)
 
     def lower(ctx: Lowering, node: Node) -> None:
-        a, b = node.inputs
-        assert a is not None and b is not None
+        a, b = present(*node.inputs)
         out = ctx.type(node.outputs[0]).shape
         strides = [broadcast_strides(ctx.type(v).shape, out) for v in (a, b)]
         # the output is dense: its neighbours always merge, so only a and b decide

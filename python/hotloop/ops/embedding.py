@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from hotloop.errors import DTypeError, ShapeError
-from hotloop.graph import Affine, Node, TensorType
-from hotloop.ops.dims import real, show
+from hotloop.graph import Node, TensorType
+from hotloop.ops.dims import per_element, present, real, show
 from hotloop.ops.registry import Emitter, Lowering, Rule, Types, register
 
 
@@ -27,16 +27,14 @@ def _shape(types: Types, attrs: dict[str, Any]) -> tuple[TensorType, ...]:
 
 
 def _grad(g: Emitter, node: Node, douts: tuple[int | None, ...]) -> tuple[int | None, ...]:
-    weight, ids = node.inputs
-    assert weight is not None
+    weight, ids = present(*node.inputs)
     vocab = g.type(weight).shape[0]
     assert isinstance(vocab, int)
     return (*g.emit("embedding_grad", douts[0], ids, vocab=vocab), None)
 
 
 def _lower(ctx: Lowering, node: Node) -> None:
-    weight, ids = node.inputs
-    assert weight is not None and ids is not None
+    weight, ids = present(*node.inputs)
     vocab, dim = ctx.type(weight).shape
     ctx.step(
         "embedding_fwd",
@@ -57,8 +55,7 @@ def _grad_shape(types: Types, attrs: dict[str, Any]) -> tuple[TensorType, ...]:
 
 
 def _grad_lower(ctx: Lowering, node: Node) -> None:
-    dy, ids = node.inputs
-    assert dy is not None and ids is not None
+    dy, ids = present(*node.inputs)
     vocab, dim = ctx.type(node.outputs[0]).shape
     ctx.step(
         "embedding_bwd",
@@ -71,10 +68,5 @@ def _grad_lower(ctx: Lowering, node: Node) -> None:
     )
 
 
-def _grad_flops(types: Types, attrs: dict[str, Any]) -> Affine:
-    assert types[0] is not None
-    return types[0].size
-
-
 register(Rule("embedding", _shape, _lower, grad=_grad))
-register(Rule("embedding_grad", _grad_shape, _grad_lower, flops=_grad_flops))
+register(Rule("embedding_grad", _grad_shape, _grad_lower, flops=per_element(1)))

@@ -46,7 +46,7 @@ def check_prediction(kind: str, prediction: TensorType | None) -> TensorType:
         )
     if kind == "cross_entropy" and prediction.shape[1] == 1:
         raise ShapeError(
-            f"[cross_entropy] the model's output has shape {shape}, one class; allowed is (B, C) with C >= 2; "
+            f"[cross_entropy] the model's output has shape {shape}; allowed is (B, C) with C >= 2 classes; "
             'give the last layer an output per class, or use loss="bce_with_logits" for a single logit'
         )
     return prediction
@@ -62,7 +62,7 @@ def check_target(kind: str, prediction: TensorType, target: TensorType | None) -
         return
     if target.dtype != "real":
         raise DTypeError(
-            f"[{kind}] the target holds integers; allowed are real numbers of shape {show(prediction.shape)}; "
+            f"[{kind}] the target holds integers; allowed are reals of shape {show(prediction.shape)}; "
             'convert it with y.astype("float32"), or use loss="cross_entropy" for class labels'
         )
     expect_shape(target, prediction.shape, kind)

@@ -15,7 +15,7 @@ from typing import Any
 
 from hotloop.errors import ShapeError
 from hotloop.graph import Affine, Node, Rows, TensorType, product
-from hotloop.ops.dims import Shape, expect_shape, real, show, times
+from hotloop.ops.dims import Shape, expect_shape, present, real, show, times
 from hotloop.ops.elementwise import activation_index
 from hotloop.ops.registry import Emitter, Lowering, Rule, ShapeRule, Types, register
 
@@ -57,9 +57,8 @@ def _linear_shape(types: Types, attrs: dict[str, Any]) -> tuple[TensorType, ...]
 
 
 def _linear_grad(g: Emitter, node: Node, douts: Gradients) -> Gradients:
-    (dy,) = douts
+    (dy,) = present(*douts)
     x, weight, bias = node.inputs
-    assert dy is not None
     (dx,) = g.emit("linear_grad_input", dy, weight)
     (dw,) = g.emit("linear_grad_weight", dy, x, bias=False)
     db = None
@@ -135,9 +134,8 @@ def _row_major_b(ctx: Lowering, b: Any, *, m: Affine, n: int, k: Affine) -> dict
 
 
 def _linear_lower(ctx: Lowering, node: Node) -> None:
-    x, weight, bias = node.inputs
-    assert x is not None and weight is not None
-    lower_linear(ctx, x, weight, bias, node.outputs[0])
+    x, weight = present(*node.inputs[:2])
+    lower_linear(ctx, x, weight, node.inputs[2], node.outputs[0])
 
 
 def _product_shape(name: str) -> ShapeRule:
@@ -151,8 +149,7 @@ def _product_shape(name: str) -> ShapeRule:
 
 def _product_lower(ctx: Lowering, node: Node) -> None:
     """a (..., k) b (k, n)"""
-    a, b = node.inputs
-    assert a is not None and b is not None
+    a, b = present(*node.inputs)
     k, n = _matrix(ctx.type(b), node.op)
     m = product(ctx.type(a).shape[:-1])
     operand = _row_major_b(ctx, ctx.value(b), m=m, n=n, k=Affine(0, k))
@@ -189,8 +186,7 @@ def _grad_weight_shape(types: Types, attrs: dict[str, Any]) -> tuple[TensorType,
 
 def _grad_weight_lower(ctx: Lowering, node: Node) -> None:
     """dW (out, in) = dy (rows, out)^T x (rows, in);  db (out) = sum over rows of dy"""
-    dy, x = node.inputs
-    assert dy is not None and x is not None
+    dy, x = present(*node.inputs)
     rows = product(ctx.type(x).shape[:-1])
     m, n = (int(d) for d in ctx.type(node.outputs[0]).shape)  # type: ignore[arg-type]
     operand = _row_major_b(ctx, ctx.value(x), m=Affine(0, m), n=n, k=rows)
@@ -211,14 +207,13 @@ def _grad_weight_lower(ctx: Lowering, node: Node) -> None:
 
 def _product_flops(types: Types, attrs: dict[str, Any]) -> Affine:
     # every element of the left operand meets every column of the result once: 2 m k n
-    assert types[0] is not None and types[1] is not None
-    k, n = (int(d) for d in types[1].shape)  # type: ignore[arg-type]
-    return product(types[0].shape[:-1]) * (2 * k * n)
+    k, n = _matrix(types[1], "matmul")
+    return product(real(types[0], "matmul").shape[:-1]) * (2 * k * n)
 
 
 def _grad_weight_flops(types: Types, attrs: dict[str, Any]) -> Affine:
-    assert types[0] is not None and types[1] is not None
-    return times(types[0].size, types[1].shape[-1]) * 2
+    dy, x = real(types[0], "linear_grad_weight"), real(types[1], "linear_grad_weight")
+    return times(dy.size, x.shape[-1]) * 2
 
 
 register(Rule("linear", _linear_shape, _linear_lower, grad=_linear_grad, flops=_product_flops))

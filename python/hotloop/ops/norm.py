@@ -12,10 +12,12 @@ from typing import Any
 
 from hotloop.errors import InternalError, ShapeError
 from hotloop.graph import Affine, Node, TensorType, product
-from hotloop.ops.dims import Shape, expect_shape, real, show
+from hotloop.ops.dims import Shape, expect_shape, per_element, present, real, show
 from hotloop.ops.registry import Emitter, Lowering, Rule, ShapeRule, Types, register
 
 Gradients = tuple["int | None", ...]
+#: flops per element: mean, variance, normalize, scale, shift
+PASSES = 8
 
 
 def _value(ctx: Lowering, value: int | None) -> Any:
@@ -36,14 +38,10 @@ def _split(x: TensorType, n_axes: int, where: str) -> tuple[Shape, Shape]:
     return x.shape[: x.rank - n_axes], x.shape[x.rank - n_axes :]
 
 
-def _rows_cols(ctx: Lowering, value: int, n_axes: int) -> dict[str, Affine]:
-    rows, cols = _split(ctx.type(value), n_axes, "norm")
+def _rows_cols(ctx: Lowering, value: int | None, n_axes: int) -> dict[str, Affine]:
+    (x,) = present(value)
+    rows, cols = _split(ctx.type(x), n_axes, "norm")
     return {"rows": product(rows), "cols": product(cols)}
-
-
-def _flops(types: Types, attrs: dict[str, Any]) -> Affine:
-    assert types[0] is not None
-    return types[0].size * 8  # mean, variance, normalize, scale, shift
 
 
 # ---- layer_norm(x, weight?, bias?; eps, n_axes) -> y, mean, rstd
@@ -75,13 +73,12 @@ def _layer_norm_grad(g: Emitter, node: Node, douts: Gradients) -> Gradients:
 def _layer_norm_lower(ctx: Lowering, node: Node) -> None:
     x, weight, bias = node.inputs
     y, mean, rstd = node.outputs
-    assert x is not None
     ctx.step(
         "layer_norm_fwd",
         y=ctx.value(y),
         mean=_used(ctx, mean),
         rstd=_used(ctx, rstd),
-        x=ctx.value(x),
+        x=_value(ctx, x),
         weight=_value(ctx, weight),
         bias=_value(ctx, bias),
         eps=node.attr["eps"],
@@ -101,12 +98,11 @@ def _rms_norm_grad(g: Emitter, node: Node, douts: Gradients) -> Gradients:
 def _rms_norm_lower(ctx: Lowering, node: Node) -> None:
     x, weight = node.inputs
     y, rstd = node.outputs
-    assert x is not None
     ctx.step(
         "rms_norm_fwd",
         y=ctx.value(y),
         rstd=_used(ctx, rstd),
-        x=ctx.value(x),
+        x=_value(ctx, x),
         weight=_value(ctx, weight),
         eps=node.attr["eps"],
         **_rows_cols(ctx, x, node.attr["n_axes"]),
@@ -127,12 +123,11 @@ def _param_grad_shape(n_outputs: int) -> ShapeRule:
 
 def _layer_norm_grad_lower(ctx: Lowering, node: Node) -> None:
     dy, x, mean, rstd, weight = node.inputs
-    assert x is not None
     ctx.step(
         "layer_norm_bwd",
         dx=ctx.value(node.outputs[0]),
         dy=_value(ctx, dy),
-        x=ctx.value(x),
+        x=_value(ctx, x),
         mean=_value(ctx, mean),
         rstd=_value(ctx, rstd),
         weight=_value(ctx, weight),
@@ -142,13 +137,12 @@ def _layer_norm_grad_lower(ctx: Lowering, node: Node) -> None:
 
 def _layer_norm_param_grad_lower(ctx: Lowering, node: Node) -> None:
     dy, x, mean, rstd = node.inputs
-    assert x is not None
     ctx.step(
         "layer_norm_param_bwd",
         dweight=_used(ctx, node.outputs[0]),
         dbias=_used(ctx, node.outputs[1]),
         dy=_value(ctx, dy),
-        x=ctx.value(x),
+        x=_value(ctx, x),
         mean=_value(ctx, mean),
         rstd=_value(ctx, rstd),
         **_rows_cols(ctx, x, node.attr["n_axes"]),
@@ -157,12 +151,11 @@ def _layer_norm_param_grad_lower(ctx: Lowering, node: Node) -> None:
 
 def _rms_norm_grad_lower(ctx: Lowering, node: Node) -> None:
     dy, x, rstd, weight = node.inputs
-    assert x is not None
     ctx.step(
         "rms_norm_bwd",
         dx=ctx.value(node.outputs[0]),
         dy=_value(ctx, dy),
-        x=ctx.value(x),
+        x=_value(ctx, x),
         rstd=_value(ctx, rstd),
         weight=_value(ctx, weight),
         **_rows_cols(ctx, x, node.attr["n_axes"]),
@@ -171,12 +164,11 @@ def _rms_norm_grad_lower(ctx: Lowering, node: Node) -> None:
 
 def _rms_norm_param_grad_lower(ctx: Lowering, node: Node) -> None:
     dy, x, rstd = node.inputs
-    assert x is not None
     ctx.step(
         "rms_norm_param_bwd",
         dweight=ctx.value(node.outputs[0]),
         dy=_value(ctx, dy),
-        x=ctx.value(x),
+        x=_value(ctx, x),
         rstd=_value(ctx, rstd),
         **_rows_cols(ctx, x, node.attr["n_axes"]),
     )
@@ -211,12 +203,11 @@ def _batch_norm_train_grad(g: Emitter, node: Node, douts: Gradients) -> Gradient
 
 def _batch_norm_fields(ctx: Lowering, node: Node) -> dict[str, Any]:
     x, weight, bias, running_mean, running_var = node.inputs
-    assert x is not None
     return {
         "y": ctx.value(node.outputs[0]),
         "running_mean": _value(ctx, running_mean),
         "running_var": _value(ctx, running_var),
-        "x": ctx.value(x),
+        "x": _value(ctx, x),
         "weight": _value(ctx, weight),
         "bias": _value(ctx, bias),
         "eps": node.attr["eps"],
@@ -247,14 +238,13 @@ def _batch_norm_grad_shape(types: Types, attrs: dict[str, Any]) -> tuple[TensorT
 def _batch_norm_grad_lower(ctx: Lowering, node: Node) -> None:
     dy, x, mean, rstd, weight = node.inputs
     dx, dweight, dbias = node.outputs
-    assert x is not None
     ctx.step(
         "batch_norm_bwd",
         dx=ctx.value(dx),
         dweight=_used(ctx, dweight),
         dbias=_used(ctx, dbias),
         dy=_value(ctx, dy),
-        x=ctx.value(x),
+        x=_value(ctx, x),
         mean=_value(ctx, mean),
         rstd=_value(ctx, rstd),
         weight=_value(ctx, weight),
@@ -264,23 +254,41 @@ def _batch_norm_grad_lower(ctx: Lowering, node: Node) -> None:
 
 register(
     Rule(
-        "layer_norm", _forward_shape("layer_norm", 2), _layer_norm_lower, grad=_layer_norm_grad, flops=_flops
+        "layer_norm",
+        _forward_shape("layer_norm", 2),
+        _layer_norm_lower,
+        grad=_layer_norm_grad,
+        flops=per_element(PASSES),
     )
 )
-register(Rule("layer_norm_grad", _input_grad_shape, _layer_norm_grad_lower, flops=_flops))
-register(Rule("layer_norm_param_grad", _param_grad_shape(2), _layer_norm_param_grad_lower, flops=_flops))
-register(Rule("rms_norm", _forward_shape("rms_norm", 1), _rms_norm_lower, grad=_rms_norm_grad, flops=_flops))
-register(Rule("rms_norm_grad", _input_grad_shape, _rms_norm_grad_lower, flops=_flops))
-register(Rule("rms_norm_param_grad", _param_grad_shape(1), _rms_norm_param_grad_lower, flops=_flops))
-register(Rule("batch_norm", _batch_norm_shape(0), _batch_norm_lower, flops=_flops))
+register(Rule("layer_norm_grad", _input_grad_shape, _layer_norm_grad_lower, flops=per_element(PASSES)))
+register(
+    Rule(
+        "layer_norm_param_grad", _param_grad_shape(2), _layer_norm_param_grad_lower, flops=per_element(PASSES)
+    )
+)
+register(
+    Rule(
+        "rms_norm",
+        _forward_shape("rms_norm", 1),
+        _rms_norm_lower,
+        grad=_rms_norm_grad,
+        flops=per_element(PASSES),
+    )
+)
+register(Rule("rms_norm_grad", _input_grad_shape, _rms_norm_grad_lower, flops=per_element(PASSES)))
+register(
+    Rule("rms_norm_param_grad", _param_grad_shape(1), _rms_norm_param_grad_lower, flops=per_element(PASSES))
+)
+register(Rule("batch_norm", _batch_norm_shape(0), _batch_norm_lower, flops=per_element(PASSES)))
 register(
     Rule(
         "batch_norm_train",
         _batch_norm_shape(2),
         _batch_norm_train_lower,
         grad=_batch_norm_train_grad,
-        flops=_flops,
+        flops=per_element(PASSES),
     )
 )
-register(Rule("batch_norm_eval", _batch_norm_shape(0), _batch_norm_eval_lower, flops=_flops))
-register(Rule("batch_norm_grad", _batch_norm_grad_shape, _batch_norm_grad_lower, flops=_flops))
+register(Rule("batch_norm_eval", _batch_norm_shape(0), _batch_norm_eval_lower, flops=per_element(PASSES)))
+register(Rule("batch_norm_grad", _batch_norm_grad_shape, _batch_norm_grad_lower, flops=per_element(PASSES)))

@@ -11,15 +11,14 @@ from typing import Any
 
 from hotloop.errors import ShapeError
 from hotloop.graph import Affine, Node, Rows, TensorType, product
-from hotloop.ops.dims import Shape, real, shape_to_attr, show
+from hotloop.ops.dims import Shape, per_element, present, real, shape_to_attr, show
 from hotloop.ops.registry import Emitter, Lowering, Rule, ShapeRule, Types, register
 
 Gradients = tuple["int | None", ...]
 
 
 def _one(node: Node) -> int:
-    assert node.inputs[0] is not None
-    return node.inputs[0]
+    return present(node.inputs[0])[0]
 
 
 def kept_shape(shape: Shape, axes: tuple[int, ...]) -> Shape:
@@ -39,11 +38,6 @@ def _shape(name: str) -> ShapeRule:
         return (TensorType(tuple(d for i, d in enumerate(x.shape) if i not in axes)),)
 
     return shape
-
-
-def _flops(types: Types, attrs: dict[str, Any]) -> Affine:
-    assert types[0] is not None
-    return types[0].size
 
 
 def runs(shape: Shape, axes: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -83,12 +77,11 @@ def _spread(g: Emitter, node: Node, dy: int) -> tuple[int]:
 
 
 def _sum_grad(g: Emitter, node: Node, douts: Gradients) -> Gradients:
-    assert douts[0] is not None
-    return _spread(g, node, douts[0])
+    return _spread(g, node, *present(*douts))
 
 
 def _mean_grad(g: Emitter, node: Node, douts: Gradients) -> Gradients:
-    dy = douts[0]
+    (dy,) = present(*douts)
     reduced = tuple(d for i, d in enumerate(g.type(_one(node)).shape) if i in node.attr["axes"])
     if any(isinstance(d, Rows) for d in reduced):
         (dy,) = g.emit("mul", dy, *g.emit("inverse_size", shape=shape_to_attr(reduced)))
@@ -133,8 +126,7 @@ def _max_grad_shape(types: Types, attrs: dict[str, Any]) -> tuple[TensorType, ..
 
 
 def _max_grad_lower(ctx: Lowering, node: Node) -> None:
-    dout, x, out = node.inputs
-    assert dout is not None and x is not None and out is not None
+    dout, x, out = present(*node.inputs)
     outer, reduce, inner = _spans(ctx.type(x).shape, node.attr["axes"])
     ctx.step(
         "reduce_max_bwd",
@@ -148,7 +140,7 @@ def _max_grad_lower(ctx: Lowering, node: Node) -> None:
     )
 
 
-register(Rule("sum", _shape("sum"), _sum_lower, grad=_sum_grad, flops=_flops))
-register(Rule("mean", _shape("mean"), _sum_lower, grad=_mean_grad, flops=_flops))
-register(Rule("max", _max_shape, _max_lower, grad=_max_grad, flops=_flops))
-register(Rule("max_grad", _max_grad_shape, _max_grad_lower, flops=_flops))
+register(Rule("sum", _shape("sum"), _sum_lower, grad=_sum_grad, flops=per_element(1)))
+register(Rule("mean", _shape("mean"), _sum_lower, grad=_mean_grad, flops=per_element(1)))
+register(Rule("max", _max_shape, _max_lower, grad=_max_grad, flops=per_element(1)))
+register(Rule("max_grad", _max_grad_shape, _max_grad_lower, flops=per_element(1)))

@@ -20,6 +20,7 @@ from hotloop.ops.dims import (
     check_one_batch,
     dense_strides,
     merge_dims,
+    present,
     real,
     shape_from_attr,
     shape_to_attr,
@@ -33,8 +34,7 @@ Gradients = tuple["int | None", ...]
 
 
 def _one(node: Node) -> int:
-    assert node.inputs[0] is not None
-    return node.inputs[0]
+    return present(node.inputs[0])[0]
 
 
 def copy_step(ctx: Lowering, out: Any, x: Any, shape: Shape, o: Strides, s: Strides, where: str) -> None:
@@ -56,13 +56,14 @@ def before_batch(shape: Shape) -> int | None:
 
 def _reshape_shape(types: Types, attrs: dict[str, Any]) -> tuple[TensorType, ...]:
     x = types[0]
-    assert x is not None
+    if x is None:
+        raise ShapeError("[reshape] a required operand is missing")
     target = shape_from_attr(attrs["shape"])
     check_one_batch(target, "reshape")
     if product(target) != x.size:
         raise ShapeError(
-            f"[reshape] the number of elements changes, got {show(x.shape)} with {x.size!r} to {show(target)} "
-            f"with {product(target)!r} (B: rows of the batch)"
+            f"[reshape] the number of elements changes, got {show(x.shape)} with {x.size!r} to "
+            f"{show(target)} with {product(target)!r} (B: rows of the batch)"
         )
     if before_batch(target) != before_batch(x.shape):
         raise ShapeError(
@@ -119,8 +120,8 @@ def _slice_shape(types: Types, attrs: dict[str, Any]) -> tuple[TensorType, ...]:
             continue
         if isinstance(dim, Rows) or not 0 <= start < stop <= dim:
             raise ShapeError(
-                f"[slice] range {start}:{stop} does not fit axis {axis} of {show(x.shape)}; allowed are non-empty "
-                "ranges inside an axis that is not the batch"
+                f"[slice] range {start}:{stop} does not fit axis {axis} of {show(x.shape)}; allowed are "
+                "non-empty ranges inside an axis that is not the batch"
             )
         shape[axis] = stop - start
     return (TensorType(tuple(shape)),)
@@ -199,10 +200,9 @@ def _without(shape: Shape, axis: int) -> Shape:
 
 def _concat_grad(g: Emitter, node: Node, douts: Gradients) -> Gradients:
     axis, begin, grads = node.attr["axis"], 0, []
-    for part in node.inputs:
-        assert part is not None
+    for part in present(*node.inputs):
         shape = g.type(part).shape
-        end = begin + int(shape[axis])  # type: ignore[arg-type]
+        end = begin + int(shape[axis])
         starts = tuple(begin if i == axis else 0 for i in range(len(shape)))
         stops = tuple(end if i == axis else None for i in range(len(shape)))
         grads.append(g.emit("slice", douts[0], starts=starts, stops=stops)[0])
@@ -213,12 +213,11 @@ def _concat_grad(g: Emitter, node: Node, douts: Gradients) -> Gradients:
 def _concat_lower(ctx: Lowering, node: Node) -> None:
     axis, out, begin = node.attr["axis"], node.outputs[0], 0
     wide = dense_strides(ctx.type(out).shape)
-    for part in node.inputs:
-        assert part is not None
+    for part in present(*node.inputs):
         shape = ctx.type(part).shape
         offset = _offset((wide[axis],), (begin,), "concat")
         copy_step(ctx, ctx.value(out, offset), ctx.value(part), shape, wide, dense_strides(shape), "concat")
-        begin += int(shape[axis])  # type: ignore[arg-type]
+        begin += int(shape[axis])
 
 
 # ---- broadcast_to, copy, fill
@@ -232,8 +231,7 @@ def _broadcast_shape(types: Types, attrs: dict[str, Any]) -> tuple[TensorType, .
 
 
 def _broadcast_grad(g: Emitter, node: Node, douts: Gradients) -> Gradients:
-    assert douts[0] is not None
-    return (reduce_to(g, douts[0], g.type(_one(node)).shape),)
+    return (reduce_to(g, present(*douts)[0], g.type(_one(node)).shape),)
 
 
 def _broadcast_lower(ctx: Lowering, node: Node) -> None:

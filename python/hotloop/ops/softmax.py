@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from hotloop.errors import ShapeError
-from hotloop.graph import Affine, Dim, Node, Rows, TensorType, product
-from hotloop.ops.dims import expect_shape, real, show
+from hotloop.graph import Dim, Node, Rows, TensorType, product
+from hotloop.ops.dims import expect_shape, per_element, present, real, show
 from hotloop.ops.elementwise import TRANSCENDENTAL
 from hotloop.ops.registry import Emitter, GradRule, Lowering, LowerRule, Rule, ShapeRule, Types, register
 
@@ -38,26 +38,23 @@ def _grad(name: str) -> GradRule:
 
 def _lower(name: str) -> LowerRule:
     def lower(ctx: Lowering, node: Node) -> None:
-        first = node.inputs[0]
-        assert first is not None
+        (first,) = present(node.inputs[0])
         type_ = ctx.type(first)
         rows, cols = product(type_.shape[:-1]), type_.shape[-1]
         out = ctx.value(node.outputs[0])
         if node.op == name:
             ctx.step(f"{name}_fwd", y=out, x=ctx.value(first), rows=rows, cols=cols)
             return
-        saved = node.inputs[1]
-        assert saved is not None
+        (saved,) = present(node.inputs[1])
         ctx.step(f"{name}_bwd", dx=out, dy=ctx.value(first), y=ctx.value(saved), rows=rows, cols=cols)
 
     return lower
 
 
-def _flops(types: Types, attrs: dict[str, Any]) -> Affine:
-    assert types[0] is not None
-    return types[0].size * (TRANSCENDENTAL + 4)
-
-
 for _name in ("softmax", "log_softmax"):
-    register(Rule(_name, _shape(_name), _lower(_name), grad=_grad(_name), flops=_flops))
-    register(Rule(f"{_name}_grad", _shape(f"{_name}_grad"), _lower(_name), flops=_flops))
+    register(
+        Rule(_name, _shape(_name), _lower(_name), grad=_grad(_name), flops=per_element(TRANSCENDENTAL + 4))
+    )
+    register(
+        Rule(f"{_name}_grad", _shape(f"{_name}_grad"), _lower(_name), flops=per_element(TRANSCENDENTAL + 4))
+    )

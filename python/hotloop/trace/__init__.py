@@ -84,8 +84,8 @@ class Tracer:
     ) -> Tensor:
         if id(item) not in names:
             raise GraphError(
-                f"[trace] a {kind} of shape {item.shape} is used but not registered; assign it to an attribute "
-                "of a module, and keep modules in a ModuleList, not in a list"
+                f"[trace] a {kind} of shape {item.shape} is used but not registered; assign it to an "
+                "attribute of a module, and keep modules in a ModuleList, not in a list"
             )
         if id(item) not in self._values:
             self._values[id(item)] = make(names[id(item)], item.shape)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Sequence
-from types import EllipsisType
 from typing import Any, NoReturn, Protocol, Union
 
 import numpy as np
@@ -17,9 +16,9 @@ import numpy as np
 from hotloop.errors import GraphError, ShapeError
 from hotloop.graph import Attr, Dim, ElementType, Rows, TensorType
 from hotloop.ops.dims import Shape, resolve_shape, shape_to_attr, show
+from hotloop.trace.indexing import Index, getitem
 
 Axes = Union[int, Sequence[int], None]
-Index = Union[int, slice, EllipsisType, None]
 
 
 class Recorder(Protocol):
@@ -137,7 +136,7 @@ class Tensor(Operand):
         return f"Tensor(shape={show(self.shape)}, dtype={self.dtype!r})"
 
     __len__ = __iter__ = __array__ = Operand._no_numbers
-    __eq__ = __ne__ = Operand._no_numbers  # type: ignore[assignment]
+    __eq__ = __ne__ = Operand._no_numbers
     __hash__ = object.__hash__
 
     def emit(self, op: str, *others: Tensor | None, **attrs: Attr) -> Tensor:
@@ -201,11 +200,11 @@ class Tensor(Operand):
         return self.permute(*perm)
 
     @property
-    def T(self) -> Tensor:  # noqa: N802
+    def T(self) -> Tensor:
         """The transpose of a matrix that does not hold the batch."""
         if self.ndim != 2 or any(isinstance(d, Rows) for d in self.shape):
             raise GraphError(
-                f"[trace] .T is for matrices without the batch, got {show(self.shape)}; use transpose(dim0, dim1)"
+                f"[trace] .T is for matrices without the batch, got {show(self.shape)}; use transpose(0, 1)"
             )
         return self.transpose(0, 1)
 
@@ -220,7 +219,7 @@ class Tensor(Operand):
 
     def __getitem__(self, index: Index | tuple[Index, ...]) -> Tensor:
         """Basic indexing with ints, ``a:b``, ``...`` and None; never over the batch."""
-        return _getitem(self, index if isinstance(index, tuple) else (index,))
+        return getitem(self, index if isinstance(index, tuple) else (index,))
 
     # ---- reductions
 
@@ -233,7 +232,7 @@ class Tensor(Operand):
         return self.emit("mean", axes=self._axes(dim, axis), keepdim=bool(keepdim))
 
     def max(self, dim: Axes = None, keepdim: bool = False, *, axis: Axes = None) -> Tensor:
-        """Largest value over one axis, several, or all (torch's ``amax``: no indices; ties share the gradient)."""
+        """Largest value over one axis, several, or all: torch's ``amax``, whose ties share the gradient."""
         axes = self._axes(dim, axis)
         if not axes or axes == tuple(range(axes[0], axes[-1] + 1)):
             return self.emit("max", axes=axes, keepdim=bool(keepdim))
@@ -283,53 +282,3 @@ def _binary(op: str, a: Any, b: Any) -> Tensor:
 
 def _affine(x: Tensor, p0: float, p1: float) -> Tensor:
     return x if (p0, p1) == (1.0, 0.0) and x.dtype == "real" else x.emit("affine", p0=p0, p1=p1)
-
-
-def _getitem(x: Tensor, index: tuple[Any, ...]) -> Tensor:
-    """One slice for the ranges, then one reshape that drops and adds axes."""
-    n_axes = sum(i is not None and i is not Ellipsis for i in index)
-    if n_axes > x.ndim or sum(i is Ellipsis for i in index) > 1:
-        raise ShapeError(f"[trace] too many indices for {show(x.shape)}, got {len(index)}")
-    if not any(i is Ellipsis for i in index):
-        index = (*index, Ellipsis)
-    starts: list[int] = []
-    stops: list[int | None] = []
-    kept: list[bool | None] = []  # True: the axis stays, False: it goes, None: a new one
-    for item in index:
-        if item is None:
-            kept.append(None)
-            continue
-        for one in [slice(None)] * (x.ndim - n_axes) if item is Ellipsis else [item]:
-            start, stop = _range(x, len(starts), one)
-            starts.append(start)
-            stops.append(stop)
-            kept.append(isinstance(one, slice))
-    if any(start or stop is not None for start, stop in zip(starts, stops, strict=True)):
-        x = x.emit("slice", starts=tuple(starts), stops=tuple(stops))
-    dims = iter(x.shape)
-    shape: list[Dim] = []
-    for keep in kept:
-        dim = 1 if keep is None else next(dims)
-        if keep is not False:
-            shape.append(dim)
-    return x.reshape(tuple(shape))
-
-
-def _range(x: Tensor, axis: int, item: object) -> tuple[int, int | None]:
-    dim = x.shape[axis]
-    if isinstance(item, slice) and item == slice(None):
-        return 0, None
-    if isinstance(dim, Rows):
-        raise GraphError(
-            f"[trace] rows of the batch cannot be picked, got {item!r} for axis {axis}; write ':' there"
-        )
-    if isinstance(item, slice):
-        start, stop, step = item.indices(dim)
-        if step != 1 or start >= stop:
-            raise ShapeError(f"[trace] slices must be non-empty with step 1, got {item} of {dim}")
-        return (0, None) if (start, stop) == (0, dim) else (start, stop)
-    if isinstance(item, bool) or not isinstance(item, int) or not -dim <= item < dim:
-        raise ShapeError(
-            f"[trace] an index is an int inside the axis, a slice, ... or None; got {item!r} of {dim}"
-        )
-    return item % dim, item % dim + 1

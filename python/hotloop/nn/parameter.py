@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parameter and Buffer: the arrays of a model, which know their shape before they have values.
+
+Training binds them to views of its own flat memory, so everything goes through ``data``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hotloop.errors import DTypeError, GraphError, ShapeError
+from hotloop.nn.init import Constant, Init, Values, stream
+from hotloop.trace import Operand, Tensor, Tracer, active_tracer
+
+Array = np.ndarray[Any, Any]
+
+
+class _Stored(Operand):
+    """An array with a fixed shape, owned by a module, that training may move into memory of its own."""
+
+    shape: tuple[int, ...]
+    _data: Array | None
+
+    @property
+    def data(self) -> Array:
+        """The array itself; change it in place (``data[...] = values``)."""
+        raise NotImplementedError
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def bind(self, view: Array) -> None:
+        """From now on ``view`` is the data: same shape, same kind of dtype. Values are not copied."""
+        if view.shape != self.shape or view.dtype.kind != self._kind():
+            raise ShapeError(f"[nn] cannot bind {view.dtype} {view.shape} to {self!r}")
+        self._data = view
+
+    def _kind(self) -> str:
+        return "f"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(shape={self.shape})"
+
+    def _tracer(self) -> Tracer:
+        tracer = active_tracer()
+        if tracer is None:
+            raise GraphError(
+                f"[{type(self).__name__}] arithmetic is for inside forward; the numbers are in .data"
+            )
+        return tracer
+
+
+class Parameter(_Stored):
+    """An array that training changes.
+
+    Args:
+        shape: its shape, or a floating-point array that gives shape and values (stored as float32).
+        init: the distribution it begins with; zeros by default, or the values of the array.
+
+    ``data`` is the float32 array behind it. Reading it before `Module.initialize` draws it with seed 0,
+    from a stream that no module uses.
+
+    Example:
+        >>> Parameter((2,), Constant(1.0)).data
+        array([1., 1.], dtype=float32)
+    """
+
+    _unplaced = 0  # parameters read before a module gave them a position
+
+    def __init__(self, shape: int | Sequence[int] | Array, init: Init | None = None) -> None:
+        self._data = None
+        if isinstance(shape, np.ndarray):
+            if shape.dtype.kind != "f":
+                raise DTypeError(
+                    f"[Parameter] values must be floating-point, got {shape.dtype}; use .astype(np.float32)"
+                )
+            self._data = np.array(shape, np.float32, order="C")
+            init = Values(self._data.copy())
+            shape = shape.shape
+        dims = (shape,) if isinstance(shape, int) else tuple(shape)
+        if any(isinstance(d, bool) or not isinstance(d, (int, np.integer)) or d < 1 for d in dims):
+            raise ShapeError(f"[Parameter] a shape holds whole numbers of at least 1, got {dims}")
+        self.shape = tuple(int(d) for d in dims)
+        self.init: Init = Constant() if init is None else init
+
+    @property
+    def is_initialized(self) -> bool:
+        return self._data is not None
+
+    @property
+    def data(self) -> Array:
+        """The array itself; change it in place (``data[...] = values``)."""
+        if self._data is None:
+            Parameter._unplaced += 1
+            self.draw(0, 2**63 + Parameter._unplaced)
+        assert self._data is not None
+        return self._data
+
+    def draw(self, seed: int, position: int) -> None:
+        """Fills the parameter from the stream (seed, position), in place if it has an array."""
+        values = self.init.sample(self.shape, stream(seed, position))
+        if self._data is None:
+            self._data = values
+        else:
+            self._data[...] = values
+
+    def symbol(self) -> Tensor:
+        return self._tracer().parameter(self)
+
+
+class Buffer(_Stored):
+    """An array that belongs to the model but is not trained, as running statistics or a constant table.
+
+    forward may read it if it is floating-point (then it is stored as float32).
+    """
+
+    def __init__(self, array: Array) -> None:
+        self._data = np.array(array, np.float32 if array.dtype.kind == "f" else None, order="C")
+        self._begin = self._data.copy()
+        self.shape = self._data.shape
+
+    @property
+    def data(self) -> Array:
+        """The array itself; change it in place (``data[...] = values``)."""
+        assert self._data is not None
+        return self._data
+
+    def reset(self) -> None:
+        """Back to the values it was made with."""
+        self.data[...] = self._begin
+
+    def _kind(self) -> str:
+        return str(self.data.dtype.kind)
+
+    def symbol(self) -> Tensor:
+        return self._tracer().buffer(self)

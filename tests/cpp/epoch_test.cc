@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whole epochs of a small plan, built by hand: linear regression y = x W^T under SGD with shuffling. Checks
+// that it learns, that threads change no bit, that the last partial batch and a stop from another thread
+// work, and that a broken plan is refused. Built with the sanitizers in CI, without Python in the process.
+#include "runtime/epoch.h"
+
+#include <atomic>
+#include <cstring>
+#include <initializer_list>
+#include <memory>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "check.h"
+#include "core/error.h"
+#include "kernels/isa.h"
+
+namespace {
+
+using hotloop::Affine;
+using hotloop::DType;
+using hotloop::FieldValue;
+using hotloop::int64;
+using hotloop::Space;
+
+constexpr int64 kIn = 64, kOut = 48, kBatch = 250, kRows = 1100;  // five batches, the last of 100 rows
+
+// A field of a step by name: an operand's buffer, a size, or an attribute.
+struct Arg {
+  std::string_view name;
+  FieldValue value;
+};
+Arg operand(std::string_view name, int buffer) {
+  Arg arg{name, {}};
+  arg.value.buffer = buffer;
+  return arg;
+}
+Arg size(std::string_view name, int64 per_row, int64 constant) {
+  Arg arg{name, {}};
+  arg.value.dim = {per_row, constant};
+  return arg;
+}
+Arg attribute(std::string_view name, int64 value) {
+  Arg arg{name, {}};
+  arg.value.integer = value;
+  return arg;
+}
+
+hotloop::PlanStep step(std::string_view kernel, std::initializer_list<Arg> args) {
+  const auto id = static_cast<hotloop::Kernel>(hotloop::find_kernel(kernel));
+  hotloop::PlanStep made{id, {}};
+  for (const hotloop::Field& field : hotloop::kernel_info(id).fields) {
+    FieldValue value;
+    for (const Arg& arg : args)
+      if (arg.name == field.name) value = arg.value;
+    made.fields.push_back(value);
+  }
+  return made;
+}
+
+// Lays buffers one after another in the arena.
+struct Builder {
+  hotloop::Plan plan;
+
+  int arena(Affine elements, DType dtype = DType::kReal) {
+    plan.buffers.push_back({Space::kArena, dtype, elements, plan.arena_bytes});
+    const auto bytes =
+        static_cast<std::size_t>(elements.at(plan.max_rows)) * hotloop::dtype_bytes(dtype, plan.real);
+    plan.arena_bytes += (bytes + 63) / 64 * 64;
+    return static_cast<int>(plan.buffers.size()) - 1;
+  }
+  int other(Space space, DType dtype, int64 elements) {
+    plan.buffers.push_back({space, dtype, {0, elements}, 0});
+    return static_cast<int>(plan.buffers.size()) - 1;
+  }
+};
+
+enum Input { kX, kTarget };  // the plan's first two buffers
+
+std::shared_ptr<hotloop::Plan> regression_plan() {
+  Builder b;
+  b.plan.max_rows = kBatch;
+  b.plan.n_groups = 1;
+  b.plan.metric_doubles = 3;
+  b.arena({kIn, 0});
+  b.arena({kOut, 0});
+  const int prediction = b.arena({kOut, 0}), error = b.arena({kOut, 0});
+  const int weight = b.arena({1, 0}), drow = b.arena({1, 0}), row_loss = b.arena({1, 0});
+  const int total = b.arena({0, 1}, DType::kDouble), scalars = b.arena({0, 8}, DType::kDouble);
+  const int packed = b.arena({0, kIn * kOut});
+  const int parameter = b.other(Space::kParameter, DType::kReal, kIn * kOut);
+  const int gradient = b.other(Space::kGradient, DType::kReal, kIn * kOut);
+  const int counter = b.other(Space::kCounter, DType::kInt64, 1);
+  const int totals = b.other(Space::kMetric, DType::kDouble, 2);
+  const int loss = b.other(Space::kMetric, DType::kDouble, 1);
+  b.plan.buffers.back().offset = 16;
+
+  const Arg rows = size("rows", 1, 0), cols = size("cols", 0, kOut);
+  const Arg plain = attribute("activation", -1), kept = attribute("dropout", -1);
+  b.plan.steps = {
+      step("row_weight", {operand("weight", weight), operand("drow", drow), operand("total", total), rows}),
+      step("pack_panels", {operand("out", packed), operand("x", parameter), size("k", 0, kIn),
+                           size("n", 0, kOut), size("stride_k", 0, 1), size("stride_n", 0, kIn)}),
+      step("matmul",
+           {operand("out", prediction), operand("a", kX), operand("b", packed), size("m", 1, 0),
+            size("n", 0, kOut), size("k", 0, kIn), size("a_stride_m", 0, kIn), size("a_stride_k", 0, 1),
+            size("b_stride_k", 0, 16), size("out_stride", 0, kOut), attribute("b_packed", 1), plain, kept}),
+      step("mse", {operand("row_loss", row_loss), operand("dpred", error), operand("pred", prediction),
+                   operand("target", kTarget), operand("drow", drow), rows, cols}),
+      step("loss_stats", {operand("loss", loss), operand("totals", totals), operand("row_loss", row_loss),
+                          operand("weight", weight), rows}),
+      step("matmul",
+           {operand("out", gradient), operand("a", error), operand("b", kX), size("m", 0, kOut),
+            size("n", 0, kIn), size("k", 1, 0), size("a_stride_m", 0, 1), size("a_stride_k", 0, kOut),
+            size("b_stride_k", 0, kIn), size("out_stride", 0, kIn), plain, kept}),
+      step("optimizer_begin",
+           {operand("scalars", scalars), operand("counter", counter), operand("total", total)}),
+      step("sgd", {operand("param", parameter), operand("grad", gradient), operand("scalars", scalars),
+                   size("n", 0, kIn * kOut)}),
+  };
+  return std::make_shared<hotloop::Plan>(b.plan);
+}
+
+struct Data {
+  std::vector<float> x, target;
+  std::vector<hotloop::SourceArray> arrays;
+
+  Data() : x(kRows * kIn), target(kRows * kOut) {
+    // Inputs in [-1, 1) from Philox; targets from W[o][i] = ((o + i) % 7 - 3) / 8.
+    for (std::size_t i = 0; i < x.size(); ++i)
+      x[i] = static_cast<float>(hotloop::philox({{static_cast<std::uint32_t>(i), 0, 0, 0}}, {1, 2}).word[0]) /
+                 2147483648.0f -
+             1.0f;
+    for (std::size_t r = 0; r < kRows; ++r)
+      for (std::size_t o = 0; o < kOut; ++o)
+        for (std::size_t i = 0; i < kIn; ++i)
+          target[r * kOut + o] += x[r * kIn + i] * (static_cast<float>((o + i) % 7) - 3.0f) / 8.0f;
+    const auto bytes = [](const std::vector<float>& v) {
+      return reinterpret_cast<const std::byte*>(v.data());
+    };
+    arrays = {{bytes(x), hotloop::ElementType::kFloat32, kRows, kIn},
+              {bytes(target), hotloop::ElementType::kFloat32, kRows, kOut}};
+  }
+};
+
+const double kParams[] = {/*lr=*/5.0, /*weight_decay=*/0.0};
+
+hotloop::EpochOptions options(const hotloop::Plan& plan, std::uint32_t epoch) {
+  hotloop::EpochOptions made;
+  made.inputs = {kX, kTarget};
+  made.batch_size = kBatch;
+  made.shuffle = true;
+  made.seed = 9;
+  made.epoch = epoch;
+  made.params = kParams;
+  made.n_params = 1;
+  made.end = static_cast<int64>(plan.steps.size());
+  return made;
+}
+
+struct Run {
+  std::vector<double> losses;
+  std::vector<float> parameters;
+};
+
+Run train(const Data& data, int threads, std::uint32_t epochs) {
+  const auto plan = regression_plan();
+  auto memory = std::make_shared<hotloop::Memory>(hotloop::MemorySizes{kIn * kOut, 0, 1, 0}, plan->real);
+  hotloop::Program program(plan, memory, "");
+  hotloop::ThreadTeam team(threads);
+  Run run;
+  for (std::uint32_t epoch = 0; epoch < epochs; ++epoch) {
+    const hotloop::EpochResult result = run_epoch(program, data.arrays, team, options(*plan, epoch));
+    CHECK(result.steps == 5 && result.status == hotloop::EpochStatus::kDone);
+    CHECK(program.metrics()[1] == static_cast<double>(kRows));
+    run.losses.push_back(program.metrics()[0] / program.metrics()[1]);
+  }
+  run.parameters.resize(kIn * kOut);
+  std::memcpy(run.parameters.data(), memory->space(Space::kParameter), run.parameters.size() * sizeof(float));
+  return run;
+}
+
+bool a_stop_from_another_thread_ends_the_run(const Data& data) {
+  const auto plan = regression_plan();
+  auto memory = std::make_shared<hotloop::Memory>(hotloop::MemorySizes{kIn * kOut, 0, 1, 0}, plan->real);
+  hotloop::Program program(plan, memory, "");
+  hotloop::ThreadTeam team(2);
+  std::atomic<bool> stop{false}, entered{false};
+  std::thread other([&] {
+    while (!entered) std::this_thread::yield();
+    stop = true;
+  });
+  hotloop::EpochResult result;
+  do {
+    auto o = options(*plan, 0);
+    o.stop = &stop;
+    result = run_epoch(program, data.arrays, team, o);
+    entered = true;
+  } while (result.status == hotloop::EpochStatus::kDone);
+  other.join();
+  return result.status == hotloop::EpochStatus::kStopped && result.steps < 5;
+}
+
+bool refused(void (*spoil)(hotloop::Plan&)) {
+  const auto plan = regression_plan();
+  spoil(*plan);
+  try {
+    check_plan(*plan, {kIn * kOut, 0, 1, 0});
+  } catch (const hotloop::InternalError&) {
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+int main() {
+  const Data data;
+  const Run one = train(data, 1, 30);
+  CHECK(one.losses.back() < 1e-3 * one.losses.front());
+  for (const int threads : {2, 3, 7}) {
+    const Run many = train(data, threads, 30);
+    CHECK(many.losses == one.losses);
+    CHECK(many.parameters == one.parameters);
+  }
+  CHECK(a_stop_from_another_thread_ends_the_run(data));
+  check_plan(*regression_plan(), {kIn * kOut, 0, 1, 0});
+  CHECK(refused([](hotloop::Plan& plan) { plan.arena_bytes -= 64; }));
+  CHECK(refused([](hotloop::Plan& plan) { plan.buffers[kX].offset += 4; }));
+  CHECK(refused([](hotloop::Plan& plan) { plan.steps[0].fields[0].buffer = 99; }));
+  CHECK(refused([](hotloop::Plan& plan) { plan.steps[0].fields.pop_back(); }));
+  CHECK(refused([](hotloop::Plan& plan) { plan.n_groups = 0; }));
+  return test::report("epoch");
+}

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the cases cannot show of the matrix product: exact results on whole numbers over all edges and
+layouts, and bits that do not depend on batch size, packing or fusion."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hotloop.reference.elementwise import ACTIVATIONS
+from hotloop.reference.matmul import pack, unpack
+from tests.cases import Fields
+from tests.cases.matmul import Product
+from tests.kernels.harness import call, guarded
+
+Unit = tuple[str, type]
+
+#: Around the register tiles (6 x 16, 2 x 16), a vector and two.
+EDGES = [0, 1, 2, 3, 5, 6, 7, 12, 13, 15, 16, 17, 31, 33]
+DEPTHS = [0, 1, 2, 7, 33]
+#: Around a block of 96 rows, 128 columns, runs of 256 in k; one prime each.
+BLOCKS = [(96, 128, 256), (97, 129, 257), (95, 127, 255), (101, 40, 521), (7, 300, 300), (193, 17, 64)]
+
+
+def fields(seed: int, dtype: type, **how: Any) -> Fields:
+    return Product(**how).fields(np.random.default_rng(seed), dtype)
+
+
+def matmul(f: Fields, isa: str) -> np.ndarray:
+    """Run on ``f``; the outputs as a matrix (m, n)."""
+    call("matmul", f, isa)
+    return dense(f["out"], f)
+
+
+def dense(flat: np.ndarray, f: Fields) -> np.ndarray:
+    rows = np.arange(f["m"])[:, None] * f["out_stride"]
+    return flat[rows + np.arange(f["n"])]
+
+
+def exact(f: Fields) -> tuple[np.ndarray, np.ndarray]:
+    """A (m, k) and B (k, n) of integer fields, in int64."""
+    m, n, k = f["m"], f["n"], f["k"]
+    rows = np.arange(m)[:, None] * f["a_stride_m"]
+    a = f["a"][rows + np.arange(k) * f["a_stride_k"]]
+    if f["b_packed"]:
+        b = unpack(f["b"], k, n)
+    else:
+        b = f["b"][np.arange(k)[:, None] * f["b_stride_k"] + np.arange(n)]
+    return a.astype(np.int64), b.astype(np.int64)
+
+
+def check_integers(isa: str, dtype: type, how: dict[str, Any], sizes: list[tuple[int, int, int]]) -> None:
+    zeros = total = 0
+    for seed, (m, n, k) in enumerate(sizes):
+        f = fields(seed, dtype, m=m, n=n, k=k, integers=True, **how)
+        a, b = exact(f)
+        want = a @ b + (f["bias"].astype(np.int64) if f["bias"] is not None else 0)
+        if f["accumulate"]:
+            want = want + dense(f["out"], f).astype(np.int64)
+        if f["activation"] >= 0:
+            want = np.maximum(want, 0)
+        got = matmul(f, isa)
+        assert np.array_equal(got, want), f"{how} {m}x{n}x{k}"
+        if f["row_sum"] is not None:
+            assert np.array_equal(f["row_sum"], a.sum(axis=1)), f"row_sum {how} {m}x{n}x{k}"
+        zeros += int((got == 0).sum())
+        total += got.size
+    assert total > 1000
+    assert zeros < 0.9 * total  # else the operands prove nothing
+
+
+FORMS: list[dict[str, Any]] = [
+    dict(transposed_a=transposed_a, packed=packed)
+    for transposed_a in (False, True)
+    for packed in (False, True)
+]
+EPILOGUES: list[dict[str, Any]] = [
+    dict(bias=True, pad=1),
+    dict(accumulate=True, pad=3),
+    dict(row_sum=True, bias=True, activation="relu"),
+    dict(spread=2, row_sum=True),
+]
+
+
+@pytest.mark.parametrize("how", [*FORMS, *EPILOGUES], ids=str)
+def test_whole_numbers_are_exact(how: dict[str, Any], unit: Unit) -> None:
+    check_integers(*unit, how, [*product(EDGES, EDGES, DEPTHS), *BLOCKS])
+
+
+@pytest.mark.parametrize("transposed_a", [False, True])
+def test_transposed_b_is_packed_first(transposed_a: bool, unit: Unit) -> None:
+    """NT and TT: B (k, n) lies as (n, k); pack_panels reads it with stride 1 along k."""
+    isa, dtype = unit
+    for seed, (m, n, k) in enumerate([*product([1, 6, 17], EDGES, [0, 1, 7, 8, 9, 33]), *BLOCKS]):
+        f = fields(seed, dtype, m=m, n=n, k=k, transposed_a=transposed_a, packed=True, integers=True)
+        a, b = exact(f)
+        panels = np.full_like(f["b"], np.nan)
+        source = np.ascontiguousarray(b.T).ravel().astype(dtype)
+        call("pack_panels", dict(out=panels, x=source, k=k, n=n, stride_k=1, stride_n=k), isa)
+        assert np.array_equal(panels, pack(b.astype(dtype)).ravel())
+        assert np.array_equal(matmul({**f, "b": panels}, isa), a @ b), f"{m}x{n}x{k}"
+
+
+@pytest.mark.parametrize("how", [dict(), dict(packed=True), dict(transposed_a=True)], ids=str)
+@pytest.mark.parametrize("shape", [(103, 37, 300), (29, 16, 1000), (14, 140, 70)], ids=str)
+def test_a_row_has_the_same_bits_in_any_batch(
+    how: dict[str, Any], shape: tuple[int, int, int], unit: Unit
+) -> None:
+    isa, dtype = unit
+    m, n, k = shape
+    f = fields(1, dtype, m=m, n=n, k=k, bias=True, **how)
+    whole = matmul(f, isa)
+    for rows in (1, 2, 3, 5, 6, 7, 11, 13):
+        for first in range(0, m - rows, 17):
+            out = np.empty(rows * n, dtype)
+            part = {**f, "a": f["a"][first * f["a_stride_m"] :], "m": rows, "out": out}
+            assert matmul(part, isa).tobytes() == whole[first : first + rows].tobytes(), (rows, first)
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 3), (13, 37, 70), (40, 16, 600), (101, 70, 300)], ids=str)
+def test_layout_and_packing_do_not_change_bits(shape: tuple[int, int, int], unit: Unit) -> None:
+    isa, dtype = unit
+    m, n, k = shape
+    plain = fields(2, dtype, m=m, n=n, k=k)
+    want = matmul(plain, isa)
+    packed = {**plain, "b": pack(plain["b"].reshape(k, n)).ravel(), "b_packed": 1}
+    # 1024 apart: the block of A is copied; 7 more than needed: it is read in place
+    for step in (m + 7, 1024):
+        spread = np.full((k, step), np.nan, dtype)
+        spread[:, :m] = plain["a"].reshape(m, k).T
+        transposed = {**packed, "a": spread.ravel(), "a_stride_m": 1, "a_stride_k": step}
+        assert matmul(transposed, isa).tobytes() == want.tobytes()
+    assert matmul(packed, isa).tobytes() == want.tobytes()
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "tanh", "softplus"])
+def test_fusion_does_not_change_bits(activation: str, unit: Unit) -> None:
+    """matmul with an epilogue = matmul with bias, then the function, then dropout, as separate kernels."""
+    isa, dtype = unit
+    m, n, k, layer = 31, 53, 40, 1
+    f = fields(3, dtype, m=m, n=n, k=k, bias=True, saved=True)
+    parameters = dict(p0=1.0, p1=20.0)
+    index = ACTIVATIONS.index(activation)
+    z = matmul({**f, "out": np.empty(m * n, dtype), "saved": None}, isa).ravel()
+    y, dropped = np.empty_like(z), np.empty_like(z)
+    call(f"{activation}_fwd", dict(y=y, x=z, n=z.size, **parameters), isa)
+    call("dropout", dict(y=dropped, x=y, n=z.size, dropout=layer), isa)
+    fused = matmul({**f, "activation": index, "dropout": layer, **parameters}, isa)
+    assert fused.tobytes() == dropped.tobytes()
+    assert f["saved"].tobytes() in (z.tobytes(), y.tobytes())
+
+
+def test_nan_stays_in_its_row_and_column(unit: Unit) -> None:
+    isa, dtype = unit
+    m, n, k = 13, 37, 20
+    f = fields(4, dtype, m=m, n=n, k=k)
+    f["a"].reshape(m, k)[7, 3] = np.nan
+    f["b"].reshape(k, n)[5, 33] = np.inf
+    f["a"].reshape(m, k)[2, 5] = 0.0  # 0 * inf is NaN, not skipped
+    got = matmul(f, isa)
+    rows, columns = np.nonzero(~np.isfinite(got))
+    assert np.isnan(got[7]).all()
+    assert np.isnan(got[2, 33])
+    assert set(rows[columns != 33]) == {7}
+    assert set(rows[columns == 33]) == set(range(m))
+
+
+def test_row_sum_without_columns(unit: Unit) -> None:
+    isa, dtype = unit
+    f = fields(5, dtype, m=9, n=0, k=11, transposed_a=True, row_sum=True, integers=True)
+    matmul(f, isa)
+    assert np.array_equal(f["row_sum"], exact(f)[0].sum(axis=1))
+
+
+@pytest.mark.parametrize("k", [1, 100, 5000])
+def test_row_sum_is_accurate(k: int, unit: Unit) -> None:
+    isa, dtype = unit
+    allowed = (16 if dtype is np.float32 else 64) * np.finfo(dtype).eps  # totals are double, not wider
+    for how in (dict(), dict(transposed_a=True), dict(spread=2)):
+        f = fields(6, dtype, m=21, n=1, k=k, row_sum=True, **how)
+        f["a"] = np.abs(f["a"])
+        matmul(f, isa)
+        rows = np.arange(21)[:, None] * f["a_stride_m"] + np.arange(k) * f["a_stride_k"]
+        want = f["a"][rows].astype(np.longdouble).sum(axis=1)
+        assert (np.abs(f["row_sum"] - want) <= allowed * want).all()
+
+
+def test_operands_may_end_where_memory_ends(unit: Unit) -> None:
+    """Every height of tile, with B and out ending inside a vector."""
+    isa, dtype = unit
+    for m, n, transposed_a in product(range(1, 14), (1, 9, 15, 17, 24), (False, True)):
+        f = fields(7, dtype, m=m, n=n, k=5, transposed_a=transposed_a, bias=True)
+        placed = {name: guarded(f[name], "end", name == "out") for name in ("a", "b", "bias", "out")}
+        assert matmul({**f, **placed}, isa).tobytes() == matmul(f, isa).tobytes()
