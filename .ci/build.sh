@@ -27,7 +27,9 @@ step_objects() {
 
 step_stubs() {
   "$TOOLS/bin/python" tools/stubs.py --check
-  (cd "$WORK" && "$TOOLS/bin/python" -m mypy.stubtest hotloop._core --ignore-disjoint-bases)
+  # Classes are of pybind11's metaclass, which no stub names; their members are compared one by one.
+  (cd "$WORK" && "$TOOLS/bin/python" -m mypy.stubtest hotloop._core --ignore-disjoint-bases \
+    --allowlist <(echo 'hotloop\._core\.[A-Z][A-Za-z]+'))
 }
 
 # The plain-C++ units are the fallback of every processor: the same tests once more with only them.

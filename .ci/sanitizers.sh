@@ -9,27 +9,32 @@ configure_and_build() { # configure_and_build FOLDER SANITIZERS [cmake options]
   "$TOOLS/bin/ninja" -C "$folder" -j "$JOBS" --quiet
 }
 
-step_cpp_asan() {
-  configure_and_build "$WORK/cpp_asan" address,undefined -DHOTLOOP_TESTS=ON
-  "$TOOLS/bin/ctest" --test-dir "$WORK/cpp_asan" --output-on-failure
+# One build serves both: the C++ tests and the extension.
+build_asan() {
+  configure_and_build "$WORK/asan" address,undefined -DHOTLOOP_TESTS=ON -DSKBUILD=ON -DSKBUILD_PROJECT_VERSION=0.0.0 \
+    -Dpybind11_DIR="$("$TOOLS/bin/python" -m pybind11 --cmakedir)" -DPython_EXECUTABLE="$TOOLS/bin/python"
 }
 
-step_cpp_tsan() {
-  configure_and_build "$WORK/cpp_tsan" thread -DHOTLOOP_TESTS=ON
-  "$TOOLS/bin/ctest" --test-dir "$WORK/cpp_tsan" --output-on-failure
+step_cpp_asan() {
+  build_asan
+  "$TOOLS/bin/ctest" --test-dir "$WORK/asan" --output-on-failure
 }
 
 step_python_asan() {
   local site=$WORK/asan_site
-  configure_and_build "$WORK/asan" address,undefined -DSKBUILD=ON -DSKBUILD_PROJECT_VERSION=0.0.0 \
-    -Dpybind11_DIR="$("$TOOLS/bin/python" -m pybind11 --cmakedir)" -DPython_EXECUTABLE="$TOOLS/bin/python"
+  build_asan
   mkdir -p "$site"
   cp -r python/hotloop "$site/hotloop"
   cp "$WORK"/asan/_core*.so "$site/hotloop/"
   # The interpreter itself is not instrumented, so leaks are left to the C++ tests.
   LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so)" \
     ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:use_sigaltstack=0 \
-    UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 PYTHONPATH="$site" HYPOTHESIS_PROFILE=ci \
+    UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 PYTHONPATH="$site" \
     timeout 600 "$TOOLS/bin/python" -m pytest -q -n "$JOBS" -p no:benchmark -p no:cacheprovider \
     tests/kernels tests/test_session.py tests/test_train_step.py tests/test_trainer.py
+}
+
+step_cpp_tsan() {
+  configure_and_build "$WORK/tsan" thread -DHOTLOOP_TESTS=ON
+  "$TOOLS/bin/ctest" --test-dir "$WORK/tsan" --output-on-failure
 }

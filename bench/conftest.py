@@ -48,10 +48,10 @@ def lines(rows: list[Row]) -> list[list[str]]:
     base = {row.setting: row.median for row in rows if row.contestant == "hotloop"}
     found = []
     for row in rows:
-        ratio = row.median / base[row.setting] if row.setting in base else float("nan")
+        ratio = f"{row.median / base[row.setting]:.2f}" if row.setting in base else ""
         spread = "" if row.spread != row.spread else f"{100 * row.spread:.0f} %"
         extra = ", ".join(f"{k} {v}" for k, v in row.extra.items())
-        found.append([row.setting, row.contestant, f"{row.median * 1e6:.1f}", spread, f"{ratio:.2f}", extra])
+        found.append([row.setting, row.contestant, f"{row.median * 1e6:.1f}", spread, ratio, extra])
     return found
 
 

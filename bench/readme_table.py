@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the comparison table of README.md from the newest stored result; no number there is typed by hand.
 
-python bench/readme_table.py          # rewrite
+python -m bench.readme_table
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
 from bench._harness import newest
 
+ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- bench:train -->", "<!-- /bench:train -->"
 NO_RESULT = "No result is stored yet: `pytest bench/train.py --save` measures one."
 

@@ -1,15 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of the Python side share: small data, small models, and a digest of all that training changes."""
+"""What the tests of the Python side share: small data, small models, a digest of what training changes."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 
 import hotloop as hl
+
+
+class TwoInputs(hl.nn.Module):
+    def __init__(self) -> None:
+        self.table = hl.nn.Embedding(4, 3)
+        self.head = hl.nn.Linear(5, 2)
+
+    def forward(self, num: Any, cat: Any) -> Any:
+        return self.head(hl.nn.functional.concat([num, self.table(cat)], 1))
 
 
 class Toy:
@@ -27,7 +38,7 @@ class Toy:
     def mlp(*sizes: int, dropout: float = 0.0) -> Any:
         """A ReLU network of these layer sizes."""
         layers: list[Any] = []
-        for n_in, n_out in zip(sizes[:-2], sizes[1:-1], strict=True):
+        for n_in, n_out in itertools.pairwise(sizes[:-1]):
             layers += [hl.nn.Linear(n_in, n_out), hl.nn.ReLU()]
             if dropout:
                 layers.append(hl.nn.Dropout(dropout))
@@ -39,6 +50,11 @@ class Toy:
         return hl.nn.Sequential(
             hl.nn.Linear(features, 8), hl.nn.BatchNorm1d(8), hl.nn.Tanh(), hl.nn.Linear(8, classes)
         )
+
+    @staticmethod
+    def two_inputs() -> Any:
+        """A model of "num" (n, 2), numbers, and "cat" (n,), ids below 4; two classes."""
+        return TwoInputs()
 
     @staticmethod
     def turning(lr: float = 0.005, **options: Any) -> tuple[Any, dict[str, Any]]:
@@ -58,10 +74,8 @@ def digest(trainer: Any) -> str:
     """A hash of parameters, buffers and the optimiser's state."""
     hasher = hashlib.blake2b()
     states = [trainer.model.state_dict()]
-    try:
+    with contextlib.suppress(RuntimeError):  # there is none before the first use
         states.append(trainer.optimizer_state())
-    except RuntimeError:  # no state yet
-        pass
     for state in states:
         for name in sorted(state):
             hasher.update(name.encode() + np.ascontiguousarray(state[name]).tobytes())

@@ -68,8 +68,9 @@ def test_every_public_name_exists_and_is_listed() -> None:
 
 def test_errors_are_also_the_builtins_that_users_catch() -> None:
     bases = {
-        hl.ShapeError: (ValueError,), hl.DTypeError: (TypeError, ValueError), hl.LabelError: (IndexError, ValueError),
-        hl.CheckpointError: (ValueError,), hl.DivergenceError: (FloatingPointError,), hl.DeviceError: (RuntimeError,),
+        hl.ShapeError: (ValueError,), hl.DTypeError: (TypeError, ValueError),
+        hl.LabelError: (IndexError, ValueError), hl.CheckpointError: (ValueError,),
+        hl.DivergenceError: (FloatingPointError,), hl.DeviceError: (RuntimeError,),
     }  # fmt: skip
     for error, builtins in bases.items():
         assert issubclass(error, (hl.HotloopError, *builtins))

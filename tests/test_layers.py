@@ -27,18 +27,10 @@ OPS = BASE | {"ops"}
 DESCRIBE = OPS | {"trace", "compile.plan"}
 COMPILE = OPS | {"compile", "reference"}
 SETTINGS = {"losses", "optim", "schedules", "metrics"}
-SESSION = COMPILE | SETTINGS | {"env", "threads", "trace", "nn", "data", "session"}
-STEP = SESSION | {"engine", "fit_setup", "train_step"}
-TRAINER = STEP | {
-    "callbacks",
-    "early_stopping",
-    "files",
-    "fit_loop",
-    "fit_setup",
-    "history",
-    "progress",
-    "trainer",
-}
+SESSION = COMPILE | SETTINGS | {"env", "threads", "trace", "nn", "data", "model_memory", "session"}
+STEP = SESSION | {"callable_engine", "engine", "fit_setup", "train_step"}
+RUN = STEP | {"callbacks", "classes", "cost", "early_stopping", "files", "fit_loop", "history", "progress"}
+TRAINER = RUN | {"model_file", "trainer"}  # a file becomes a trainer, a trainer a file
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "arguments": {"errors"},
@@ -60,8 +52,11 @@ ALLOWED: dict[str, set[str]] = {
     "callbacks": BASE | {"history"},
     "progress": BASE | {"history", "callbacks"},
     "data": BASE | {"data"},
+    "model_memory": SESSION - {"session"},
     "session": SESSION,
     "engine": STEP,
+    "callable_engine": STEP,
+    "classes": STEP,
     "train_step": STEP,
     "fit_setup": STEP,
     "fit_loop": RUN,
@@ -74,7 +69,18 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": TRAINER,
 }
 # Who may import the extension: execution, and the check of a plan against the kernels' schema.
-NATIVE = {"session", "engine", "train_step", "fit_loop", "cost", "threads", "compile.check", "__init__"}
+NATIVE = {
+    "model_memory",
+    "session",
+    "engine",
+    "callable_engine",
+    "train_step",
+    "fit_loop",
+    "cost",
+    "threads",
+    "compile.check",
+    "__init__",
+}
 
 
 def unit_of(module: str, names: dict[str, set[str]]) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 import hotloop
+from bench import readme_table
+from bench._harness import newest
 from hotloop import _core
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,19 +56,17 @@ def test_readme_example_is_python() -> None:
 
 
 def test_readme_table_is_what_the_script_writes() -> None:
-    script = runpy.run_path(str(ROOT / "bench" / "readme_table.py"))
-    assert script["fill"](README, script["newest"]("train")) == README
+    assert readme_table.fill(README, newest("train")) == README
 
 
 def test_readme_table_from_a_result() -> None:
-    script = runpy.run_path(str(ROOT / "bench" / "readme_table.py"))
     rows = [
         {"setting": "a", "contestant": "hotloop", "median": 1e-6},
         {"setting": "a", "contestant": "peer", "median": 2.5e-6},
         {"setting": "b", "contestant": "hotloop", "median": 3e-6},
     ]
     machine: dict[str, Any] = {"cores": 2, "cpu": "c", "fma_gflops": 50.0, "versions": {"peer": "1"}}
-    text = script["markdown"]({"name": "train", "date": "2026-01-01", "machine": machine, "rows": rows})
+    text = readme_table.markdown({"name": "train", "date": "2026-01-01", "machine": machine, "rows": rows})
     assert "| **hotloop** | **1.0** | **3.0** |" in text
     assert "| peer | 2.5 |  |" in text
     assert "bench/results/2026-01-01-train.json" in text

@@ -137,8 +137,9 @@ HOTLOOP_INLINE void sum_strip(int64 begin, int64 end, int64 column, int64 n, rea
   }
 }
 
-// For the columns [begin, end) of a matrix: sums[k] = sum over rows, in their order, of the k-th vector of
-// body(row, column, n, vectors[K]); then done(column, n, sums[K]). Two vectors, a cache line, at a time.
+// For the columns [begin, end) of a matrix: sums[k] = sum over rows, in an order that depends on their number
+// alone, of the k-th vector of body(row, column, n, vectors[K]); then done(column, n, sums[K]). Two vectors,
+// a cache line, at a time.
 template <class real, int K, class Body, class Done>
 HOTLOOP_INLINE void sum_columns(int64 rows, int64 begin, int64 end, Body&& body, Done&& done) {
   constexpr int64 width = Vec<real>::width;

@@ -8,6 +8,9 @@ namespace hotloop::HOTLOOP_ISA {
 
 // Rows of A worked on while a panel of B stays in L1: 16 tiles of 6 pay for copying the panel.
 constexpr int64 kBlockRows = 96;
+// Rows of a block of A that is copied: 48 KB of stack with kBlockDepth, since a thread may have only 128 KB.
+template <class real>
+constexpr int64 kCopyRows = 192 / static_cast<int64>(sizeof(real));
 // Columns of a chunk of a large product: 8 panels.
 constexpr int64 kBlockColumns = 128;
 // Longest run of k: a panel of 256 x 16 floats is 16 KB, half of the smallest L1.

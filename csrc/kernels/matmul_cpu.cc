@@ -124,14 +124,18 @@ struct BlockOfA {
 };
 
 // If the k of a tile all fall into the same few sets of L1 (their stride is a multiple of a page), the block
-// is copied tile by tile, k-major inside: 77 against 52 % of the peak for 1024^3. Any other stride is read
+// is copied tile by tile, k-major inside: 70 against 52 % of the peak for 1024^3. Any other stride is read
 // in place, because the copy costs some 8 % of the work of eight panels.
+template <class real>
+bool copies_a(const MatmulArgs<real>& args, int64 columns) {
+  return args.a_stride_m == 1 && args.a_stride_k % kPage<real> == 0 && columns >= 4 * kPanel;
+}
+
+// buffer: kCopyRows x (kBlockDepth + width), or null to read A in place.
 template <class real>
 BlockOfA<real> block_of_a(const MatmulArgs<real>& args, const Block& block, const Run& run, real* buffer) {
   const real* a = args.a + block.row * args.a_stride_m + run.begin * args.a_stride_k;
-  if (args.a_stride_m != 1 || args.a_stride_k % kPage<real> != 0 || block.n < 4 * kPanel) {
-    return {a, args.a_stride_m, args.a_stride_m, args.a_stride_k};
-  }
+  if (buffer == nullptr) return {a, args.a_stride_m, args.a_stride_m, args.a_stride_k};
   // Whole vectors are stored: what is past a tile's rows is overwritten by its next k, or is padding.
   constexpr int64 width = Vec<real>::width;
   const int64 step = run.depth + width;
@@ -170,7 +174,7 @@ void run_panel(const MatmulArgs<real>& args, const Block& block, const Run& run,
   });
 }
 
-// row_sum (rows) = sum over k of A. Runs of 64 are summed apart, so the error grows with k / 64.
+// row_sum (rows) = sum over k of A, along whichever axis is contiguous; runs of k are summed apart.
 template <class real>
 void sum_rows(const MatmulArgs<real>& args, int64 begin, int64 end) {
   if (args.a_stride_k == 1 && args.a_stride_m != 1) {
@@ -198,11 +202,10 @@ void sum_rows(const MatmulArgs<real>& args, int64 begin, int64 end) {
   }
 }
 
-// A block of at most kBlockRows rows, from the first k to the dropped-out output.
+// A block of rows, from the first k to the dropped-out output.
 template <class real>
-void run_block(const MatmulArgs<real>& args, const StepContext& ctx, const Block& block) {
+void run_block(const MatmulArgs<real>& args, const StepContext& ctx, const Block& block, real* a_buffer) {
   alignas(64) real b_buffer[kBlockDepth * kPanel];
-  alignas(64) real a_buffer[kBlockRows * (kBlockDepth + Vec<real>::width)];
   const int64 depth = even_piece(args.k, kBlockDepth, 1);
   const int64 runs = larger(1, ceil_div(args.k, depth));  // k = 0 still writes the bias
   for (int64 r = 0; r < runs; ++r) {
@@ -219,6 +222,14 @@ void run_block(const MatmulArgs<real>& args, const StepContext& ctx, const Block
   if (!mask.identity()) drop(args, mask, block);
 }
 
+// A function of its own, so that only this case needs the large frame.
+template <class real>
+__attribute__((noinline)) void run_copied_block(const MatmulArgs<real>& args, const StepContext& ctx,
+                                                const Block& block) {
+  alignas(64) real a_buffer[kCopyRows<real> * (kBlockDepth + Vec<real>::width)];
+  run_block(args, ctx, block, a_buffer);
+}
+
 }  // namespace
 
 template <class real>
@@ -233,9 +244,16 @@ void matmul_run(const MatmulArgs<real>& args, const StepContext& ctx, int64 chun
   const Range rows = chunk_range(chunk / grid.column_chunks, grid.rows, args.m);
   const Range columns = chunk_range(chunk % grid.column_chunks, grid.columns, args.n);
   if (args.row_sum != nullptr && columns.begin == 0) sum_rows(args, rows.begin, rows.end);
-  for (int64 i = rows.begin; i < rows.end; i += kBlockRows) {
-    const int64 height = smaller(kBlockRows, rows.end - i);
-    run_block(args, ctx, {i, height, columns.begin, columns.end - columns.begin});
+  const int64 width = columns.end - columns.begin;
+  const bool copied = copies_a(args, width);
+  const int64 height = copied ? kCopyRows<real> : kBlockRows;
+  for (int64 i = rows.begin; i < rows.end; i += height) {
+    const Block block{i, smaller(height, rows.end - i), columns.begin, width};
+    if (copied) {
+      run_copied_block(args, ctx, block);
+    } else {
+      run_block<real>(args, ctx, block, nullptr);
+    }
   }
 }
 

@@ -8,18 +8,46 @@
 
 namespace hotloop::HOTLOOP_ISA {
 
+// 16 bytes as the compiler's own vector type: two or four lanes on any machine with 128-bit SIMD. The tile of
+// the one-lane unit is made of them, because the loop over 16 columns is not vectorised well by itself.
+template <class real>
+struct Wide {
+  static constexpr int64 width = 16 / static_cast<int64>(sizeof(real));
+  typedef real Raw __attribute__((vector_size(16)));
+  Raw v;
+
+  Wide() = default;
+  HOTLOOP_INLINE explicit Wide(real x) {
+    for (int64 i = 0; i < width; ++i) v[i] = x;
+  }
+  static HOTLOOP_INLINE Wide zero() { return Wide(real(0)); }
+  static HOTLOOP_INLINE Wide load(const real* p) {
+    Wide x;
+    __builtin_memcpy(&x.v, p, sizeof x.v);
+    return x;
+  }
+  HOTLOOP_INLINE void store(real* p) const { __builtin_memcpy(p, &v, sizeof v); }
+};
+template <class real>
+HOTLOOP_INLINE Wide<real> fma(Wide<real> a, Wide<real> b, Wide<real> c) {
+  Wide<real> x;
+  x.v = a.v * b.v + c.v;
+  return x;
+}
+
+template <class real, bool many_lanes = (Vec<real>::width > 1)>
+struct TileLanes {
+  using V = Vec<real>;
+};
+template <class real>
+struct TileLanes<real, false> {
+  using V = Wide<real>;
+};
+
 // 6 x 16 floats are 12 of the 16 AVX2 registers: 12 independent chains cover two FMA units of latency 4,
-// and 3 registers are left for B and A. With one lane: what fits sixteen SSE registers when the compiler
-// vectorises along the 16 columns.
+// and 3 registers are left for B and A. 2 x 16 floats are 8 of the 16 SSE registers.
 template <class real>
 constexpr int kTileRows = Vec<real>::width > 1 ? 6 : 2;
-
-template <class real, int rows>
-struct Tile {
-  using V = Vec<real>;
-  static constexpr int kVectors = static_cast<int>(kPanel / V::width);
-  V sum[rows][kVectors];
-};
 
 // One tile's work on one run of k.
 template <class real>
@@ -35,13 +63,14 @@ struct TileWork {
   bool add;          // out is added to, not overwritten
 };
 
-// sum_ij = a_i0 b_0j + a_i1 b_1j + ...
+// sums_ij = a_i0 b_0j + a_i1 b_1j + ...
 template <class real, int rows>
-HOTLOOP_INLINE void multiply(Tile<real, rows>& tile, const TileWork<real>& work) {
-  using V = Vec<real>;
-  constexpr int vectors = Tile<real, rows>::kVectors;
-  for (auto& row : tile.sum) {
-    for (V& sum : row) sum = V::zero();
+HOTLOOP_INLINE void multiply(const TileWork<real>& work, real (&sums)[rows][kPanel]) {
+  using V = typename TileLanes<real>::V;
+  constexpr int vectors = static_cast<int>(kPanel / V::width);
+  V sum[rows][vectors];
+  for (auto& row : sum) {
+    for (V& s : row) s = V::zero();
   }
   const real* HOTLOOP_RESTRICT a = work.a;
   const real* HOTLOOP_RESTRICT b = work.b;
@@ -57,39 +86,38 @@ HOTLOOP_INLINE void multiply(Tile<real, rows>& tile, const TileWork<real>& work)
     for (int i = 0; i < rows; ++i) {
       const V scalar(a[i * stride_m]);
 #pragma GCC unroll 16
-      for (int j = 0; j < vectors; ++j) tile.sum[i][j] = fma(scalar, row[j], tile.sum[i][j]);
+      for (int j = 0; j < vectors; ++j) sum[i][j] = fma(scalar, row[j], sum[i][j]);
     }
     a += stride_k;
     b += stride_b;
   }
+  for (int i = 0; i < rows; ++i) {
+    for (int j = 0; j < vectors; ++j) sum[i][j].store(sums[i] + j * V::width);
+  }
 }
 
-// out = (add ? out : 0) + sum + bias
+// out = (add ? out : 0) + sums + bias
 template <class real, int rows>
-HOTLOOP_INLINE void store(const Tile<real, rows>& tile, const TileWork<real>& work) {
+HOTLOOP_INLINE void finish(const TileWork<real>& work, const real (&sums)[rows][kPanel]) {
   using V = Vec<real>;
-#pragma GCC unroll 16
-  for (int j = 0; j < Tile<real, rows>::kVectors; ++j) {
-    const int64 at = j * V::width;
-    const int64 n = work.n - at < V::width ? work.n - at : V::width;
-    if (n <= 0) return;
-    const V bias = work.bias == nullptr ? V::zero() : load(work.bias + at, n);
+  for_lanes<real>(0, work.n, [&](int64 j, int64 n) HOTLOOP_BODY {
+    const V bias = work.bias == nullptr ? V::zero() : load(work.bias + j, n);
 #pragma GCC unroll 6
     for (int i = 0; i < rows; ++i) {
-      real* out = work.out + i * work.out_stride + at;
-      V z = tile.sum[i][j];
+      real* out = work.out + i * work.out_stride + j;
+      V z = V::load(sums[i] + j);
       if (work.add) z = load(out, n) + z;
       if (work.bias != nullptr) z = z + bias;
       store(z, out, n);
     }
-  }
+  });
 }
 
 template <class real, int rows>
 __attribute__((noinline)) void run_tile(const TileWork<real>& work) {
-  Tile<real, rows> tile;
-  multiply(tile, work);
-  store(tile, work);
+  alignas(64) real sums[rows][kPanel];
+  multiply(work, sums);
+  finish(work, sums);
 }
 
 // The tile of `rows` in 1 ... most.

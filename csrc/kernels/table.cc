@@ -9,8 +9,8 @@ namespace {
 
 // A field's type token names its DType: DTypeOf::real, DTypeOf::index, ... and nothing for attributes.
 namespace DTypeOf {
-constexpr DType real_ = DType::kReal, index_ = DType::kIndex, double_ = DType::kDouble, int64_ = DType::kInt64,
-                _ = DType::kReal;
+constexpr DType real_ = DType::kReal, index_ = DType::kIndex, double_ = DType::kDouble,
+                int64_ = DType::kInt64, _ = DType::kReal;
 }
 
 #define HOTLOOP_SPEC(kind, type, member) \

@@ -12,25 +12,6 @@ import typing
 import numpy
 import numpy.typing
 
-__all__: list[str] = [
-    "Memory",
-    "Plan",
-    "Program",
-    "Source",
-    "StopFlag",
-    "Team",
-    "activation_index",
-    "best_isa",
-    "cpu_count",
-    "fma_peak_gflops",
-    "isas",
-    "kernels",
-    "permutation",
-    "run_epoch",
-    "run_kernel",
-    "stream_gbs",
-]
-
 class Team:
     """
     Threads that share the chunks of a step. Started on first need.
@@ -62,7 +43,7 @@ class Plan:
                 typing.SupportsInt | typing.SupportsIndex,
             ]
         ],
-        steps: collections.abc.Sequence[tuple[str, dict]],
+        steps: collections.abc.Sequence[tuple[str, dict[str, typing.Any]]],
     ) -> None: ...
     @property
     def n_steps(self) -> int: ...
@@ -170,7 +151,7 @@ def isas() -> list[str]:
     Kernel units that this build has and this CPU can run, slowest first.
     """
 
-def kernels() -> dict:
+def kernels() -> dict[str, typing.Any]:
     """
     Every kernel: name -> [(field, kind, element type)], in the order of the list.
     """
@@ -202,7 +183,7 @@ def run_epoch(
     begin: typing.SupportsInt | typing.SupportsIndex = 0,
     end: typing.SupportsInt | typing.SupportsIndex = -1,
     outputs: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, numpy.ndarray]] = [],
-    stop: StopFlag = None,
+    stop: StopFlag | None = None,
     deadline_s: typing.SupportsFloat | typing.SupportsIndex | None = None,
     check_finite: bool = False,
 ) -> tuple[int, str]:
@@ -212,7 +193,7 @@ def run_epoch(
 
 def run_kernel(
     name: str,
-    fields: dict,
+    fields: dict[str, typing.Any],
     *,
     isa: str = "",
     seed: typing.SupportsInt | typing.SupportsIndex = 0,

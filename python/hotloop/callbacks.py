@@ -39,9 +39,11 @@ class FitState:
 class Callback:
     """Base of callbacks; override what you need.
 
-    >>> class Enough(hl.Callback):  # doctest: +SKIP
+    >>> import hotloop as hl
+    >>> class Enough(hl.Callback):
     ...     def on_epoch_end(self, state):
-    ...         return state.metrics["val_accuracy"] > 0.99
+    ...         return state.metrics["loss"] < 0.01
+    >>> trainer = hl.Trainer(hl.nn.Linear(3, 1), callbacks=[Enough(), lambda state: print(state.epoch)])
     """
 
     def on_fit_start(self, state: FitState) -> None:

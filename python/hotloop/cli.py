@@ -9,6 +9,7 @@ reports and saves its best epoch).
 from __future__ import annotations
 
 import csv
+import os
 import re
 import sys
 import warnings
@@ -21,7 +22,7 @@ import numpy as np
 from hotloop.data.preprocess import Preprocessor
 from hotloop.data.split import Part, Split, split
 from hotloop.data.tables import Table, read_table
-from hotloop.errors import HotloopError
+from hotloop.errors import HotloopError, HotloopWarning
 from hotloop.report_text import classification_report, regression_report
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError:
         return _fail("the command line needs cyclopts; install the extra: pip install 'hotloop[cli]'")
     with warnings.catch_warnings():
+        warnings.simplefilter("always", HotloopWarning)
         warnings.showwarning = _show_warning
         try:
             app = cyclopts.App(name="hotloop", help="Train neural networks at the speed of the hardware.")
@@ -45,7 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 app.command(command)
             tokens = list(sys.argv[1:] if argv is None else argv)
             run, bound, _ = app.parse_args(tokens, print_error=False, exit_on_error=False)
-            return int(run(*bound.args, **bound.kwargs) or 0)
+            code = int(run(*bound.args, **bound.kwargs) or 0)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:  # the reader, such as head, has enough; what is left has nowhere to go
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         except KeyboardInterrupt:
             return _fail("interrupted", INTERRUPTED)
         except (cyclopts.CycloptsError, HotloopError, ValueError, OSError, ImportError) as error:
@@ -117,10 +124,11 @@ def train(
     x, y = prepare.transform(parts.train.X), prepare.transform_target(parts.train.y)
     x_val, y_val = prepare.transform(parts.validation.X), prepare.transform_target(parts.validation.y)
     run = trainer.fit(x, y, validation=(x_val, y_val), epochs=epochs, batch_size=batch_size)
-    best = run.history["val_loss"][run.best_epoch - 1] if run.best_epoch else float("nan")
+    if run.best_epoch is None:
+        return _nothing_learnt(run.stop_reason)
     print(
-        f"ended by {run.stop_reason.replace('_', ' ')} after {len(run.history['loss'])} epochs, "
-        f"{run.seconds:.2f} s; best epoch {run.best_epoch}, validation loss {best:.4g}"
+        f"ended by {run.stop_reason.replace('_', ' ')} after {run.epochs} epochs, {run.seconds:.2f} s; "
+        f"best epoch {run.best_epoch}, validation loss {run.history['val_loss'][run.best_epoch - 1]:.4g}"
     )
     x_test, y_test = parts.test.open("final report")
     print(f"\nTest report ({len(y_test)} rows)\n{_report(trainer, x_test, y_test)}\n")
@@ -258,6 +266,13 @@ def _print_plan(table: Table, parts: Split, trainer: Any, batch_size: int) -> No
     )
     size = sum(value.size for value in trainer.model.state_dict().values())
     print(f"model: {size:,} parameters, AdamW, batches of {batch_size}")
+
+
+def _nothing_learnt(stop_reason: str) -> int:
+    """The exit code of a training that ended before its first epoch did; there is no model to keep."""
+    if stop_reason == "interrupt":
+        return _fail("interrupted before the first epoch ended; no model was written", INTERRUPTED)
+    return _fail("no epoch ended with a finite validation loss; no model was written: try a smaller --lr")
 
 
 def _report(trainer: Any, features: Any, target: Any) -> str:

@@ -66,8 +66,7 @@ def cost_plan(engine: NativeEngine, data: Data, batch_size: int) -> CostPlan:
     """The cost of an epoch over ``data``; neither the model nor its optimiser's state changes."""
     session = engine.session
     exe = session.program(engine.graph, engine.train_spec(data, batch_size))
-    plan, memory, layout = exe.plan, session.memory, session.layout
-    assert layout is not None  # the program exists
+    plan, memory, layout = exe.plan, session.memory.native, session.memory.layout
     full, rest = divmod(data.rows, batch_size)
     spaces = (memory.parameters, memory.gradients, memory.moment1, memory.moment2, memory.state)
     return CostPlan(
@@ -88,14 +87,9 @@ def cost_plan(engine: NativeEngine, data: Data, batch_size: int) -> CostPlan:
 def _seconds_per_row(engine: NativeEngine, data: Data, batch_size: int) -> float:
     session, sample = engine.session, slice(0, min(data.rows, _TIMED_STEPS * batch_size))
     exe = session.program(engine.graph, engine.train_spec(data, batch_size))
-    layout, states = session.layout, session.states
-    assert layout is not None  # the program exists
-    copy = _core.Memory(
-        parameters=layout.size, state=states.size, counters=len(layout.segments),
-        moments=session.optimizer.n_moments, dtype=session.dtype,
-    )  # fmt: skip
-    copy.parameters[...] = session.memory.parameters
-    copy.state[...] = session.memory.state
+    copy = session.memory.allocate()
+    copy.parameters[...] = session.memory.native.parameters
+    copy.state[...] = session.memory.native.state
     program = _core.Program(native_plan(exe.plan), copy)
     arrays = {name: array[sample] for name, array in data.arrays.items()}
     params = session.params_table(exe.plan, engine.graph)

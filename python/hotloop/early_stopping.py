@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from hotloop.arguments import choice, count, number
+
 Mode = Literal["auto", "min", "max"]
 
 #: Endings of metric names that are better when larger; every other metric is better when smaller.
@@ -43,9 +45,10 @@ class EarlyStopping:
     baseline          the metric must beat this value before patience is renewed
     start_from_epoch  epochs at the start that are not counted
 
-    Raises `ValueError` for a negative number or an unknown mode.
+    Raises `ValueError` or `TypeError` for a negative number, an unknown mode, or another type.
 
-    >>> hl.Trainer(model, early_stopping=hl.EarlyStopping(patience=5))  # doctest: +SKIP
+    >>> import hotloop as hl
+    >>> trainer = hl.Trainer(hl.nn.Linear(3, 1), early_stopping=hl.EarlyStopping(patience=5))
     """
 
     patience: int = 10
@@ -55,16 +58,13 @@ class EarlyStopping:
     start_from_epoch: int = 0
 
     def __post_init__(self) -> None:
+        where = "EarlyStopping"
         for name in ("patience", "start_from_epoch"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"[EarlyStopping] {name} must be an integer >= 0, got {value!r}")
-        if not (math.isfinite(self.min_delta) and self.min_delta >= 0):
-            raise ValueError(f"[EarlyStopping] min_delta must be a number >= 0, got {self.min_delta!r}")
-        if self.mode not in ("auto", "min", "max"):
-            raise ValueError(f'[EarlyStopping] mode must be "auto", "min" or "max", got {self.mode!r}')
-        if self.baseline is not None and not math.isfinite(self.baseline):
-            raise ValueError(f"[EarlyStopping] baseline must be finite or None, got {self.baseline!r}")
+            object.__setattr__(self, name, count(where, name, getattr(self, name)))
+        object.__setattr__(self, "min_delta", number(where, "min_delta", self.min_delta, low=0))
+        choice(where, "mode", self.mode, ("auto", "min", "max"))
+        if self.baseline is not None:
+            object.__setattr__(self, "baseline", number(where, "baseline", self.baseline))
 
 
 class Patience:

@@ -47,7 +47,7 @@ class FitJob:
     run: int
     max_time: float | None
     schedule: Schedule
-    factors: Factors
+    factors: Factors | None  # of the learning rate, one per step; None: all 1
     monitor: str
     restore_best: bool
     early_stopping: EarlyStopping | None
@@ -109,7 +109,7 @@ class _FitLoop:
         self.job = job
         self.history = job.history
         self.state = FitState(model=job.session.module, epochs=job.epochs)
-        self.kept = job.session.snapshot()
+        self.kept = job.session.memory.snapshot()
         self.kept_epoch = 0
         self.last = PassResult(0, "done", {})
         mode = job.early_stopping.mode if job.early_stopping else "auto"
@@ -140,7 +140,7 @@ class _FitLoop:
         spec = self._epoch_spec(epoch)
         left = None if deadline is None else max(deadline - begin, 0.0)
         self.last = self.job.train_pass.run(spec, stop, left)
-        if self.last.status == "diverged" or not self.job.session.is_finite():
+        if self.last.status == "diverged" or not self.job.session.memory.is_finite():
             return "divergence"
         if self.last.status == "stopped":
             return "interrupt"
@@ -161,7 +161,9 @@ class _FitLoop:
     def _epoch_spec(self, epoch: int) -> EpochSpec:
         job = self.job
         first = (epoch - 1) * job.steps_per_epoch
-        factors = job.factors[first : first + job.steps_per_epoch] * self.plateau_factor
+        factors = np.full(job.steps_per_epoch, self.plateau_factor)
+        if job.factors is not None:
+            factors *= job.factors[first : first + job.steps_per_epoch]
         params = job.session.params_table(job.train_pass.executable.plan, job.graph, factors)
         return EpochSpec(job.run, epoch - 1, first, job.shuffle, params)
 
@@ -169,7 +171,7 @@ class _FitLoop:
         """Snapshot the epoch if the run should end on it as things stand."""
         better = self.best.update(epoch, value)
         if self.job.restore_best and (better or not self.job.validation):
-            self.job.session.snapshot(self.kept)
+            self.job.session.memory.snapshot(self.kept)
             self.kept_epoch = epoch
 
     def _after_epoch(
@@ -202,7 +204,7 @@ class _FitLoop:
         if not self.job.restore_best:
             return
         if failed or (self.job.validation and self.kept_epoch):
-            self.job.session.restore(self.kept)
+            self.job.session.memory.restore(self.kept)
 
     def finish(self, reason: StopReason, seconds: float) -> None:
         history = self.history

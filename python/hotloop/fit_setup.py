@@ -14,13 +14,16 @@ import numpy as np
 
 from hotloop import losses
 from hotloop.arguments import number
+from hotloop.callable_engine import CallableEngine
 from hotloop.compile.plan import LossSpec
 from hotloop.data import border
 from hotloop.data.split import SealedData
-from hotloop.engine import CallableEngine, Data, Engine, NativeEngine
+from hotloop.data.target import as_target, as_weight
+from hotloop.engine import Data, Engine, NativeEngine
 from hotloop.errors import ShapeError
 from hotloop.graph import Graph
 from hotloop.losses import CallableLoss
+from hotloop.schedules import Constant, Factors, ReduceOnPlateau, Schedule
 from hotloop.session import Session
 
 ResolvedLoss = Union[LossSpec, CallableLoss]
@@ -35,38 +38,42 @@ def check_loss(loss: Any) -> None:
         losses.resolve(loss)
 
 
-def resolve_loss(loss: Any, y: Any, graph: Graph) -> ResolvedLoss:
-    """The loss in the compiler's terms. "auto" for labels 0 and 1 and one output column is binary."""
-    output = border.row_shape(graph.types[graph.output])
-    if isinstance(y, Mapping) and len(y) == 1:
-        y = next(iter(y.values()))
-    if isinstance(loss, str) and loss == "auto" and output == (1,):
-        target = np.asarray(y)
-        if target.dtype.kind in "iu" and target.size and target.min() >= 0 and target.max() <= 1:
-            return LossSpec("bce_with_logits")
-    return losses.resolve(loss, y, n_outputs=output[-1] if output else None)
+def _resolve_auto(loss: Any, y: Any, output: tuple[int, ...]) -> Any:
+    """What "auto" stands for: by the target's dtype, and binary for labels 0 and 1 and one output column."""
+    if not (isinstance(loss, str) and loss == "auto"):
+        return loss
+    target = np.asarray(next(iter(y.values())) if isinstance(y, Mapping) and y else y)
+    labels = target.dtype.kind in "iu" and target.size > 0
+    if output == (1,) and labels and 0 <= target.min() <= target.max() <= 1:
+        return "bce_with_logits"
+    return losses.resolve("auto", target)
+
+
+def _kind(loss: Any) -> str:
+    return loss if isinstance(loss, str) else getattr(loss, "kind", "callable")
 
 
 def check_data(
     session: Session, X: Any, y: Any, weight: Any, loss: Any, *, where: str, name: str = ""
 ) -> tuple[Data, Graph, ResolvedLoss]:
-    """A data set in canonical form, with the graph for it and its loss. ``name`` stands before X and y in
-    messages about validation sets."""
+    """A data set in canonical form, with the graph for it and its loss.
+
+    ``name`` stands before X and y in messages about validation sets.
+    """
     prefix = f"{name} " if name else ""
     if y is None:
         raise TypeError(f"[{where}] {prefix}y is missing")
     arrays = border.as_inputs(X, where=where, name=f"{prefix}X", real=session.real)
     graph = session.graph_for(arrays, where)
     arrays = border.fit_inputs(arrays, graph, where=where, name=f"{prefix}X", real=session.real)
-    resolved = resolve_loss(loss, y, graph)
-    kind = resolved.kind if isinstance(resolved, LossSpec) else "callable"
     output, rows = border.row_shape(graph.types[graph.output]), border.row_count(arrays)
-    target = border.as_target(
-        y, loss=kind, output=output, rows=rows, where=where, name=f"{prefix}y", real=session.real
+    loss = _resolve_auto(loss, y, output)
+    target = as_target(
+        y, loss=_kind(loss), output=output, rows=rows, where=where, name=f"{prefix}y", real=session.real
     )
-    weights = border.as_weight(
-        weight, rows=rows, where=where, name=f"{prefix}sample_weight", real=session.real
-    )
+    labels = target.array if target.kind == "index" else None
+    resolved = losses.resolve(loss, labels, n_outputs=output[-1] if output else None)
+    weights = as_weight(weight, rows=rows, where=where, name=f"{prefix}sample_weight", real=session.real)
     extra = {} if weights is None else {"sample_weight": weights}
     return Data({**arrays, "target": target.array, **extra}, target.kind), graph, resolved
 
@@ -141,6 +148,13 @@ def resolve_monitor(monitor: str, metrics: Iterable[str], sets: Sequence[str], *
     raise ValueError(f"[fit] monitor={monitor!r} is not reported by this run; allowed: {', '.join(allowed)}")
 
 
+def run_factors(schedule: Schedule, lr: float, epochs: int, steps_per_epoch: int) -> Factors | None:
+    """The schedule's factor for each step of the run; None where all are 1, however long the run may be."""
+    if isinstance(schedule, (Constant, ReduceOnPlateau)) and not schedule.warmup:
+        return None
+    return schedule.factors(epochs * steps_per_epoch, steps_per_epoch, base_lr=lr)
+
+
 def check_batches(graph: Graph, rows: int, batch_size: int) -> None:
     """Refuse batches of one row for BatchNorm: the variance of one value is 0, and its output constant."""
     smallest = rows % batch_size or batch_size
@@ -154,8 +168,8 @@ def check_batches(graph: Graph, rows: int, batch_size: int) -> None:
         if rows == 1:
             raise ShapeError("[fit] X has 1 row, and BatchNorm needs at least 2; give more rows")
         raise ShapeError(
-            f"[fit] the last batch has 1 row ({rows} rows in batches of {batch_size}), and BatchNorm needs at "
-            f"least 2; use another batch_size, such as {_better_batch_size(rows, batch_size)}"
+            f"[fit] the last batch has 1 row ({rows} rows in batches of {batch_size}), and BatchNorm needs "
+            f"at least 2; use another batch_size, such as {_better_batch_size(rows, batch_size)}"
         )
 
 

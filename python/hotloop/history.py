@@ -39,7 +39,7 @@ class History:
         self.epochs += 1
 
     def __repr__(self) -> str:
-        head = f"History({self.epochs} epochs in {self.seconds:.3g} s, stopped by {self.stop_reason}"
+        head = f"History({self.epochs} epochs in {self.seconds:.3g} s, stop_reason={self.stop_reason!r}"
         if self.best_epoch is not None and self.monitor in self.history:
             value = self.history[self.monitor][self.best_epoch - 1]
             head += f", best epoch {self.best_epoch} with {self.monitor} {value:.6g}"

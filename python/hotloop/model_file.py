@@ -39,7 +39,7 @@ def save(trainer: Trainer, path: FilePath) -> None:
     if session.graph is None:
         raise RuntimeError("[save] the model has not seen data yet, so its graph is unknown; call fit first")
     tensors: dict[str, border.Array] = dict(trainer.model.state_dict())
-    tensors.update({_OPTIMIZER + key: value for key, value in session.optimizer_state().items()})
+    tensors.update({_OPTIMIZER + key: value for key, value in session.memory.optimizer_state().items()})
     metadata = {
         "kind": "trainer",
         "version": str(_VERSION),
@@ -53,12 +53,10 @@ def save(trainer: Trainer, path: FilePath) -> None:
 
 
 def _describe(trainer: Trainer) -> dict[str, Any]:
-    loss = trainer._resolved
-    if loss is None and trainer.loss != "auto":
-        loss = losses.resolve(trainer.loss)
+    loss = trainer._known_loss()
     return {
         **{name: getattr(trainer, name) for name in _PLAIN},
-        "loss": "auto" if loss is None else losses.to_dict(loss),
+        "loss": loss if loss == "auto" else losses.to_dict(losses.resolve(loss)),
         "optimizer": trainer.optimizer.to_dict(),
         "schedule": trainer.schedule.to_dict(),
         "metrics": trainer.metrics,
@@ -75,10 +73,17 @@ def load(path: FilePath, *, threads: int | None = None) -> Trainer:
     """The trainer that `Trainer.save` wrote: parameters, state, moments, counters and history.
 
     Its model is a `hl.nn.GraphModule`, made from the stored graph, which predicts and trains without the
-    code of the original. A loss or schedule that was a Python callable is known by name only; what needs it
-    raises. Raises `CheckpointError` if the file is not such a file, is damaged or newer, and `OSError`.
+    code of the original. A loss or schedule that was a Python callable is known by name only: what needs it
+    raises until ``trainer.loss`` or ``trainer.schedule`` is set. Raises `CheckpointError` if the file is not such a file, is damaged or newer, and `OSError`.
 
-    >>> trainer = hl.load("model.safetensors")  # doctest: +SKIP
+    >>> import tempfile, numpy as np, hotloop as hl
+    >>> trainer = hl.Trainer(hl.nn.Linear(3, 1), "mse")
+    >>> run = trainer.fit(np.eye(3), np.ones(3), epochs=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     trainer.save(f"{folder}/model.safetensors")
+    ...     again = hl.load(f"{folder}/model.safetensors")
+    >>> bool((again.predict(np.eye(3)) == trainer.predict(np.eye(3))).all())
+    True
     """
     tensors, metadata = read_safetensors(path)
     if metadata.get("kind") != "trainer":
@@ -114,7 +119,7 @@ def _restore(tensors: dict[str, border.Array], metadata: dict[str, str], threads
     trainer._runs = int(data["runs"])
     trainer.history = None if data["history"] is None else History.from_dict(data["history"])
     trainer._session.open(graph)
-    trainer._session.load_optimizer_state(_part(tensors, _OPTIMIZER), "load")
+    trainer._session.memory.load_optimizer_state(_part(tensors, _OPTIMIZER), "load")
     if "preprocessor" in metadata:
         arrays = _part(tensors, _PREPROCESSOR)
         trainer.preprocessor = Preprocessor.from_stored(arrays, metadata["preprocessor"])

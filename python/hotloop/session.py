@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A session: one module's numbers in native memory, and the programs that run on them.
+"""A session: one module, its memory, and the programs that run on it.
 
-It owns the flat buffers (parameters, gradients, moments, state), traces and compiles on demand, and lends the
-module's arrays out as views of the flat buffers, so that nothing is copied back after training. The module
-stays the source of truth: what its owner assigns between two calls is taken over at the next entry.
+It traces and compiles on demand, keeps what it compiled, decides on threads, and lets one thread in at a time.
+What the module's owner changes between two calls is taken over at the next entry.
 """
 
 from __future__ import annotations
@@ -20,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hotloop import _core
-from hotloop.compile import compile_plan, param_layout, state_layout
-from hotloop.compile.plan import Operand, ParamLayout, Plan, PlanSpec
+from hotloop.compile import compile_plan
+from hotloop.compile.plan import Operand, Plan, PlanSpec
 from hotloop.data import border
 from hotloop.errors import DTypeError, GraphError, HotloopError
 from hotloop.graph import Affine, Graph, TensorType
-from hotloop.threads import threads_for
+from hotloop.model_memory import ModelMemory
+from hotloop.threads import chosen_threads, threads_for
 from hotloop.trace import trace
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _MAX_PROGRAMS = 8
 #: Names that plans give to inputs of their own.
 _RESERVED = frozenset({"target", "sample_weight", "output", "doutput"})
 #: One lock per module: two sessions on one module must not run at once either.
-_LOCKS: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()  # type: ignore[type-arg, unused-ignore]
+_LOCKS: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
 
 
 def native_plan(plan: Plan) -> Any:
@@ -83,14 +83,6 @@ class Executable:
         return self.program.buffer(dict((*self.plan.inputs, *self.plan.outputs))[name], rows)
 
 
-@dataclass
-class Snapshot:
-    """Copies of everything that training changes: parameters, state, moments, counters."""
-
-    arrays: tuple[border.Array, ...]
-    batches_tracked: tuple[int, ...]
-
-
 class Session:
     """One module, one optimiser, one flat memory.
 
@@ -115,11 +107,11 @@ class Session:
         self.dtype = dtype
         self.real = np.dtype(dtype)
         self.graph: Graph | None = None  # the first one; every other has the same parameters
-        self.layout: ParamLayout | None = None
-        self.memory: Any = None
+        self._memory: ModelMemory | None = None
         self._graphs: dict[tuple[Any, ...], Graph] = {}
-        self._programs: OrderedDict[tuple[Graph, PlanSpec, int | None], Executable] = OrderedDict()
+        self._programs: OrderedDict[tuple[int, PlanSpec, int | None], Executable] = OrderedDict()
         self._teams: dict[int, Any] = {}
+        self._tables: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._lock = _LOCKS.setdefault(module, threading.RLock())
 
     # --- entering ---
@@ -133,18 +125,31 @@ class Session:
                 "wait for it, or give each thread a model of its own"
             )
         try:
-            if self.memory is not None:
-                self._take_over()
+            self._notice_changes(where)
             yield
         finally:
             self._lock.release()
+
+    def _notice_changes(self, where: str) -> None:
+        """Trace anew if a submodule was replaced, and take over arrays that are not ours yet."""
+        if any(table != copy for table, copy in self._tables) or not self._tables:
+            self._graphs.clear()
+            self._programs.clear()
+            modules = [module for _, module in self.module.named_modules()]
+            tables = [t for m in modules for t in (m._modules, m._parameters, m._buffers)]
+            if self._memory is not None:
+                self._memory.find_owners(where)
+            self._tables = [(table, dict(table)) for table in tables]
+        if self._memory is not None:
+            self._memory.take_over()
 
     def graph_for(self, arrays: border.Arrays, where: str) -> Graph:
         """The graph for inputs of these names, row shapes and kinds; traced at the first use."""
         key = tuple((name, a.dtype.str, a.shape[1:]) for name, a in arrays.items())
         if key not in self._graphs:
             graph = self._trace(arrays, where)
-            self._check_layout(graph, where)
+            if self._memory is not None:
+                self._memory.check_layout(graph, where)
             self._graphs[key] = graph
         graph = self._graphs[key]
         self.open(graph)
@@ -152,9 +157,18 @@ class Session:
 
     def open(self, graph: Graph) -> None:
         """Allocate the flat memory for a graph's parameters and move the module's arrays into it, once."""
-        if self.memory is None:
+        if self._memory is None:
+            self._memory = ModelMemory(self.module, graph, self.optimizer, seed=self.seed, dtype=self.dtype)
             self.graph = graph
-            self._allocate(graph)
+
+    @property
+    def memory(self) -> ModelMemory:
+        """The flat memory. Raises `RuntimeError` before the first use of the model, which tells its sizes."""
+        if self._memory is None:
+            raise RuntimeError(
+                "[session] the model has not seen data yet, so its shapes are unknown; use it once"
+            )
+        return self._memory
 
     def _trace(self, arrays: border.Arrays, where: str) -> Graph:
         reserved = _RESERVED & arrays.keys()
@@ -176,134 +190,20 @@ class Session:
         border.row_shape(graph.types[graph.output])
         return graph
 
-    def _check_layout(self, graph: Graph, where: str) -> None:
-        if self.layout is not None and param_layout(graph, self.optimizer.spec().decay) != self.layout:
-            raise GraphError(
-                f"[{where}] the model has other parameters now than when it was first used; "
-                "make a new Trainer or TrainStep for it"
-            )
-
-    # --- memory ---
-
-    def _allocate(self, graph: Graph) -> None:
-        layout = param_layout(graph, self.optimizer.spec().decay)
-        states = state_layout(graph)
-        self.memory = _core.Memory(
-            parameters=layout.size,
-            state=states.size,
-            counters=len(layout.segments),
-            moments=self.optimizer.n_moments,
-            dtype=self.dtype,
-        )
-        self.layout, self.states = layout, states
-        self.module.initialize(self.seed, overwrite=False)
-        parameters, buffers = dict(self.module.named_parameters()), dict(self.module.named_buffers())
-        self._bound: list[tuple[Any, border.Array]] = []
-        for entries, flat, owners in (
-            (layout.entries, self.memory.parameters, parameters),
-            (states.entries, self.memory.state, buffers),
-        ):
-            for e in entries:
-                view = flat[e.offset : e.offset + e.size].reshape(e.shape)
-                self._bound.append((owners[e.name], view))
-        self._trackers = [b for name, b in buffers.items() if name.endswith("num_batches_tracked")]
-        self._take_over()
-
-    def _take_over(self) -> None:
-        """Copy in, and bind to our memory, every array of the module that is not a view of it."""
-        for owner, view in self._bound:
-            if owner.data is not view:
-                view[...] = owner.data
-                owner.bind(view)
-
-    def snapshot(self, into: Snapshot | None = None) -> Snapshot:
-        """Copy everything that training changes; into the arrays of an older snapshot if one is given."""
-        spaces = self._spaces()
-        if into is None:
-            into = Snapshot(tuple(np.empty_like(s) for s in spaces), ())
-        for copy, space in zip(into.arrays, spaces, strict=True):
-            np.copyto(copy, space)
-        into.batches_tracked = tuple(int(t.data) for t in self._trackers)
-        return into
-
-    def restore(self, snapshot: Snapshot) -> None:
-        """Put everything back to what it was."""
-        for copy, space in zip(snapshot.arrays, self._spaces(), strict=True):
-            np.copyto(space, copy)
-        for tracker, count in zip(self._trackers, snapshot.batches_tracked, strict=True):
-            tracker.data[...] = count
-
-    def is_finite(self) -> bool:
-        """Whether no parameter and no state is NaN or infinite."""
-        # A sum in double cannot overflow from floats, and is not finite if any element is not.
-        with np.errstate(over="ignore", invalid="ignore"):
-            sums = [s.sum(dtype=np.float64) for s in (self.memory.parameters, self.memory.state)]
-        return bool(np.isfinite(sums).all())
-
-    def reset_optimizer(self) -> None:
-        """Moments and step counters to zero."""
-        for space in (*self._moments(), self.memory.counters):
-            space[...] = 0
-
-    def _spaces(self) -> tuple[border.Array, ...]:
-        m = self.memory
-        return (m.parameters, m.state, *self._moments(), m.counters)
-
-    def _moments(self) -> tuple[border.Array, ...]:
-        return (self.memory.moment1, self.memory.moment2)[: self.optimizer.n_moments]
-
-    def count_batches(self, steps: int) -> None:
-        """Advance BatchNorm's num_batches_tracked, which no kernel touches."""
-        for tracker in self._trackers:
-            tracker.data[...] += steps
-
-    # --- the optimiser's state, under torch's names ---
-
-    def optimizer_state(self) -> dict[str, border.Array]:
-        """Copies: "{param}.{moment}" in the parameter's shape, and "{param}.step" as int64 ()."""
-        return {key: value.copy() for key, value in self._optimizer_views().items()}
-
-    def load_optimizer_state(self, state: Mapping[str, Any], where: str) -> None:
-        """Take over what `optimizer_state` gave. Raises `ValueError` if a key or shape does not fit."""
-        views = self._optimizer_views()
-        if state.keys() != views.keys():
-            odd = sorted(state.keys() ^ views.keys())
-            raise ValueError(
-                f"[{where}] the optimizer's state does not fit: {odd[0]!r} is missing or unexpected"
-            )
-        arrays = {key: np.asarray(value) for key, value in state.items()}
-        for key, view in views.items():
-            if arrays[key].shape != view.shape or arrays[key].dtype.kind not in "iuf":
-                raise ValueError(
-                    f"[{where}] {key!r} has shape {arrays[key].shape} and dtype {arrays[key].dtype}; "
-                    f"expected {view.shape} and {view.dtype}"
-                )
-        for key, view in views.items():
-            view[...] = arrays[key]
-
-    def _optimizer_views(self) -> dict[str, border.Array]:
-        assert self.layout is not None  # callers allocate first
-        counter = {group: i for i, (group, _, _) in enumerate(self.layout.segments)}
-        views: dict[str, border.Array] = {}
-        for e in self.layout.entries:
-            for name, flat in zip(self.optimizer.state_names, self._moments(), strict=True):
-                views[f"{e.name}.{name}"] = flat[e.offset : e.offset + e.size].reshape(e.shape)
-            at = counter[e.group]
-            views[f"{e.name}.step"] = self.memory.counters[at : at + 1].reshape(())
-        return views
-
     # --- programs ---
 
     def program(self, graph: Graph, spec: PlanSpec) -> Executable:
         """The compiled program of a graph for a purpose; kept for the next time."""
-        key = (graph, spec, self.threads)
+        # By identity: the graph is ours, and hashing a large one at every evaluation would show.
+        key = (id(graph), spec, self.threads or chosen_threads())
         if key in self._programs:
             self._programs.move_to_end(key)
             return self._programs[key]
         plan = compile_plan(graph, spec)
         isa = "generic" if self.dtype == "float64" else ""  # only that unit has float64
-        program = _core.Program(native_plan(plan), self.memory, isa=isa)
-        executable = Executable(plan, program, self._team(threads_for(plan, self.threads)))
+        program = _core.Program(native_plan(plan), self.memory.native, isa=isa)
+        team = self._team(threads_for(plan, self.threads))
+        executable = Executable(plan, program, team)
         self._programs[key] = executable
         if len(self._programs) > _MAX_PROGRAMS:
             self._programs.popitem(last=False)
@@ -349,5 +249,5 @@ class Session:
             outputs=list(outputs), stop=stop, deadline_s=deadline_s, check_finite=check_finite,
         )  # fmt: skip
         if plan.mode == "train":
-            self.count_batches(steps)
+            self.memory.count_batches(steps)
         return steps, cast(Status, status)

@@ -13,7 +13,7 @@ import platform
 from dataclasses import dataclass
 
 from hotloop import _core, env
-from hotloop.arguments import choice
+from hotloop.arguments import choice, count
 from hotloop.compile.plan import Plan
 from hotloop.errors import DeviceError
 
@@ -21,6 +21,8 @@ from hotloop.errors import DeviceError
 #: a second thread and joining it at every step of the plan costs about as much.
 ONE_THREAD_BELOW = 100_000
 
+#: More than any machine gains from on one model; a larger number is a mistake.
+MAX_THREADS = 256
 NO_CUDA = "this build of hotloop has no CUDA part"
 
 _chosen: int | None = None
@@ -29,17 +31,18 @@ _chosen: int | None = None
 def default_threads() -> int:
     """min(affinity, cgroup quota, HOTLOOP_NUM_THREADS, OMP_NUM_THREADS), at least 1."""
     limit = env.thread_limit()
-    count: int = _core.cpu_count()
-    return max(1, count if limit is None else min(count, limit))
+    processors = _core.cpu_count()
+    return max(1, processors if limit is None else min(processors, limit))
 
 
 def check_threads(threads: int | None, where: str) -> int | None:
-    """Raises `ValueError` for anything but None or an integer in 1..256."""
+    """None, or an int from 1 to 256. Raises `TypeError` or `ValueError` for anything else."""
     if threads is None:
         return None
-    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 256:
-        raise ValueError(f"[{where}] threads must be an integer in 1..256 or None, got {threads!r}")
-    return threads
+    number = count(where, "threads", threads, low=1)
+    if number > MAX_THREADS:
+        raise ValueError(f"[{where}] threads must be <= {MAX_THREADS}, got {number}")
+    return number
 
 
 def check_device(device: str, where: str) -> None:
@@ -53,9 +56,13 @@ def set_num_threads(n: int | None) -> None:
     """Set the default thread count of this process; None goes back to the machine's.
 
     Plans too small to gain from threads still use one; `Trainer(threads=...)` is obeyed always.
-    Raises `ValueError` for anything but None or an integer in 1..256.
+    Raises `TypeError` or `ValueError` for anything but None or an integer in 1..256.
 
-    >>> hl.set_num_threads(2)  # doctest: +SKIP
+    >>> import hotloop as hl
+    >>> hl.set_num_threads(2)
+    >>> hl.get_num_threads()
+    2
+    >>> hl.set_num_threads(None)
     """
     global _chosen
     _chosen = check_threads(n, "set_num_threads")
@@ -64,6 +71,11 @@ def set_num_threads(n: int | None) -> None:
 def get_num_threads() -> int:
     """The default thread count."""
     return _chosen if _chosen is not None else default_threads()
+
+
+def chosen_threads() -> int | None:
+    """What `set_num_threads` was given last."""
+    return _chosen
 
 
 def threads_for(plan: Plan, explicit: int | None = None) -> int:

@@ -46,9 +46,12 @@ class TrainStep:
     Dropout masks change with every update; between two updates they stay the same, so that a gradient can be
     compared with differences of the loss.
 
-    >>> step = hl.TrainStep(model, "cross_entropy", hl.optim.AdamW(1e-3))  # doctest: +SKIP
-    >>> for x, y in batches:  # doctest: +SKIP
-    ...     loss = step(x, y)
+    >>> import numpy as np, hotloop as hl
+    >>> step = hl.TrainStep(hl.nn.Linear(3, 1), "mse", hl.optim.SGD(0.1))
+    >>> x = np.eye(3, dtype=np.float32)
+    >>> losses = [step(x, x.sum(axis=1)) for _ in range(100)]
+    >>> losses[-1] < 0.01
+    True
     """
 
     def __init__(
@@ -97,7 +100,7 @@ class TrainStep:
             self._run(exe, rows, 0, len(exe.plan.steps))
             self._last = None
             self._updates += 1
-            self._session.count_batches(1)
+            self._session.memory.count_batches(1)
             return self._batch_loss(exe)
 
     def loss_and_grads(
@@ -115,9 +118,9 @@ class TrainStep:
                 exe, rows = self._load(data, graph, loss)
                 self._run(exe, rows, 0, exe.plan.section("backward")[1])
                 self._last = exe, rows
-                self._session.count_batches(1)
+                self._session.memory.count_batches(1)
                 value = self._batch_loss(exe)
-            return value, self._gradients()
+            return value, self._session.memory.gradients()
 
     # --- in parts ---
 
@@ -134,7 +137,7 @@ class TrainStep:
         """
         with self._session.entered("backward"):
             self._backward(doutput)
-            return self._gradients()
+            return self._session.memory.gradients()
 
     def update(self, lr: float | None = None) -> None:
         """One optimiser step with the gradients in `flat_grads`. ``lr`` replaces `lr` for this step."""
@@ -152,19 +155,17 @@ class TrainStep:
     @property
     def flat_params(self) -> border.Array:
         """All parameters, a zero-copy view; `layout` tells where each begins. The gaps stay zero."""
-        return np.asarray(self._memory("flat_params").parameters)
+        return self._session.memory.native.parameters
 
     @property
     def flat_grads(self) -> border.Array:
         """All gradients of the last backward pass, a zero-copy view in the order of `flat_params`."""
-        return np.asarray(self._memory("flat_grads").gradients)
+        return self._session.memory.native.gradients
 
     @property
     def layout(self) -> dict[str, tuple[int, tuple[int, ...]]]:
         """Name -> (offset in the flat arrays, shape) of each parameter."""
-        self._memory("layout")
-        assert self._session.layout is not None  # follows from the line above
-        return {e.name: (e.offset, e.shape) for e in self._session.layout.entries}
+        return {e.name: (e.offset, e.shape) for e in self._session.memory.layout.entries}
 
     def state_dict(self) -> dict[str, border.Array]:
         """The model's parameters and buffers, under torch's names (copies)."""
@@ -179,24 +180,14 @@ class TrainStep:
     def optimizer_state(self) -> dict[str, border.Array]:
         """Copies of the optimiser's state: "{param}.exp_avg", "{param}.exp_avg_sq", "{param}.step"."""
         with self._session.entered("optimizer_state"):
-            self._memory("optimizer_state")
-            return self._session.optimizer_state()
+            return self._session.memory.optimizer_state()
 
     def load_optimizer_state(self, state: Mapping[str, Any]) -> None:
         """Take over what `optimizer_state` gave. Raises `ValueError` if a name or shape differs."""
         with self._session.entered("load_optimizer_state"):
-            self._memory("load_optimizer_state")
-            self._session.load_optimizer_state(state, "load_optimizer_state")
+            self._session.memory.load_optimizer_state(state, "load_optimizer_state")
 
     # --- inside ---
-
-    def _memory(self, where: str) -> Any:
-        if self._session.memory is None:
-            raise RuntimeError(
-                f"[{where}] the model has not seen a batch yet, so that its shapes are unknown; "
-                "call the step, forward or predict once"
-            )
-        return self._session.memory
 
     def _inputs(self, x: Any, where: str, *, allow_empty: bool = False) -> tuple[border.Arrays, Graph]:
         real = self._session.real
@@ -239,14 +230,6 @@ class TrainStep:
         at = next(m.offset for m in exe.plan.metrics if m.kind == "batch_loss")
         return float(exe.program.metrics[at])
 
-    def _gradients(self) -> dict[str, border.Array]:
-        flat = self._session.memory.gradients
-        assert self._session.layout is not None  # a program ran
-        return {
-            e.name: flat[e.offset : e.offset + e.size].reshape(e.shape).copy()
-            for e in self._session.layout.entries
-        }
-
     def _forward(self, arrays: border.Arrays, graph: Graph) -> border.Array:
         rows = border.row_count(arrays)
         spec = PlanSpec(
@@ -258,7 +241,7 @@ class TrainStep:
             exe.buffer(name, rows)[...] = arrays[name].ravel()
         self._run(exe, rows, *exe.plan.section("forward"))
         self._last = exe, rows
-        self._session.count_batches(1)
+        self._session.memory.count_batches(1)
         shape = border.row_shape(graph.types[graph.output])
         return np.array(exe.buffer("output", rows)).reshape(rows, *shape)
 

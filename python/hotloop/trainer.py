@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, Union
 
-import numpy as np
-
-from hotloop import cost, losses, model_file, optim, schedules
+from hotloop import classes, cost, losses, model_file, optim, schedules
 from hotloop import metrics as metrics_
 from hotloop.arguments import choice, count, number
 from hotloop.callbacks import CallbackLike, as_callbacks
@@ -31,6 +29,7 @@ from hotloop.fit_setup import (
     check_validation,
     make_engine,
     resolve_monitor,
+    run_factors,
 )
 from hotloop.history import History
 from hotloop.progress import ProgressOption, check_progress, make_progress
@@ -65,9 +64,14 @@ class Trainer:
 
     Raises `ValueError`, `TypeError` or `DeviceError` for arguments that cannot work.
 
-    >>> model = hl.nn.Sequential(hl.nn.Linear(64, 128), hl.nn.ReLU(), hl.nn.Linear(128, 10))  # doctest: +SKIP
-    >>> trainer = hl.Trainer(model, early_stopping=hl.EarlyStopping(patience=5))  # doctest: +SKIP
-    >>> run = trainer.fit(X, y, validation=0.15, epochs=100)  # doctest: +SKIP
+    >>> import numpy as np, hotloop as hl
+    >>> X = np.linspace(-1, 1, 200).reshape(100, 2)
+    >>> y = (X[:, 0] > 0).astype(np.int64)
+    >>> model = hl.nn.Sequential(hl.nn.Linear(2, 16), hl.nn.ReLU(), hl.nn.Linear(16, 2))
+    >>> trainer = hl.Trainer(model, optimizer=hl.optim.AdamW(0.02), early_stopping=hl.EarlyStopping(5))
+    >>> run = trainer.fit(X, y, validation=0.2, epochs=50)
+    >>> trainer.evaluate(X, y)["accuracy"] > 0.9
+    True
     """
 
     def __init__(
@@ -117,7 +121,7 @@ class Trainer:
         self.preprocessor: Preprocessor | None = None
         self._runs = 0
         self._training = False
-        self._resolved: ResolvedLoss | None = None
+        self._resolved: tuple[Any, ResolvedLoss] | None = None  # a loss as given, and what it was in fit
         threads = check_threads(threads, "Trainer")
         self._session = Session(model, self.optimizer, seed=self.seed, threads=threads)
 
@@ -167,7 +171,7 @@ class Trainer:
             if dry_run:
                 return job.history
             if reset_optimizer:
-                self._session.reset_optimizer()
+                self._session.memory.reset_optimizer()
             self.history = job.history
             self._runs += 1
             self._training = True
@@ -188,11 +192,10 @@ class Trainer:
         monitor = resolve_monitor(self.monitor, names, tuple(sets), needed=self.early_stopping is not None)
         batch_size = min(batch_size, train.rows)
         check_batches(graph, train.rows, batch_size)
-        steps_per_epoch = -(-train.rows // batch_size)
-        factors = self.schedule.factors(epochs * steps_per_epoch, steps_per_epoch, base_lr=self.optimizer.lr)
+        factors = run_factors(self.schedule, self.optimizer.lr, epochs, -(-train.rows // batch_size))
         engine = make_engine(session, graph, loss, names, self.clip_norm, self.clip_value)
         train_pass = engine.prepare(train, batch_size)
-        self._resolved = loss
+        self._resolved = (self.loss, loss)
         return FitJob(
             session=session, graph=graph, engine=engine, train_pass=train_pass, train=train, validation=sets,
             epochs=epochs, batch_size=batch_size, shuffle=shuffle, run=self._runs, max_time=max_time,
@@ -204,9 +207,7 @@ class Trainer:
     def optimizer_state(self) -> dict[str, border.Array]:
         """Copies of the optimiser's state: "{param}.exp_avg", "{param}.exp_avg_sq", "{param}.step"."""
         with self._session.entered("optimizer_state"):
-            if self._session.memory is None:
-                raise RuntimeError("[optimizer_state] there is none yet; call fit first")
-            return self._session.optimizer_state()
+            return self._session.memory.optimizer_state()
 
     # --- using the model ---
 
@@ -219,7 +220,7 @@ class Trainer:
             X, y = X.open("Trainer.evaluate")
         with self._session.entered("evaluate"):
             data, graph, loss = check_data(
-                self._session, X, y, sample_weight, self._resolved or self.loss, where="evaluate"
+                self._session, X, y, sample_weight, self._known_loss(), where="evaluate"
             )
             names = metrics_.resolve(self.metrics, loss, y)
             return make_engine(self._session, graph, loss, names).evaluate(data).metrics
@@ -235,33 +236,24 @@ class Trainer:
         """Class probabilities, float32 (n, C); two columns for a binary model of one output, and one per
         label (n, L) for several. Raises `ValueError` if the loss is not one of classes."""
         kind = self._class_loss("predict_proba")
-        z = self.predict(X).astype(np.float64)
-        if kind == "cross_entropy":
-            z -= z.max(axis=1, keepdims=True, initial=-np.inf)
-            e = np.exp(z)
-            return np.asarray(e / e.sum(axis=1, keepdims=True), np.float32)
-        # exp(-|z|) cannot overflow; 1 - s(z) = s(-z) keeps the small one exact
-        small = np.exp(-np.abs(z)) / (1 + np.exp(-np.abs(z)))
-        positive = np.where(z >= 0, 1 - small, small)
-        if z.ndim == 2 and z.shape[1] == 1:
-            positive = np.concatenate([np.where(z >= 0, small, 1 - small), positive], axis=1)
-        return np.asarray(positive, np.float32)
+        return classes.probabilities(self.predict(X), kind)
 
     def predict_label(self, X: Any) -> border.Array:
         """The most likely class of each row, int64 (n,); for several binary outputs 0 or 1 each, (n, L)."""
         kind = self._class_loss("predict_label")
-        z = self.predict(X)
-        if kind == "cross_entropy":
-            return np.asarray(z.argmax(axis=1), np.int64)
-        labels = (z > 0).astype(np.int64)
-        return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+        return classes.labels(self.predict(X), kind)
+
+    def _known_loss(self) -> Any:
+        """The loss as the last fit resolved it, unless another was set since."""
+        if self._resolved is not None and self._resolved[0] is self.loss:
+            return self._resolved[1]
+        return self.loss
 
     def _class_loss(self, where: str) -> str:
-        loss = self._resolved
-        if loss is None and self.loss != "auto":
-            loss = losses.resolve(self.loss)
-        if loss is None:
+        loss = self._known_loss()
+        if loss == "auto":
             raise RuntimeError(f"[{where}] the loss is not known yet; call fit first, or name it: loss=...")
+        loss = losses.resolve(loss)
         if isinstance(loss, LossSpec) and loss.kind in ("cross_entropy", "bce_with_logits"):
             return loss.kind
         name = loss.kind if isinstance(loss, LossSpec) else loss.name

@@ -48,7 +48,8 @@ class Product:
         ]
         extra = [f"{name}={getattr(self, name)}" for name in ("pad", "spread") if getattr(self, name) > 1]
         drop = [] if self.dropout < 0 else [f"dropout={self.dropout}"]
-        return " ".join([f"{self.m}x{self.n}x{self.k}", *flags, *extra, self.activation or "", *drop]).strip()
+        function = [] if self.activation is None else [self.activation]
+        return " ".join([f"{self.m}x{self.n}x{self.k}", *flags, *extra, *function, *drop])
 
     def draw(self, rng: np.random.Generator, *shape: int) -> np.ndarray:
         """Small whole numbers where the test demands equal bits, else standard normal."""

@@ -68,9 +68,11 @@ def batch(graph: Graph, spec: PlanSpec, rows: int, seed: int = 0) -> dict[str, n
     """Random values for every input of the plan."""
     rng = np.random.default_rng(seed)
     cols = graph.types[graph.output].shape[1]
-    values: dict[str, np.ndarray] = {
-        name: rng.standard_normal((rows, *graph.types[v].shape[1:])) for name, v in graph.inputs
-    }
+    values: dict[str, np.ndarray] = {}
+    for name, value in graph.inputs:
+        type_ = graph.types[value]
+        shape = (rows, *type_.shape[1:])
+        values[name] = rng.integers(0, 3, shape) if type_.dtype == "index" else rng.standard_normal(shape)
     if spec.target == "index":
         values["target"] = rng.integers(0, cols, rows)
     elif spec.loss is not None and spec.loss.kind == "cross_entropy":

@@ -86,6 +86,15 @@ def torn_sections(plan: Plan) -> Plan:
     return dataclasses.replace(plan, sections=((name, begin, end - 1), *rest))
 
 
+def constant_written(plan: Plan) -> Plan:
+    fields = dict(next(step for step in plan.steps if step.kernel == "matmul").fields)
+    out = fields["out"]
+    assert isinstance(out, Operand)
+    buffers = list(plan.buffers)
+    buffers[out.buffer] = dataclasses.replace(buffers[out.buffer], kind="constant")
+    return dataclasses.replace(plan, buffers=tuple(buffers))
+
+
 def loss_not_first(plan: Plan) -> Plan:
     return dataclasses.replace(
         plan, metrics=tuple(dataclasses.replace(m, offset=m.offset + 1) for m in plan.metrics)
@@ -113,6 +122,9 @@ def loss_not_first(plan: Plan) -> Plan:
         (edit("matmul", k=Affine(0, 9)), "reaches element"),
         (edit("matmul", a=Operand(999)), "a names buffer 999"),
         (edit("cross_entropy", labels=Operand(0)), "labels must hold index, buffer 0 holds real"),
+        (edit("matmul", dropout=1), "dropout is 1 of 1"),
+        (edit("optimizer_begin", group=1), "group is 1 of 1"),
+        (constant_written, "out writes a constant"),
         (edit("optimizer_begin", n_partial=Affine(0, 2)), "partial reaches element 2 of 1"),
     ],
 )

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hotloop.compile import param_layout, state_layout
@@ -53,6 +53,7 @@ def test_states_keep_their_order() -> None:
     assert (layout.size, layout.segments) == (48, ())
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 9), max_size=3).map(tuple), max_size=8))
 def test_layouts(shapes: list[tuple[int, ...]]) -> None:
     graph = parameters(*shapes)

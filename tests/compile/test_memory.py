@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hotloop.compile import compile_uncached
@@ -23,6 +23,7 @@ lives = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(lives, max_size=40))
 def test_lives_that_meet_never_overlap(items: list[Life]) -> None:
     offsets, total = pack(items)
@@ -35,6 +36,7 @@ def test_lives_that_meet_never_overlap(items: list[Life]) -> None:
             assert p + a.n_bytes <= q or q + b.n_bytes <= p
 
 
+@settings(deadline=None)
 @given(st.lists(lives, max_size=40))
 def test_the_arena_is_at_least_the_bound_and_at_most_the_sum(items: list[Life]) -> None:
     _, total = pack(items)

@@ -63,8 +63,10 @@ def compile_uncached(graph: Graph, spec: PlanSpec, *, fused: bool = True) -> Pla
     """As `compile_plan`, always anew; ``fused=False`` leaves every op on its own."""
     if spec.max_rows < 1:
         raise GraphError(f"[compile] max_rows must be at least 1, got {spec.max_rows}")
-    layers = [node.attr["layer"] for node in graph.nodes if node.op == "dropout"]
     *_, (_, final) = pass_through(graph, spec, fused=fused)
+    # one probability per layer of the model in training plans, whether or not the layer is still there
+    training = spec.mode in ("train", "vjp")
+    layers = [node.attr["layer"] for node in graph.nodes if training and node.op == "dropout"]
     plan = lower(final, spec, n_dropout=max(layers, default=-1) + 1)
     return check_plan(plan_memory(plan))
 

@@ -76,6 +76,7 @@ def check_plan(plan: Plan, schema: Schema | None = None) -> Plan:
         if schema is not None:
             _check_fields(plan, step, index, schema)
         _check_extents(plan, step, index)
+        _check_numbers(plan, step, index)
     _check_sections(plan)
     _check_arena(plan)
     if schema is not None:
@@ -106,8 +107,10 @@ def _check_fields(plan: Plan, step: Step, index: int, schema: Schema) -> None:
             _require(isinstance(value, Operand), where, f"{name} must be an operand, got {value!r}")
             assert isinstance(value, Operand)
             _require(0 <= value.buffer < len(plan.buffers), where, f"{name} names buffer {value.buffer}")
-            have = plan.buffers[value.buffer].dtype
+            buffer = plan.buffers[value.buffer]
+            have = buffer.dtype
             _require(have == dtype, where, f"{name} must hold {dtype}, buffer {value.buffer} holds {have}")
+            _require(kind in ("In", "InOpt") or buffer.kind != "constant", where, f"{name} writes a constant")
 
 
 def _check_extents(plan: Plan, step: Step, index: int) -> None:
@@ -131,6 +134,14 @@ def _check_extents(plan: Plan, step: Step, index: int) -> None:
                         f"{name} reaches element {end} of {size} in buffer "
                         f"{plan.buffers[value.buffer].name!r} at {rows} rows",
                     )
+
+
+def _check_numbers(plan: Plan, step: Step, index: int) -> None:
+    """Layers and groups that the row of step parameters has."""
+    for name, limit in (("dropout", plan.n_dropout), ("group", plan.n_groups)):
+        number = dict(step.fields).get(name, -1)
+        if isinstance(number, int) and number >= limit:
+            raise _error(f"step {index}, {step.kernel}", f"{name} is {number} of {limit}")
 
 
 def _check_sections(plan: Plan) -> None:

@@ -38,7 +38,7 @@ REAL_BYTES = {"float32": 4, "float64": 8}
 
 
 def lower(graph: Graph, spec: PlanSpec, *, n_dropout: int) -> Plan:
-    """The plan of a graph, arena offsets aside. ``n_dropout`` is how many dropout layers the model has."""
+    """The plan of a graph, arena offsets aside. ``n_dropout``: drop probabilities that a step's row holds."""
     lowerer = Lowerer(graph, spec)
     nodes = graph.nodes
     first = live_nodes(nodes, (v for name, v in graph.outputs if not name.startswith(GRAD)))
@@ -191,7 +191,7 @@ class Lowerer:
             constants=tuple(self._constants),
             arena_bytes=0,
             n_groups=n_groups(spec.optimizer.decay) if spec.optimizer is not None and training else 0,
-            n_dropout=n_dropout if training else 0,
+            n_dropout=n_dropout,
             flops=self.flops,
         )
 

@@ -9,9 +9,8 @@ Everything else is converted, or refused with the first bad index and the number
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -67,7 +66,7 @@ def _as_integers(array: Array, name: str, where: str) -> Array:
     if array.dtype in _INTEGERS:
         return np.ascontiguousarray(array)
     if array.dtype.kind == "u" and array.dtype.itemsize == 8:
-        _refuse(array > np.uint64(2**63 - 1), array, name, where, DTypeError, "does not fit a signed integer")
+        refuse(array > np.uint64(2**63 - 1), array, name, where, DTypeError, "does not fit a signed integer")
     small = array.dtype.itemsize < 4 or (array.dtype.kind == "i" and array.dtype.itemsize == 4)
     return np.ascontiguousarray(array, dtype=np.int32 if small else np.int64)
 
@@ -81,12 +80,12 @@ def _as_floats(array: Array, name: str, where: str, real: np.dtype[Any], check_f
     if np.isfinite(total):
         return out
     if check_finite:
-        _refuse(~np.isfinite(array), array, name, where, NonFiniteError, "is not a finite number")
-    _refuse(np.isinf(out) & np.isfinite(array), array, name, where, NonFiniteError, f"overflows {real}")
+        refuse(~np.isfinite(array), array, name, where, NonFiniteError, "is not a finite number")
+    refuse(np.isinf(out) & np.isfinite(array), array, name, where, NonFiniteError, f"overflows {real}")
     return out
 
 
-def _refuse(
+def refuse(
     bad: NDArray[np.bool_], array: Array, name: str, where: str, error: Callable[[str], Exception], text: str
 ) -> None:
     """Raise ``error`` if any element of ``bad`` is set: the first one, its value, and how many there are."""
@@ -203,7 +202,7 @@ def _as_ids(array: Array, label: str, where: str) -> Array:
     if array.dtype == np.int64:
         limits = np.iinfo(np.int32)
         bad = (array < limits.min) | (array > limits.max)
-        _refuse(bad, array, label, where, LabelError, "does not fit an id of 32 bits")
+        refuse(bad, array, label, where, LabelError, "does not fit an id of 32 bits")
     return array if array.dtype == np.int32 else array.astype(np.int32)
 
 
@@ -225,84 +224,7 @@ def _embeddings(graph: Graph) -> Iterator[tuple[str, int, str]]:
 
 def _check_range(array: Array, limit: int, label: str, where: str, text: str) -> None:
     if array.size and (int(array.min()) < 0 or int(array.max()) >= limit):
-        _refuse((array < 0) | (array >= limit), array, label, where, LabelError, text)
-
-
-@dataclass(frozen=True)
-class Target:
-    """A checked target: int32 (n,) class labels if ``kind`` is "index", else floats of the output's shape."""
-
-    array: Array
-    kind: Literal["index", "real"]
-
-
-def as_target(
-    y: Any, *, loss: str, output: tuple[int, ...], rows: int, where: str, name: str = "y",
-    real: DTypeLike = np.float32,
-) -> Target:  # fmt: skip
-    """The target of a loss kind for a model whose output has the row shape ``output``.
-
-    cross_entropy takes integer labels (n,) or probabilities (n, C); every other loss the output's shape,
-    or (n,) for an output (n, 1); "callable" takes any shape and keeps integers. Raises `LabelError`,
-    `ShapeError`, `DTypeError` and `NonFiniteError`.
-    """
-    if isinstance(y, Mapping):
-        if len(y) != 1:
-            raise ShapeError(f"[{where}] {name} has {len(y)} named targets; a model has one output")
-        y = next(iter(y.values()))
-    array = as_array(y, name, where=where, real=real)
-    if len(array) != rows:
-        raise ShapeError(f"[{where}] X has {rows} rows and {name} has {len(array)}; they must be equal")
-    if loss == "cross_entropy" and array.ndim == 1 and len(output) == 1:
-        return Target(_as_labels(array, output[0], name, where), "index")
-    if array.shape[1:] == () and output == (1,) and not (loss == "callable" and array.dtype.kind != "f"):
-        array = array.reshape(-1, 1)
-    if loss == "callable":  # its function knows what it takes
-        return Target(array, "real")
-    if array.shape[1:] != output:
-        hint = f"; use {name}.ravel()" if loss == "cross_entropy" and array.shape[1:] == (1,) else ""
-        raise ShapeError(
-            f"[{where}] {name} has shape {array.shape} and the model's output {(rows, *output)}; "
-            f"they must be equal, nothing is broadcast{hint}"
-        )
-    array = array if array.dtype == np.dtype(real) else array.astype(real)
-    if loss in ("cross_entropy", "bce_with_logits"):
-        bad = (array < 0) | (array > 1)
-        _refuse(bad, array, name, where, LabelError, "is not a probability (expected 0 <= y <= 1)")
-    return Target(array, "real")
-
-
-def _as_labels(array: Array, classes: int, name: str, where: str) -> Array:
-    if array.dtype.kind == "f":
-        whole = bool((array == np.rint(array)).all())
-        shape = f"(n, {classes})"
-        hint = f"use {name}.astype(np.int64)" if whole else f"pass probabilities {shape}, or loss='mse'"
-        raise DTypeError(f"[{where}] {name} has dtype {array.dtype}; class labels are integers; {hint}")
-    text = f"is not a class index (expected 0 <= {name} < {classes})"
-    if int(array.min()) < 0 or int(array.max()) >= classes:
-        bad = (array < 0) | (array >= classes)
-        at, count = int(np.argmax(bad)), int(np.count_nonzero(bad))
-        values = "value" if count == 1 else "values"
-        # One parenthesis for range and count: this message is quoted in the documentation.
-        tally = f"{count} bad {values} in {array.size}"
-        raise LabelError(f"[{where}] {name}[{at}] = {array[at]} {text[:-1]}; {tally})")
-    return array if array.dtype == np.int32 else array.astype(np.int32)
-
-
-def as_weight(
-    weight: Any, *, rows: int, where: str, name: str = "sample_weight", real: DTypeLike = np.float32
-) -> Array | None:
-    """Row weights (n,): finite, none negative, not all zero; None stays None."""
-    if weight is None:
-        return None
-    array = as_array(weight, name, where=where, real=real)
-    if array.shape != (rows,):
-        raise ShapeError(f"[{where}] {name} has shape {array.shape}; allowed: {(rows,)}, one weight per row")
-    array = array if array.dtype == np.dtype(real) else array.astype(real)
-    _refuse(array < 0, array, name, where, ValueError, "is negative")
-    if not array.any():
-        raise ValueError(f"[{where}] {name} is zero everywhere; at least one row must count")
-    return array
+        refuse((array < 0) | (array >= limit), array, label, where, LabelError, text)
 
 
 def take(arrays: Mapping[str, Array], rows: Sequence[int] | Array) -> Arrays:

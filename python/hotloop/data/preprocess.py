@@ -96,7 +96,8 @@ class Preprocessor:
                 f"the model was trained with {len(self.mean)}"
             )
         constant = self.scale == 0
-        z = np.where(constant, 0.0, (x - self.mean) / np.where(constant, 1.0, self.scale))
+        with np.errstate(over="ignore"):  # reported below, with the value's place
+            z = np.where(constant, 0.0, (x - self.mean) / np.where(constant, 1.0, self.scale))
         bad = np.argwhere(np.abs(z) > np.finfo(np.float32).max)
         if len(bad):
             row, column = bad[0]
@@ -198,13 +199,23 @@ def _matrix(features: npt.ArrayLike) -> Float64:
 
 
 def _statistics(x: Float64) -> tuple[Float64, Float64]:
-    """Mean and standard deviation (of the population) of each column; 0 where a column is constant."""
-    mean = x.mean(axis=0)
-    deviation = x - mean
-    scale = np.sqrt(np.mean(deviation * deviation, axis=0))
-    # A constant column can differ from its rounded mean by a few units in the last place.
-    rounding = 10 * np.finfo(np.float64).eps * np.abs(x).max(axis=0)
-    constant = scale <= rounding
+    """Mean and standard deviation (of the population) of each column; 0 where a column is constant.
+
+    Measured from the first row and in units of the largest deviation, so that a constant column gives exact
+    zeros and neither sums nor squares leave the range of float64.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        shifted = x - x[0]
+        mean = x[0] + shifted.mean(axis=0)
+        deviation = x - mean
+        spread = np.abs(deviation).max(axis=0)
+        unit = np.where(spread == 0, 1.0, spread)
+        scale = spread * np.sqrt(np.mean((deviation / unit) ** 2, axis=0))
+    bad = np.flatnonzero(~np.isfinite(scale))
+    if len(bad):
+        raise NonFiniteError(f"[Preprocessor.fit] column {bad[0]} spreads beyond float64; rescale it")
+    # What differs by a few units in the last place only is a constant that was computed.
+    constant = scale <= 10 * np.finfo(np.float64).eps * np.abs(x).max(axis=0)
     return np.where(constant, x[0], mean), np.where(constant, 0.0, scale)
 
 

@@ -244,9 +244,9 @@ def _read_npz(
     path: Path, target: str, features: Sequence[str] | None, need_target: bool, task: Task | None
 ) -> Table:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"[data] {path} cannot be read as NPZ without pickle ({error})") from None
     if need_target and target not in arrays:
         raise ValueError(f"[data] {path} has no target array {target!r}; arrays: {_listed(list(arrays))}")
@@ -273,14 +273,14 @@ def _npz_features(
         if x.ndim < 2:
             raise ShapeError(f"[data] {path}: 'X' must have shape (rows, features), got {x.shape}")
         names = [f"x{i}" for i in range(math.prod(x.shape[1:]))]
-        columns = {"X": x.reshape(len(x), -1)}
+        columns = {"X": _as_matrix(x)}
     else:
         names = list(features) if features is not None else [name for name in arrays if name != target]
         for name in names:
             _check_column(path, name, list(arrays))
         if not names:
             raise ValueError(f"[data] {path} has no features: name an array 'X', or one array per feature")
-        columns = {name: arrays[name].reshape(len(arrays[name]), -1) for name in names}
+        columns = {name: _as_matrix(arrays[name]) for name in names}
     if features is not None and len(names) != len(features):
         raise ShapeError(f"[data] {path} has {len(names)} features, expected {len(features)}")
     for name, column in columns.items():
@@ -295,6 +295,11 @@ def _npz_features(
             f"[data] {path}: features must have equally many rows, at least one, got {sorted(lengths)}"
         )
     return np.concatenate([c.astype(np.float64) for c in columns.values()], axis=1), tuple(names)
+
+
+def _as_matrix(values: Array) -> Array:
+    """(n, ...) as (n, d); a single number has no rows, and is left to the check of the shape."""
+    return values.reshape(len(values) if values.ndim else 1, math.prod(values.shape[1:]))
 
 
 def _check_finite(path: Path, name: str, values: Array) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from hotloop.nn import functional
 from hotloop.nn.base import Module
-from hotloop.nn.parameter import Parameter
 from hotloop.nn.checks import check_positive
 from hotloop.nn.init import Normal
+from hotloop.nn.parameter import Parameter
 from hotloop.trace import Tensor
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from hotloop.errors import GraphError, ShapeError
+from hotloop.nn.checks import check_real
 from hotloop.trace.tensor import Operand, Tensor
 
 #: torch's default of rms_norm: the gap between 1 and the next float32.
@@ -35,11 +36,14 @@ def relu(x: Operand) -> Tensor:
 
 def leaky_relu(x: Operand, negative_slope: float = 0.01) -> Tensor:
     """x if x > 0, else negative_slope * x"""
+    # the gradient knows x by the sign of y
+    check_real("leaky_relu", at_least=0.0, negative_slope=negative_slope)
     return _tensor(x).emit("leaky_relu", p0=float(negative_slope))
 
 
 def elu(x: Operand, alpha: float = 1.0) -> Tensor:
     """x if x > 0, else alpha * (exp(x) - 1)"""
+    check_real("elu", at_least=0.0, alpha=alpha)
     return _tensor(x).emit("elu", p0=float(alpha))
 
 

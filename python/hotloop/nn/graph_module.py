@@ -40,14 +40,15 @@ class GraphModule(Module):
                 got = f"shape {np.shape(tensors[name])}" if name in tensors else "nothing"
                 raise ShapeError(f"[GraphModule] tensor {name!r} must have shape {shape}, got {got}")
         for name, array in tensors.items():
-            first = aliases.get(name, name)
-            if first != name:
+            if name in parameters:
+                self._parameters[name] = Parameter(np.asarray(array))
+            elif name not in aliases:
+                self._buffers[name] = Buffer(np.asarray(array))
+        for name in tensors:
+            if name in aliases:
+                first = aliases[name]
                 table: dict[str, Any] = self._parameters if first in self._parameters else self._buffers
                 table[name] = table[first]
-            elif name in parameters:
-                self._parameters[name] = Parameter(np.asarray(array))
-            else:
-                self._buffers[name] = Buffer(np.asarray(array))
 
     def _own(self) -> Iterator[tuple[str, Parameter | Buffer]]:
         for name in self._names:

@@ -7,9 +7,9 @@ import math
 
 from hotloop.nn import functional
 from hotloop.nn.base import Module
-from hotloop.nn.parameter import Parameter
 from hotloop.nn.checks import check_positive
 from hotloop.nn.init import Uniform
+from hotloop.nn.parameter import Parameter
 from hotloop.trace import Tensor
 
 

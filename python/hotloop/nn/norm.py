@@ -10,9 +10,9 @@ import numpy as np
 from hotloop.errors import GraphError, ShapeError
 from hotloop.nn import functional
 from hotloop.nn.base import Module
-from hotloop.nn.parameter import Buffer, Parameter
 from hotloop.nn.checks import check_positive, check_real
 from hotloop.nn.init import Constant
+from hotloop.nn.parameter import Buffer, Parameter
 from hotloop.trace import Tensor
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from hotloop.ops import (
+    batch_norm,
     dropout,
     elementwise,
     embedding,
@@ -23,6 +24,7 @@ __all__ = [
     "GraphBuilder",
     "Lowering",
     "Rule",
+    "batch_norm",
     "dropout",
     "elementwise",
     "embedding",

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Targets and row weights at the border: what each loss takes, and what is refused.
+
+Labels are checked in one pass before anything runs, because a kernel indexes with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from hotloop.data.border import Array, as_array, refuse
+from hotloop.errors import DTypeError, LabelError, ShapeError
+
+
+@dataclass(frozen=True)
+class Target:
+    """A checked target: int32 (n,) class labels if ``kind`` is "index", else floats of the output's shape."""
+
+    array: Array
+    kind: Literal["index", "real"]
+
+
+def as_target(
+    y: Any, *, loss: str, output: tuple[int, ...], rows: int, where: str, name: str = "y",
+    real: DTypeLike = np.float32,
+) -> Target:  # fmt: skip
+    """The target of a loss kind for a model whose output has the row shape ``output``.
+
+    cross_entropy takes integer labels (n,) or probabilities (n, C); every other loss the output's shape,
+    or (n,) for an output (n, 1); "callable" takes any shape and keeps integers. Raises `LabelError`,
+    `ShapeError`, `DTypeError` and `NonFiniteError`.
+    """
+    if isinstance(y, Mapping):
+        if len(y) != 1:
+            raise ShapeError(f"[{where}] {name} has {len(y)} named targets; a model has one output")
+        y = next(iter(y.values()))
+    array = as_array(y, name, where=where, real=real)
+    if len(array) != rows:
+        raise ShapeError(f"[{where}] X has {rows} rows and {name} has {len(array)}; they must be equal")
+    if loss == "cross_entropy" and array.ndim == 1 and len(output) == 1:
+        return Target(_as_labels(array, output[0], name, where), "index")
+    if array.shape[1:] == () and output == (1,) and not (loss == "callable" and array.dtype.kind != "f"):
+        array = array.reshape(-1, 1)
+    if loss == "callable":  # its function knows what it takes
+        return Target(array, "real")
+    if array.shape[1:] != output:
+        raise ShapeError(
+            f"[{where}] {name} has shape {array.shape} and the model's output {(rows, *output)}; "
+            f"they must be equal, nothing is broadcast{_target_hint(array, loss, output, name)}"
+        )
+    array = array if array.dtype == np.dtype(real) else array.astype(real)
+    if loss in ("cross_entropy", "bce_with_logits"):
+        bad = (array < 0) | (array > 1)
+        refuse(bad, array, name, where, LabelError, "is not a probability (expected 0 <= y <= 1)")
+    return Target(array, "real")
+
+
+def _target_hint(array: Array, loss: str, output: tuple[int, ...], name: str) -> str:
+    if loss == "cross_entropy" and array.shape[1:] == (1,):
+        return f"; use {name}.ravel()"
+    if array.ndim == 1 and len(output) == 1 and (array == np.rint(array)).all():
+        return f"; for class labels use loss='cross_entropy' and {name}.astype(np.int64)"
+    return ""
+
+
+def _as_labels(array: Array, classes: int, name: str, where: str) -> Array:
+    if array.dtype.kind == "f":
+        whole = bool((array == np.rint(array)).all())
+        shape = f"(n, {classes})"
+        hint = f"use {name}.astype(np.int64)" if whole else f"pass probabilities {shape}, or loss='mse'"
+        raise DTypeError(f"[{where}] {name} has dtype {array.dtype}; class labels are integers; {hint}")
+    text = f"is not a class index (expected 0 <= {name} < {classes})"
+    if int(array.min()) < 0 or int(array.max()) >= classes:
+        bad = (array < 0) | (array >= classes)
+        at, count = int(np.argmax(bad)), int(np.count_nonzero(bad))
+        values = "value" if count == 1 else "values"
+        # One parenthesis for range and count: this message is quoted in the documentation.
+        tally = f"{count} bad {values} in {array.size}"
+        raise LabelError(f"[{where}] {name}[{at}] = {array[at]} {text[:-1]}; {tally})")
+    return array if array.dtype == np.int32 else array.astype(np.int32)
+
+
+def as_weight(
+    weight: Any, *, rows: int, where: str, name: str = "sample_weight", real: DTypeLike = np.float32
+) -> Array | None:
+    """Row weights (n,): finite, none negative, not all zero; None stays None."""
+    if weight is None:
+        return None
+    array = as_array(weight, name, where=where, real=real)
+    if array.shape != (rows,):
+        raise ShapeError(f"[{where}] {name} has shape {array.shape}; allowed: {(rows,)}, one weight per row")
+    array = array if array.dtype == np.dtype(real) else array.astype(real)
+    refuse(array < 0, array, name, where, ValueError, "is negative")
+    if not array.any():
+        raise ValueError(f"[{where}] {name} is zero everywhere; at least one row must count")
+    return array

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every example in a docstring runs and prints what it says."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hotloop as hl
+
+MODULES = [
+    m.name
+    for m in pkgutil.walk_packages(hl.__path__, "hotloop.")
+    if not m.name.endswith(("_core", "__main__"))
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to write in, with the files that examples of reading name."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("m.safetensors", "eye.safetensors"):
+        hl.save_safetensors({"w": np.eye(2)}, name)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("name", ["hotloop", *MODULES])
+def test_examples(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(name), extraglobs={"hl": hl, "np": np})
+    assert result.failed == 0
+
+
+def test_there_are_examples() -> None:
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    found = [t for name in MODULES for t in finder.find(importlib.import_module(name)) if t.examples]
+    assert len(found) > 40

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TrainStep: steps, their parts, and losses of one's own, against formulas and each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hotloop as hl
+
+
+def logits_gradient(z: Any, y: Any) -> tuple[Any, Any]:
+    """(cross-entropy per row, its gradient) of logits (n, C) and labels (n,)."""
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    p = e / e.sum(axis=1, keepdims=True)
+    rows = np.arange(len(z))
+    gradient = p.copy()
+    gradient[rows, y] -= 1
+    return -np.log(p[rows, y]), gradient
+
+
+def test_sgd_step_is_the_formula() -> None:
+    rng = np.random.Generator(np.random.PCG64(1))
+    X, y, w0 = rng.normal(size=(10, 3)), rng.normal(size=(10, 2)), rng.normal(size=(2, 3)).astype(np.float32)
+    weight = rng.uniform(0.5, 2, 10)
+    model = hl.nn.Linear(3, 2, bias=False)
+    model.load_state_dict({"weight": w0})
+    step = hl.TrainStep(model, "mse", hl.optim.SGD(0.1), dtype="float64")
+    for _ in range(3):
+        w = model.weight.data.astype(np.float64).copy()
+        error = X @ w.T - y
+        share = weight / weight.sum()
+        loss = step(X, y, weight)
+        assert loss == pytest.approx(np.sum(share * (error**2).mean(axis=1)), rel=1e-12)
+        expected = w - 0.1 * (share[:, None] * error).T @ X
+        np.testing.assert_allclose(model.weight.data, expected, rtol=1e-12)
+
+
+def test_gradients_match_differences_of_the_loss(toy: Any) -> None:
+    X, y = toy.classes(12)
+    model = hl.nn.Sequential(
+        hl.nn.Linear(6, 5), hl.nn.GELU(), hl.nn.Dropout(0.3), hl.nn.LayerNorm(5), hl.nn.Linear(5, 3)
+    )
+    step = hl.TrainStep(model, "cross_entropy", dtype="float64", seed=2)
+    _, gradients = step.loss_and_grads(X, y)
+    flat = step.flat_params
+    for name, (offset, shape) in step.layout.items():
+        for i in (0, int(np.prod(shape)) - 1):
+            values = []
+            for h in (1e-6, -1e-6):
+                kept = flat[offset + i]
+                flat[offset + i] += h
+                values.append(step.loss_and_grads(X, y)[0])
+                flat[offset + i] = kept
+            slope = (values[0] - values[1]) / 2e-6
+            assert gradients[name].ravel()[i] == pytest.approx(slope, rel=1e-5, abs=1e-8), name
+
+
+def test_parts_are_the_whole(toy: Any) -> None:
+    X, y = toy.classes(20)
+    weight = np.linspace(0, 1, 20).astype(np.float32)
+    whole, parts, mixed = (
+        hl.TrainStep(
+            toy.mlp(6, 8, 3, dropout=0.2).initialize(4), "cross_entropy", hl.optim.AdamW(0.01), seed=9
+        )
+        for _ in range(3)
+    )
+    for _ in range(4):
+        loss = whole(X, y, weight)
+        z = parts.forward(X)
+        row_loss, gradient = logits_gradient(z, y)
+        share = (weight / weight.sum()).astype(np.float32)
+        parts.backward(gradient * share[:, None])
+        parts.update()
+        other, _ = mixed.loss_and_grads(X, y, weight)
+        mixed.update()
+        assert loss == pytest.approx(np.dot(share, row_loss), rel=1e-5)
+        assert other == loss
+    np.testing.assert_array_equal(whole.flat_params, mixed.flat_params)
+    np.testing.assert_allclose(whole.flat_params, parts.flat_params, rtol=2e-3, atol=2e-5)
+
+
+def test_dropout_masks_change_with_every_update_and_only_then(toy: Any) -> None:
+    X, y = toy.classes(20)
+    step = hl.TrainStep(toy.mlp(6, 32, 3, dropout=0.5), "cross_entropy", hl.optim.SGD(0.0))
+    losses = [step.loss_and_grads(X, y)[0] for _ in range(2)]
+    assert losses[0] == losses[1]
+    step.update()  # at a rate of 0: the same weights, another mask
+    assert step.loss_and_grads(X, y)[0] != losses[0]
+    assert step(X, y) != step(X, y)
+
+
+def test_callable_loss_is_the_built_in_one(toy: Any) -> None:
+    X, y = toy.classes(20)
+    weight = np.linspace(0, 1, 20).astype(np.float32)
+    seen: list[Any] = []
+
+    def loss(z: Any, target: Any) -> Any:
+        seen.append((z.shape, target.dtype.kind))
+        return logits_gradient(z.astype(np.float64), target)
+
+    ours, theirs = (
+        hl.TrainStep(toy.mlp(6, 8, 3).initialize(1), loss_, hl.optim.SGD(0.1), dtype="float64")
+        for loss_ in ("cross_entropy", loss)
+    )
+    for _ in range(3):
+        assert theirs(X, y, weight) == pytest.approx(ours(X, y, weight), rel=1e-10)
+    np.testing.assert_allclose(theirs.flat_params, ours.flat_params, rtol=1e-10, atol=1e-12)
+    assert set(seen) == {((20, 3), "i")}
+    value, gradients = theirs.loss_and_grads(X, y)
+    expected, others = ours.loss_and_grads(X, y)
+    assert value == pytest.approx(expected, rel=1e-10)
+    np.testing.assert_allclose(gradients["0.weight"], others["0.weight"], rtol=1e-8, atol=1e-12)
+
+
+def test_flat_views_are_the_parameters_and_the_gradients(toy: Any) -> None:
+    X, y = toy.classes(8)
+    step = hl.TrainStep(toy.mlp(6, 3), "cross_entropy", hl.optim.SGD(0.0))
+    with pytest.raises(RuntimeError, match="has not seen data"):
+        step.flat_params  # noqa: B018
+    step(X, y)
+    assert np.shares_memory(step.flat_params, step.model[0].weight.data)
+    offset, shape = step.layout["0.weight"]
+    assert shape == (3, 6)
+    step.flat_params[offset : offset + 18] = 2.0
+    assert (step.model[0].weight.data == 2.0).all()
+    _, gradients = step.loss_and_grads(X, y)
+    np.testing.assert_array_equal(step.flat_grads[offset : offset + 18].reshape(3, 6), gradients["0.weight"])
+    step.flat_grads[...] = 0.5  # as an all-reduce would
+    step.update(lr=1.0)
+    assert (step.model[0].weight.data == 1.5).all()
+    assert not np.shares_memory(step.state_dict()["0.weight"], step.flat_params)
+
+
+def test_batches_may_grow_and_shrink(toy: Any) -> None:
+    X, y = toy.classes(100)
+    step = hl.TrainStep(toy.mlp(6, 4, 3), "cross_entropy", hl.optim.SGD(0.0))
+    for rows in (3, 1, 17, 100, 2):
+        expected, _ = logits_gradient(step.predict(X[:rows]).astype(np.float64), y[:rows])
+        assert step(X[:rows], y[:rows]) == pytest.approx(expected.mean(), rel=1e-5)
+    assert step.predict(X[:0]).shape == (0, 3)
+
+
+def test_state_travels(toy: Any) -> None:
+    X, y = toy.classes(16)
+    first = hl.TrainStep(toy.batch_norm(), "cross_entropy", seed=1)
+    for _ in range(3):
+        first(X, y)
+    second = hl.TrainStep(toy.batch_norm(), "cross_entropy", seed=2)
+    second(X, y)
+    second.load_state_dict(first.state_dict())
+    second.load_optimizer_state(first.optimizer_state())
+    assert first(X, y) == second(X, y)
+    np.testing.assert_array_equal(first.flat_params, second.flat_params)
+    assert int(second.optimizer_state()["0.weight.step"]) == 4
+    assert int(second.state_dict()["1.num_batches_tracked"]) == 4
+
+
+def test_lr_is_settable_and_checked(toy: Any) -> None:
+    X, y = toy.classes(8)
+    step = hl.TrainStep(toy.mlp(6, 3), "cross_entropy", hl.optim.SGD(0.1))
+    step.lr = 0.0
+    step(X, y)
+    before = step.flat_params.copy()
+    step(X, y)
+    np.testing.assert_array_equal(step.flat_params, before)
+    step.lr = 0.1
+    step(X, y)
+    assert not np.array_equal(step.flat_params, before)
+    step.lr = -1.0
+    with pytest.raises(ValueError, match="lr must be"):
+        step(X, y)
+
+
+def test_zero_weights_change_nothing(toy: Any) -> None:
+    X, y = toy.classes(8)
+    step = hl.TrainStep(toy.mlp(6, 3), "cross_entropy")
+    step(X, y)
+    before = step.flat_params.copy()
+    with pytest.raises(ValueError, match="zero everywhere"):
+        step(X, y, np.zeros(8))
+    np.testing.assert_array_equal(step.flat_params, before)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda s, X, y: s(X, y + 5), hl.LabelError, "not a class index"),
+        (lambda s, X, y: s(X[:4], y), hl.ShapeError, "4 rows and y has 8"),
+        (lambda s, X, y: s(X[:, :3], y), hl.ShapeError, "3"),
+        (lambda s, X, y: s(X * np.nan, y), hl.NonFiniteError, "nan"),
+        (lambda s, X, y: s(X, y, -np.ones(8)), ValueError, "negative"),
+        (lambda s, X, y: s.update(), RuntimeError, "no gradients to apply"),
+        (lambda s, X, y: s.backward(np.zeros((8, 3))), RuntimeError, "call forward"),
+        (lambda s, X, y: (s.forward(X), s.backward(np.zeros((8, 2)))), hl.ShapeError, r"\(8, 2\).*\(8, 3\)"),
+        (lambda s, X, y: s(X, None), TypeError, "y is missing"),
+    ],
+)  # fmt: skip
+def test_bad_calls_change_nothing(toy: Any, call: Any, error: Any, text: str) -> None:
+    X, y = toy.classes(8)
+    step = hl.TrainStep(toy.mlp(6, 3), "cross_entropy")
+    step(X, y)
+    before = step.flat_params.copy()
+    with pytest.raises(error, match=text):
+        call(step, X, y)
+    np.testing.assert_array_equal(step.flat_params, before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [({"dtype": "float16"}, "dtype"), ({"threads": 0}, "threads"), ({"seed": -1}, "seed"),
+     ({"seed": 2**64}, "seed"), ({"loss": "mze"}, "unknown loss"), ({"optimizer": "adamx"}, "optimizer")],
+)  # fmt: skip
+def test_bad_arguments(toy: Any, arguments: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        hl.TrainStep(toy.mlp(2, 2), **{"loss": "mse", **arguments})
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_do_not_change_a_bit(toy: Any, threads: int) -> None:
+    X, y = toy.classes(64, 32, 10)
+    flats = []
+    for count in (1, threads):
+        step = hl.TrainStep(toy.mlp(32, 64, 10, dropout=0.1), "cross_entropy", threads=count)
+        for _ in range(5):
+            step(X, y)
+        flats.append(step.flat_params.copy())
+    np.testing.assert_array_equal(*flats)
