@@ -141,7 +141,8 @@ def graph_from_json(text: str) -> Graph:
     return Graph(
         types=tuple(TensorType(tuple(_dim(d) for d in t["shape"]), t["dtype"]) for t in data["types"]),
         nodes=tuple(
-            Node(n["op"], _tuples(n["inputs"]), _tuples(n["outputs"]), _tuples(n["attrs"])) for n in data["nodes"]
+            Node(n["op"], _tuples(n["inputs"]), _tuples(n["outputs"]), _tuples(n["attrs"]))
+            for n in data["nodes"]
         ),
         inputs=named("inputs"),
         parameters=named("parameters"),

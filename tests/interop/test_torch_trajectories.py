@@ -44,11 +44,18 @@ def hotloop_model() -> hl.nn.Module:
 def torch_model() -> Any:
     nn = torch.nn
     return nn.Sequential(
-        nn.Linear(FEATURES, 33), nn.GELU(), nn.LayerNorm(33), nn.Linear(33, 16), nn.Tanh(), nn.Linear(16, CLASSES)
+        nn.Linear(FEATURES, 33),
+        nn.GELU(),
+        nn.LayerNorm(33),
+        nn.Linear(33, 16),
+        nn.Tanh(),
+        nn.Linear(16, CLASSES),
     )
 
 
-def torch_trajectory(weights: dict[str, np.ndarray], make: Callable[[Any], Any], dtype: Any) -> dict[str, np.ndarray]:
+def torch_trajectory(
+    weights: dict[str, np.ndarray], make: Callable[[Any], Any], dtype: Any
+) -> dict[str, np.ndarray]:
     model = torch_model().to(dtype)
     model.load_state_dict({k: torch.tensor(v, dtype=dtype) for k, v in weights.items()})
     optimizer = make(model.parameters())
@@ -71,9 +78,15 @@ OPTIMIZERS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
         hl.optim.SGD(0.05, momentum=0.9, nesterov=True),
         lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True),
     ),
-    "adam": (hl.optim.Adam(3e-3, weight_decay=1e-3), lambda p: torch.optim.Adam(p, lr=3e-3, weight_decay=1e-3)),
+    "adam": (
+        hl.optim.Adam(3e-3, weight_decay=1e-3),
+        lambda p: torch.optim.Adam(p, lr=3e-3, weight_decay=1e-3),
+    ),
     "adamw": (hl.optim.AdamW(3e-3), lambda p: torch.optim.AdamW(p, lr=3e-3)),
-    "rmsprop": (hl.optim.RMSprop(1e-3, momentum=0.5), lambda p: torch.optim.RMSprop(p, lr=1e-3, momentum=0.5)),
+    "rmsprop": (
+        hl.optim.RMSprop(1e-3, momentum=0.5),
+        lambda p: torch.optim.RMSprop(p, lr=1e-3, momentum=0.5),
+    ),
 }
 
 
@@ -103,7 +116,9 @@ def test_clipped_gradients_follow_torch(name: str) -> None:
     model = hotloop_model()
     start = {k: v.copy() for k, v in model.state_dict().items()}
     x, y = make_data()
-    trainer = hl.Trainer(model, loss="cross_entropy", optimizer=ours, clip_norm=0.1, threads=1, progress=False)
+    trainer = hl.Trainer(
+        model, loss="cross_entropy", optimizer=ours, clip_norm=0.1, threads=1, progress=False
+    )
     trainer.fit(x.reshape(-1, FEATURES), y.reshape(-1), epochs=1, batch_size=ROWS, shuffle=False)
 
     peer = torch_model().double()
