@@ -22,6 +22,9 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+#: Before each timing: OpenMP's and OpenBLAS's idle threads spin for some milliseconds after their last work,
+#: on a core that the next contestant may want.
+PAUSE_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,13 @@ class Row:
         return (third - first) / 2 / self.median
 
 
+def settle() -> None:
+    """Lets the threads of whoever ran last go to sleep."""
+    time.sleep(PAUSE_S)
+
+
 def timed(work: Callable[[], object]) -> float:
+    settle()
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
