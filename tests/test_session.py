@@ -299,3 +299,15 @@ def test_reserved_input_names() -> None:
 
     with pytest.raises(hl.GraphError, match="may not be named 'target'"):
         hl.Trainer(Bad(), "mse").predict({"target": np.ones((2, 2), np.float32)})
+
+
+def test_an_attribute_set_later_counts() -> None:
+    model = hl.nn.Sequential(hl.nn.Linear(4, 64), hl.nn.Dropout(0.0), hl.nn.Linear(64, 2))
+    step = hl.TrainStep(model, "mse", hl.optim.SGD(0.0))
+    x = np.ones((8, 4), dtype=np.float32)
+    whole = step.forward(x)
+    model[1].p = 0.5
+    dropped = step.forward(x)
+    assert not np.array_equal(whole, dropped), "the new drop probability had no effect"
+    model[1].p = 0.0
+    np.testing.assert_array_equal(step.forward(x), whole)

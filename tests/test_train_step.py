@@ -228,3 +228,33 @@ def test_threads_do_not_change_a_bit(toy: Any, threads: int) -> None:
             step(X, y)
         flats.append(step.flat_params.copy())
     np.testing.assert_array_equal(*flats)
+
+
+def test_a_single_row_is_refused_for_batch_norm() -> None:
+    step = hl.TrainStep(hl.nn.Sequential(hl.nn.Linear(3, 4), hl.nn.BatchNorm1d(4)), "mse")
+    before = step.predict(np.ones((2, 3)))
+    with pytest.raises(hl.ShapeError, match=r"\[TrainStep\] X has 1 row, and BatchNorm needs at least 2"):
+        step(np.ones((1, 3)), np.ones((1, 4)))
+    np.testing.assert_array_equal(step.predict(np.ones((2, 3))), before)
+
+
+def test_a_callable_loss_without_any_weight_changes_nothing() -> None:
+    def loss(prediction: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        error = prediction - target
+        return (error**2).mean(axis=1), 2 * error
+
+    step = hl.TrainStep(hl.nn.Linear(3, 1), loss, hl.optim.AdamW(0.1, weight_decay=0.5))
+    step(np.ones((2, 3)), np.zeros((2, 1)))
+    before = step.flat_params.copy()
+    assert step(np.ones((2, 3)), np.zeros((2, 1)), np.zeros(2)) == 0.0
+    np.testing.assert_array_equal(step.flat_params, before)
+
+
+def test_a_batch_without_any_weight_changes_nothing() -> None:
+    step = hl.TrainStep(hl.nn.Linear(3, 1), "mse", hl.optim.AdamW(0.1, weight_decay=0.5))
+    step(np.ones((2, 3)), np.zeros((2, 1)))
+    before, state = step.flat_params.copy(), step.optimizer_state()
+    assert step(np.ones((2, 3)), np.zeros((2, 1)), np.zeros(2)) == 0.0
+    np.testing.assert_array_equal(step.flat_params, before)
+    for name, value in step.optimizer_state().items():
+        np.testing.assert_array_equal(value, state[name])

@@ -54,11 +54,19 @@ def _kind(loss: Any) -> str:
 
 
 def check_data(
-    session: Session, X: Any, y: Any, weight: Any, loss: Any, *, where: str, name: str = ""
+    session: Session,
+    X: Any,
+    y: Any,
+    weight: Any,
+    loss: Any,
+    *,
+    where: str,
+    name: str = "",
+    batch: bool = False,
 ) -> tuple[Data, Graph, ResolvedLoss]:
     """A data set in canonical form, with the graph for it and its loss.
 
-    ``name`` stands before X and y in messages about validation sets.
+    ``name`` stands before X and y in messages about validation sets. A batch may have no weight at all.
     """
     prefix = f"{name} " if name else ""
     if y is None:
@@ -73,7 +81,9 @@ def check_data(
     )
     labels = target.array if target.kind == "index" else None
     resolved = losses.resolve(loss, labels, n_outputs=output[-1] if output else None)
-    weights = as_weight(weight, rows=rows, where=where, name=f"{prefix}sample_weight", real=session.real)
+    weights = as_weight(
+        weight, rows=rows, where=where, name=f"{prefix}sample_weight", real=session.real, allow_zero=batch
+    )
     extra = {} if weights is None else {"sample_weight": weights}
     return Data({**arrays, "target": target.array, **extra}, target.kind), graph, resolved
 
@@ -155,7 +165,7 @@ def run_factors(schedule: Schedule, lr: float, epochs: int, steps_per_epoch: int
     return schedule.factors(epochs * steps_per_epoch, steps_per_epoch, base_lr=lr)
 
 
-def check_batches(graph: Graph, rows: int, batch_size: int) -> None:
+def check_batches(graph: Graph, rows: int, batch_size: int, where: str = "fit") -> None:
     """Refuse batches of one row for BatchNorm: the variance of one value is 0, and its output constant."""
     smallest = rows % batch_size or batch_size
     for node in graph.nodes:
@@ -166,9 +176,9 @@ def check_batches(graph: Graph, rows: int, batch_size: int) -> None:
         if isinstance(first, int) or first.per_row * smallest * places > 1:
             continue
         if rows == 1:
-            raise ShapeError("[fit] X has 1 row, and BatchNorm needs at least 2; give more rows")
+            raise ShapeError(f"[{where}] X has 1 row, and BatchNorm needs at least 2; give more rows")
         raise ShapeError(
-            f"[fit] the last batch has 1 row ({rows} rows in batches of {batch_size}), and BatchNorm needs "
+            f"[{where}] the last batch has 1 row ({rows} rows in batches of {batch_size}), and BatchNorm needs "
             f"at least 2; use another batch_size, such as {_better_batch_size(rows, batch_size)}"
         )
 

@@ -25,6 +25,7 @@ from hotloop.data import border
 from hotloop.errors import DTypeError, GraphError, HotloopError
 from hotloop.graph import Affine, Graph, TensorType
 from hotloop.model_memory import ModelMemory
+from hotloop.nn.base import edit_count
 from hotloop.threads import chosen_threads, threads_for
 from hotloop.trace import trace
 
@@ -64,6 +65,15 @@ def native_plan(plan: Plan) -> Any:
         buffers=[(b.kind, b.dtype, b.size.per_row, b.size.const, b.offset) for b in plan.buffers],
         steps=[(s.kernel, {name: value(field) for name, field in s.fields}) for s in plan.steps],
     )
+
+
+def _differs(now: dict[str, Any], then: dict[str, Any]) -> bool:
+    """Whether an attribute was set to something else; what is not a plain number or text by identity."""
+    if now.keys() != then.keys():
+        return True
+    plain = (int, float, str)
+    pairs = zip(now.values(), then.values(), strict=True)
+    return any(a is not b and not (isinstance(a, plain) and a == b) for a, b in pairs)
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,7 @@ class Session:
         self._graphs: dict[tuple[Any, ...], Graph] = {}
         self._programs: OrderedDict[tuple[int, PlanSpec, int | None], Executable] = OrderedDict()
         self._teams: dict[int, Any] = {}
+        self._edits = -1  # nn.base.edit_count when the tables were last looked at
         self._tables: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._lock = _LOCKS.setdefault(module, threading.RLock())
 
@@ -131,17 +142,22 @@ class Session:
             self._lock.release()
 
     def _notice_changes(self, where: str) -> None:
-        """Trace anew if a submodule was replaced, and take over arrays that are not ours yet."""
-        if any(table != copy for table, copy in self._tables) or not self._tables:
-            self._graphs.clear()
-            self._programs.clear()
-            modules = [module for _, module in self.module.named_modules()]
-            tables = [t for m in modules for t in (m._modules, m._parameters, m._buffers)]
-            if self._memory is not None:
-                self._memory.find_owners(where)
-            self._tables = [(table, dict(table)) for table in tables]
+        """Trace anew if the module's attributes changed, and take over arrays that are not ours yet."""
+        if self._edits != edit_count():
+            self._edits = edit_count()
+            if not self._tables or any(_differs(table, copy) for table, copy in self._tables):
+                self._forget(where)
         if self._memory is not None:
             self._memory.take_over()
+
+    def _forget(self, where: str) -> None:
+        self._graphs.clear()
+        self._programs.clear()
+        modules = [module for _, module in self.module.named_modules()]
+        tables = [t for m in modules for t in (vars(m), m._modules, m._parameters, m._buffers)]
+        if self._memory is not None:
+            self._memory.find_owners(where)
+        self._tables = [(table, dict(table)) for table in tables]
 
     def graph_for(self, arrays: border.Arrays, where: str) -> Graph:
         """The graph for inputs of these names, row shapes and kinds; traced at the first use."""

@@ -18,7 +18,7 @@ from hotloop.compile.plan import LossSpec, PlanSpec
 from hotloop.data import border
 from hotloop.engine import Data, predict, row_weights
 from hotloop.errors import ShapeError
-from hotloop.fit_setup import ResolvedLoss, check_data, check_loss
+from hotloop.fit_setup import ResolvedLoss, check_batches, check_data, check_loss
 from hotloop.graph import Graph
 from hotloop.losses import CallableLoss
 from hotloop.session import DType, Executable, Session
@@ -93,6 +93,8 @@ class TrainStep:
         with self._session.entered("TrainStep"):
             data, graph, loss = self._check(x, y, sample_weight)
             if isinstance(loss, CallableLoss):
+                if not row_weights(data, slice(None)).any():
+                    return 0.0  # no row counts: no update either, as in the native step
                 value = self._callable_gradients(data, graph, loss)
                 self._update(None)
                 return value
@@ -197,7 +199,9 @@ class TrainStep:
 
     def _check(self, x: Any, y: Any, weight: Any) -> tuple[Data, Graph, ResolvedLoss]:
         given = self._loss or self._loss_given
-        data, graph, self._loss = check_data(self._session, x, y, weight, given, where="TrainStep")
+        data, graph, self._loss = check_data(
+            self._session, x, y, weight, given, where="TrainStep", batch=True
+        )
         return data, graph, self._loss
 
     def _load(self, data: Data, graph: Graph, loss: LossSpec) -> tuple[Executable, int]:
@@ -206,11 +210,16 @@ class TrainStep:
             "train", self._room(data.rows), self._session.dtype, loss, data.kind, data.weighted,
             self._session.optimizer.spec(),
         )  # fmt: skip
-        exe = self._session.program(graph, spec)
-        self._graph = graph
+        exe = self._program(graph, spec, data.rows)
         for name, _ in exe.plan.inputs:
             exe.buffer(name, data.rows)[...] = data.arrays[name].ravel()
         return exe, data.rows
+
+    def _program(self, graph: Graph, spec: PlanSpec, rows: int) -> Executable:
+        if rows == 1:
+            check_batches(graph, rows, rows, "TrainStep")
+        self._graph = graph
+        return self._session.program(graph, spec)
 
     def _room(self, rows: int) -> int:
         """Rows the programs are compiled for: they grow by doubling."""
@@ -235,8 +244,7 @@ class TrainStep:
         spec = PlanSpec(
             "vjp", self._room(rows), self._session.dtype, optimizer=self._session.optimizer.spec()
         )
-        exe = self._session.program(graph, spec)
-        self._graph = graph
+        exe = self._program(graph, spec, rows)
         for name, _ in graph.inputs:
             exe.buffer(name, rows)[...] = arrays[name].ravel()
         self._run(exe, rows, *exe.plan.section("forward"))
@@ -263,7 +271,7 @@ class TrainStep:
         output = self._forward({name: data.arrays[name] for name, _ in graph.inputs}, graph)
         row_loss, gradient = loss(output, data.arrays["target"])
         weight = row_weights(data, slice(None))
-        share = weight / weight.sum()
+        share = weight / (weight.sum() or 1.0)  # no weight at all: no loss and no gradient
         self._backward(gradient * share.reshape(data.rows, *(1 for _ in output.shape[1:])))
         return float(np.dot(share, row_loss))
 

@@ -86,9 +86,10 @@ def _as_labels(array: Array, classes: int, name: str, where: str) -> Array:
 
 
 def as_weight(
-    weight: Any, *, rows: int, where: str, name: str = "sample_weight", real: DTypeLike = np.float32
-) -> Array | None:
-    """Row weights (n,): finite, none negative, not all zero; None stays None."""
+    weight: Any, *, rows: int, where: str, name: str = "sample_weight", real: DTypeLike = np.float32,
+    allow_zero: bool = False,
+) -> Array | None:  # fmt: skip
+    """Row weights (n,): finite, none negative, not all zero unless that is allowed; None stays None."""
     if weight is None:
         return None
     array = as_array(weight, name, where=where, real=real)
@@ -96,6 +97,6 @@ def as_weight(
         raise ShapeError(f"[{where}] {name} has shape {array.shape}; allowed: {(rows,)}, one weight per row")
     array = array if array.dtype == np.dtype(real) else array.astype(real)
     refuse(array < 0, array, name, where, ValueError, "is negative")
-    if not array.any():
+    if not allow_zero and not array.any():
         raise ValueError(f"[{where}] {name} is zero everywhere; at least one row must count")
     return array
