@@ -174,16 +174,6 @@ def test_lr_is_settable_and_checked(toy: Any) -> None:
         step(X, y)
 
 
-def test_zero_weights_change_nothing(toy: Any) -> None:
-    X, y = toy.classes(8)
-    step = hl.TrainStep(toy.mlp(6, 3), "cross_entropy")
-    step(X, y)
-    before = step.flat_params.copy()
-    with pytest.raises(ValueError, match="zero everywhere"):
-        step(X, y, np.zeros(8))
-    np.testing.assert_array_equal(step.flat_params, before)
-
-
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
