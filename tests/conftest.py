@@ -6,12 +6,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import signal
 from typing import Any
 
 import numpy as np
 import pytest
 
 import hotloop as hl
+
+# A shell that starts a job in the background has it ignore Ctrl-C, and so would every test's child process.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class TwoInputs(hl.nn.Module):
