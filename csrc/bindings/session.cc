@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Memory, Program, Source and the epoch: what a Python session drives, with the GIL released.
+#include <chrono>
 #include <exception>
 #include <optional>
 
@@ -74,7 +75,7 @@ py::array buffer_view(Program& program, int buffer, int64 rows, py::handle owner
 }
 
 void run_steps(Program& program, ThreadTeam& team, int64 rows, int64 begin, int64 end, std::uint64_t seed,
-               std::uint32_t run, std::uint64_t step, const DoubleArray& params) {
+               std::uint32_t run, std::uint64_t step, const DoubleArray& params, bool adaptive) {
   check(params.size() == program.plan().params_width(), "[program] ", params.size(), " step parameters, not ",
         program.plan().params_width());
   StepContext ctx{seed, run, step, nullptr, nullptr};
@@ -82,7 +83,12 @@ void run_steps(Program& program, ThreadTeam& team, int64 rows, int64 begin, int6
   if (end < 0) end = static_cast<int64>(program.plan().steps.size());
   const Memory::Lease lease(program.memory());
   const py::gil_scoped_release release;  // the step touches native memory only
-  program.run(team, rows, begin, end, ctx);
+  if (!adaptive || rows != program.plan().max_rows) return program.run(team, rows, begin, end, ctx);
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point start = Clock::now();
+  ThreadTeam alone(1);
+  program.run(program.team_choice().team() ? team : alone, rows, begin, end, ctx);
+  program.team_choice().took(std::chrono::duration<double>(Clock::now() - start).count());
 }
 
 EpochOutput epoch_output(const Program& program, const Source& source, int buffer, const py::array& out) {
@@ -105,7 +111,7 @@ std::pair<int64, std::string> epoch(Program& program, const Source& source, Thre
                                     std::uint64_t seed, std::uint32_t run, std::uint32_t epoch_number,
                                     std::uint64_t step, const DoubleArray& params, int64 begin, int64 end,
                                     const Outputs& outputs, const StopFlag* stop,
-                                    std::optional<double> deadline_s, bool check_finite) {
+                                    std::optional<double> deadline_s, bool adaptive, bool check_finite) {
   check(params.ndim() == 2 && params.shape(1) == program.plan().params_width(),
         "[epoch] step parameters must be (steps, ", program.plan().params_width(), ")");
   EpochOptions options;
@@ -123,6 +129,7 @@ std::pair<int64, std::string> epoch(Program& program, const Source& source, Thre
   options.begin = begin;
   options.end = end < 0 ? static_cast<int64>(program.plan().steps.size()) : end;
   options.deadline_s = deadline_s.value_or(-1.0);
+  options.adaptive = adaptive;
   options.check_finite = check_finite;
   options.stop = stop == nullptr ? nullptr : &stop->value;
 
@@ -191,7 +198,8 @@ void register_session(py::module_& m) {
                              })
       .def("run", &run_steps, py::arg("team"), py::arg("rows"), py::kw_only(), py::arg("begin") = 0,
            py::arg("end") = -1, py::arg("seed") = 0, py::arg("run") = 0, py::arg("step") = 0,
-           py::arg("params"), "Run steps [begin, end) on what the input buffers hold.");
+           py::arg("params"), py::arg("adaptive") = false,
+           "Run steps [begin, end) on what the input buffers hold.");
   py::class_<Source>(m, "Source", "Arrays of equal row count that batches are gathered from.")
       .def(py::init<std::vector<py::array>>(), py::arg("arrays"))
       .def_property_readonly("rows", &Source::rows);
@@ -204,7 +212,7 @@ void register_session(py::module_& m) {
         py::arg("inputs"), py::arg("batch_size"), py::arg("shuffle"), py::arg("seed") = 0, py::arg("run") = 0,
         py::arg("epoch") = 0, py::arg("step") = 0, py::arg("params"), py::arg("begin") = 0,
         py::arg("end") = -1, py::arg("outputs") = Outputs(), py::arg("stop") = py::none(),
-        py::arg("deadline_s") = py::none(), py::arg("check_finite") = false,
+        py::arg("deadline_s") = py::none(), py::arg("adaptive") = false, py::arg("check_finite") = false,
         "One pass over the source: (steps run, 'done' | 'stopped' | 'time' | 'diverged').");
   m.def(
       "permutation",

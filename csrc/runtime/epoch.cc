@@ -48,60 +48,63 @@ void copy_outputs(const Program& program, const EpochOptions& o, int64 first, in
   }
 }
 
+// Gathers one batch and runs the steps on it.
+void run_batch(Program& program, const std::vector<SourceArray>& source, ThreadTeam& team,
+               const EpochOptions& o, const RowRange& rows, const StepContext& ctx) {
+  const Plan& plan = program.plan();
+  for (std::size_t i = 0; i < source.size(); ++i)
+    gather(source[i], rows, plan.buffers[static_cast<std::size_t>(o.inputs[i])].dtype, plan.real,
+           program.address(o.inputs[i]), team);
+  program.run(team, rows.count, o.begin, o.end, ctx);
+  copy_outputs(program, o, rows.first, rows.count);
+}
+
+// The totals only ever grow, so that once they are not finite they stay so.
+bool diverged(Program& program) {
+  return !(std::isfinite(program.metrics()[0]) && std::isfinite(program.metrics()[1]));
+}
+
+double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
+
 }  // namespace
 
 EpochResult run_epoch(Program& program, const std::vector<SourceArray>& source, ThreadTeam& team,
                       const EpochOptions& o) {
   const int64 batches = check_source(program, source, o);
-  const Plan& plan = program.plan();
   const Memory::Lease lease(program.memory());
   const Clock::time_point start = Clock::now();
-  Clock::time_point next_poll = start + kPollEvery;
-  std::fill_n(program.metrics(), plan.metric_doubles, 0.0);
+  Clock::time_point now = start, next_poll = start + kPollEvery;
+  std::fill_n(program.metrics(), program.plan().metric_doubles, 0.0);
 
   const int64 n = source[0].rows;
   const Permutation order(static_cast<std::uint64_t>(n), o.seed, o.run, o.epoch);
+  ThreadTeam alone(1);
+  TeamChoice& choice = program.team_choice();
   StepContext ctx;
   ctx.seed = o.seed;
   ctx.run = o.run;
 
-  EpochResult result;
   for (int64 batch = 0; batch < batches; ++batch) {
     const int64 first = batch * o.batch_size;
     const RowRange rows{first, std::min(o.batch_size, n - first), o.shuffle ? &order : nullptr};
-    for (std::size_t i = 0; i < source.size(); ++i)
-      gather(source[i], rows, plan.buffers[static_cast<std::size_t>(o.inputs[i])].dtype, plan.real,
-             program.address(o.inputs[i]), team);
     ctx.step = o.step + static_cast<std::uint64_t>(batch);
-    program.set_params(ctx, o.params + (o.n_params == 1 ? 0 : batch) * plan.params_width());
-    program.run(team, rows.count, o.begin, o.end, ctx);
-    copy_outputs(program, o, first, rows.count);
-    result.steps = batch + 1;
+    program.set_params(ctx, o.params + (o.n_params == 1 ? 0 : batch) * program.plan().params_width());
+    run_batch(program, source, o.adaptive && !choice.team() ? alone : team, o, rows, ctx);
+    const int64 done = batch + 1;
 
-    // The totals only ever grow, so that once they are not finite they stay so.
-    if (o.check_finite && !(std::isfinite(program.metrics()[0]) && std::isfinite(program.metrics()[1]))) {
-      result.status = EpochStatus::kDiverged;
-      return result;
-    }
-    if (batch + 1 == batches) break;
-    if (o.stop != nullptr && o.stop->load(std::memory_order_relaxed)) {
-      result.status = EpochStatus::kStopped;
-      return result;
-    }
-    const Clock::time_point now = Clock::now();
-    if (o.deadline_s >= 0.0 && std::chrono::duration<double>(now - start).count() >= o.deadline_s) {
-      result.status = EpochStatus::kTime;
-      return result;
-    }
+    const Clock::time_point before = now;
+    now = Clock::now();
+    if (o.adaptive && rows.count == o.batch_size) choice.took(seconds(now - before));
+    if (o.check_finite && diverged(program)) return {done, EpochStatus::kDiverged};
+    if (done == batches) break;
+    if (o.stop != nullptr && o.stop->load(std::memory_order_relaxed)) return {done, EpochStatus::kStopped};
+    if (o.deadline_s >= 0.0 && seconds(now - start) >= o.deadline_s) return {done, EpochStatus::kTime};
     if (now >= next_poll) {
       next_poll = now + kPollEvery;
-      if (o.poll && o.poll()) {
-        result.status = EpochStatus::kStopped;
-        return result;
-      }
+      if (o.poll && o.poll()) return {done, EpochStatus::kStopped};
     }
   }
-  return result;
+  return {batches, EpochStatus::kDone};
 }
 
 }  // namespace hotloop

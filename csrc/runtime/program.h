@@ -11,6 +11,7 @@
 #include "kernels/isa.h"
 #include "runtime/memory.h"
 #include "runtime/plan.h"
+#include "runtime/team_choice.h"
 
 namespace hotloop {
 
@@ -30,6 +31,7 @@ class Program {
   Memory& memory() const { return *memory_; }
   std::string_view isa() const { return isa_; }
   double* metrics() { return metrics_.data(); }
+  TeamChoice& team_choice() { return team_choice_; }
 
   // Address of a buffer of the plan.
   std::byte* address(int buffer) const;
@@ -62,6 +64,7 @@ class Program {
   // The full batch and the last, partial one; a third count takes the place of the older.
   Binding bindings_[2];
   int newest_ = 0;
+  TeamChoice team_choice_;
 };
 
 }  // namespace hotloop

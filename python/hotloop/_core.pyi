@@ -100,6 +100,7 @@ class Program:
         run: typing.SupportsInt | typing.SupportsIndex = 0,
         step: typing.SupportsInt | typing.SupportsIndex = 0,
         params: typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
+        adaptive: bool = False,
     ) -> None:
         """
         Run steps [begin, end) on what the input buffers hold.
@@ -185,6 +186,7 @@ def run_epoch(
     outputs: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, numpy.ndarray]] = [],
     stop: StopFlag | None = None,
     deadline_s: typing.SupportsFloat | typing.SupportsIndex | None = None,
+    adaptive: bool = False,
     check_finite: bool = False,
 ) -> tuple[int, str]:
     """

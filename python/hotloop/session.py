@@ -225,6 +225,11 @@ class Session:
             self._programs.popitem(last=False)
         return executable
 
+    @property
+    def adaptive(self) -> bool:
+        """Whether a step may run on one thread where that is faster; a number that was asked for is obeyed."""
+        return self.threads is None
+
     def _team(self, threads: int) -> Any:
         if threads not in self._teams:
             self._teams[threads] = _core.Team(threads)
@@ -262,7 +267,8 @@ class Session:
             executable.program, source, executable.team,
             inputs=[buffer for _, buffer in plan.inputs], batch_size=batch_size, shuffle=shuffle,
             seed=self.seed, run=run, epoch=epoch, step=step, params=params, begin=begin, end=end,
-            outputs=list(outputs), stop=stop, deadline_s=deadline_s, check_finite=check_finite,
+            outputs=list(outputs), stop=stop, deadline_s=deadline_s,
+            adaptive=self.adaptive, check_finite=check_finite,
         )  # fmt: skip
         if plan.mode == "train":
             self.memory.count_batches(steps)

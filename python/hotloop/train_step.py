@@ -233,7 +233,11 @@ class TrainStep:
             exe.plan, self._graph, (1.0,), number("TrainStep", "lr", self.lr if lr is None else lr, low=0)
         )
         seed, step = self._session.seed, self._updates
-        exe.program.run(exe.team, rows, begin=begin, end=end, seed=seed, step=step, params=params[0])
+        # Only whole steps are alike, so that their times may decide on the threads.
+        adaptive = self._session.adaptive and end - begin == len(exe.plan.steps)
+        exe.program.run(
+            exe.team, rows, begin=begin, end=end, seed=seed, step=step, params=params[0], adaptive=adaptive
+        )
 
     def _batch_loss(self, exe: Executable) -> float:
         at = next(m.offset for m in exe.plan.metrics if m.kind == "batch_loss")

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which is faster at present, a step on the whole team or on the caller alone? Measured, not modelled: the
+// answer depends on what else the machine is doing, and it changes. Results do not depend on it.
+//
+// Both ways are tried for a few steps, then the faster is kept until the time that trying the slower one
+// cost has become a twentieth of the whole; then both are tried again. So a team whose second processor is
+// busy costs 5 % at most over working alone.
+#pragma once
+
+#include <algorithm>
+
+namespace hotloop {
+
+class TeamChoice {
+ public:
+  // Whether the next step should run on the whole team.
+  bool team() const { return trying_ ? candidate_ : winner_; }
+
+  // How long that step took. Only steps of equal size may be told.
+  void took(double seconds) {
+    if (!trying_) {
+      held_ += seconds;
+      if (held_ >= hold_) try_candidate(winner_);  // the present one first: no thread has to be woken for it
+      return;
+    }
+    spent_[candidate_] += seconds;
+    if (count_ >= kSkipped) samples_[count_ - kSkipped] = seconds;
+    if (++count_ < kSkipped + kSampled) return;
+    median_[candidate_] = median();
+    if (candidate_ == first_)
+      next_candidate();
+    else
+      decide();
+  }
+
+ private:
+  // A team that slept needs a step to wake up; five samples have a median that one interruption cannot move.
+  static constexpr int kSkipped = 1, kSampled = 5;
+  static constexpr double kHoldSteps = 128.0, kHoldShare = 20.0;
+
+  void try_candidate(bool team) {
+    trying_ = true;
+    candidate_ = first_ = team;
+    count_ = 0;
+    spent_[0] = spent_[1] = 0.0;
+  }
+
+  void next_candidate() {
+    candidate_ = !candidate_;
+    count_ = 0;
+  }
+
+  double median() {
+    std::sort(samples_, samples_ + kSampled);
+    return samples_[kSampled / 2];
+  }
+
+  void decide() {
+    winner_ = median_[1] < median_[0];
+    trying_ = false;
+    held_ = 0.0;
+    const double wasted = spent_[!winner_] - median_[winner_] * (kSkipped + kSampled);
+    hold_ = std::max(kHoldSteps * median_[winner_], kHoldShare * wasted);
+  }
+
+  bool trying_ = true, candidate_ = true, first_ = true, winner_ = true;
+  int count_ = 0;
+  double samples_[kSampled] = {};
+  double spent_[2] = {}, median_[2] = {};  // [alone, team]
+  double held_ = 0.0, hold_ = 0.0;
+};
+
+}  // namespace hotloop

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// The choice between a team and working alone, fed with made-up times.
+#include "runtime/team_choice.h"
+
+#include "check.h"
+
+namespace {
+
+struct Machine {
+  double alone, team;
+};
+
+// Total time of so many steps under the choice, and the share of the last half that ran on the team.
+struct Outcome {
+  double seconds = 0.0, on_team = 0.0;
+};
+
+Outcome steps(hotloop::TeamChoice& choice, Machine machine, int count, int interrupted_every = 0) {
+  Outcome outcome;
+  for (int i = 0; i < count; ++i) {
+    const bool team = choice.team();
+    double seconds = team ? machine.team : machine.alone;
+    if (interrupted_every > 0 && i % interrupted_every == 0) seconds += 5e-3;
+    if (i >= count / 2) outcome.on_team += team;
+    outcome.seconds += seconds;
+    choice.took(seconds);
+  }
+  outcome.on_team /= count - count / 2;
+  return outcome;
+}
+
+void picks_the_faster_and_pays_little() {
+  for (const Machine machine : {Machine{20e-6, 12e-6}, {20e-6, 200e-6}, {20e-6, 21e-6}, {1e-3, 30e-3}}) {
+    hotloop::TeamChoice choice;
+    steps(choice, machine, 1000);  // past the first try, whose price nothing has paid for yet
+    const int count = 20000;
+    const double best = count * (machine.team < machine.alone ? machine.team : machine.alone);
+    const Outcome outcome = steps(choice, machine, count);
+    CHECK(outcome.seconds <= 1.06 * best);
+    CHECK(machine.team < machine.alone ? outcome.on_team > 0.9 : outcome.on_team < 0.1);
+  }
+}
+
+void follows_a_machine_that_changes() {
+  hotloop::TeamChoice choice;
+  CHECK(steps(choice, {20e-6, 12e-6}, 5000).on_team > 0.9);
+  CHECK(steps(choice, {20e-6, 80e-6}, 5000).on_team < 0.1);
+  CHECK(steps(choice, {20e-6, 12e-6}, 20000).on_team > 0.9);
+}
+
+void one_interruption_moves_nothing() {
+  hotloop::TeamChoice choice;
+  CHECK(steps(choice, {20e-6, 12e-6}, 20000, /*interrupted_every=*/97).on_team > 0.9);
+}
+
+}  // namespace
+
+int main() {
+  picks_the_faster_and_pays_little();
+  follows_a_machine_that_changes();
+  one_interruption_moves_nothing();
+  return test::report("team_choice");
+}
