@@ -23,7 +23,7 @@ def test_save_and_load_go_on_with_the_same_bits(toy: Any, digest: Any, tmp_path:
         early_stopping=hl.EarlyStopping(patience=7), clip_norm=1.0, seed=11,
     )  # fmt: skip
     trainer.fit(X, y, validation=0.2, epochs=3)
-    trainer.preprocessor = hl.Preprocessor.fit(X, y, task="classification", class_names=["a", "b", "c"])
+    trainer.preprocessor = hl.data.Preprocessor.fit(X, y, task="classification", class_names=["a", "b", "c"])
     path = tmp_path / "model.safetensors"
     trainer.save(path)
     again = hl.load(path)

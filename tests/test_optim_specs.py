@@ -83,6 +83,8 @@ def test_parameters_instead_of_a_learning_rate_get_the_right_form_as_answer(
         (lambda: AdamW(1e-3, (-0.1, 0.9)), ValueError, r"betas\[0\]"),
         (lambda: AdamW(1e-3, 0.9), TypeError, "betas must be a pair"),
         (lambda: Adam(eps=-1), ValueError, "eps"),
+        (lambda: Adam(eps=0), ValueError, "eps must be > 0 in float32, got 0"),
+        (lambda: RMSprop(eps=1e-40), ValueError, "eps must be > 0 in float32"),
         (lambda: Adam(weight_decay=-1), ValueError, "weight_decay"),
         (lambda: Adam(decay="biases"), ValueError, "decay must be one of 'all', 'weights'"),
         (lambda: SGD(0.1, 1.0), ValueError, "momentum"),

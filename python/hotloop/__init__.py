@@ -28,6 +28,7 @@ from hotloop.errors import (
 )
 
 if TYPE_CHECKING:
+    from hotloop import data as data
     from hotloop import losses as losses
     from hotloop import nn as nn
     from hotloop import optim as optim
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from hotloop.callbacks import Callback as Callback
     from hotloop.callbacks import FitState as FitState
     from hotloop.cost import CostPlan as CostPlan
-    from hotloop.data.preprocess import Preprocessor as Preprocessor
     from hotloop.data.split import Split as Split
     from hotloop.data.split import split as split
     from hotloop.early_stopping import EarlyStopping as EarlyStopping
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from hotloop.train_step import TrainStep as TrainStep
     from hotloop.trainer import Trainer as Trainer
 
-_MODULES = ("losses", "nn", "optim", "schedules")
+_MODULES = ("data", "losses", "nn", "optim", "schedules")
 _HOMES = {
     "Callback": "callbacks",
     "CostPlan": "cost",
@@ -59,7 +59,6 @@ _HOMES = {
     "EarlyStopping": "early_stopping",
     "FitState": "callbacks",
     "History": "history",
-    "Preprocessor": "data.preprocess",
     "Split": "data.split",
     "TrainStep": "train_step",
     "Trainer": "trainer",

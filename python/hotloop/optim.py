@@ -59,7 +59,8 @@ class _AdamFamily(Optimizer):
     decay: Decay = "all"
 
     def __post_init__(self) -> None:
-        _check(self, "eps")
+        _check(self)
+        _check_eps(self, self.eps)
         where = type(self).__name__
         betas: Any = self.betas
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
@@ -84,7 +85,7 @@ class AdamW(_AdamFamily):
     Args:
         lr: learning rate, >= 0; a schedule multiplies it.
         betas: (b1, b2), each in [0, 1).
-        eps: >= 0.
+        eps: > 0.
         weight_decay: >= 0.
         decay: "all" decays every parameter (torch); "weights" leaves biases, norms and every other
             one-dimensional parameter alone.
@@ -154,7 +155,7 @@ class RMSprop(Optimizer):
 
     ``g += wd p;  s = alpha s + (1-alpha) g^2;  u = g / (sqrt(s) + eps);  b = momentum b + u;  p -= lr b``
 
-    Args: lr >= 0; alpha in [0, 1); eps >= 0; weight_decay >= 0; momentum in [0, 1); decay as in `AdamW`.
+    Args: lr >= 0; alpha in [0, 1); eps > 0; weight_decay >= 0; momentum in [0, 1); decay as in `AdamW`.
 
     >>> RMSprop(1e-2).state_names
     ('square_avg',)
@@ -170,7 +171,8 @@ class RMSprop(Optimizer):
     decay: Decay = "all"
 
     def __post_init__(self) -> None:
-        _check(self, "eps", rates=("alpha", "momentum"))
+        _check_eps(self, self.eps)
+        _check(self, rates=("alpha", "momentum"))
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -218,15 +220,26 @@ def from_dict(data: Mapping[str, Any]) -> Optimizer:
 # --- checks ---------------------------------------------------------------------------------------
 
 
-def _check(optimizer: Optimizer, *positive: str, rates: tuple[str, ...] = ()) -> None:
-    """Check what all share and the fields named, and store them as plain Python numbers."""
+def _check(optimizer: Optimizer, rates: tuple[str, ...] = ()) -> None:
+    """Check what all share and the rates named, and store them as plain Python numbers."""
     where = type(optimizer).__name__
     _refuse_parameters(where, optimizer.lr)
-    for name in ("lr", "weight_decay", *positive):
+    for name in ("lr", "weight_decay"):
         object.__setattr__(optimizer, name, number(where, name, getattr(optimizer, name), low=0))
     for name in rates:
         object.__setattr__(optimizer, name, rate(where, name, getattr(optimizer, name)))
     choice(where, "decay", optimizer.decay, ("all", "weights"))
+
+
+def _check_eps(optimizer: Optimizer, eps: object) -> None:
+    where = type(optimizer).__name__
+    value = number(where, "eps", eps, low=0)
+    if value < np.finfo(np.float32).tiny:  # flushed to zero in the native loop
+        raise ValueError(
+            f"[{where}] eps must be > 0 in float32, got {eps}; where a gradient is 0 the update would be 0/0: "
+            "use 1e-30 or more"
+        )
+    object.__setattr__(optimizer, "eps", value)
 
 
 def _refuse_parameters(where: str, lr: object) -> None:
