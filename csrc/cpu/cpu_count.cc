@@ -28,7 +28,7 @@ double cgroup_quota() {
   std::string quota;
   double period = 0.0;
   if (std::ifstream v2("/sys/fs/cgroup/cpu.max"); v2 >> quota >> period && period > 0.0)
-    return quota == "max" ? 0.0 : std::atof(quota.c_str()) / period;
+    return quota == "max" ? 0.0 : std::strtod(quota.c_str(), nullptr) / period;
   double v1 = 0.0;
   if (std::ifstream q("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), p("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
       q >> v1 && p >> period && v1 > 0.0 && period > 0.0)

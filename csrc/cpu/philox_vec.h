@@ -49,8 +49,8 @@ HOTLOOP_INLINE void philox_halves(std::uint64_t first_block, std::uint64_t step,
   PhiloxLanes four[2];
 #pragma GCC unroll 2
   for (int i = 0; i < 2; ++i) {
-    const __m256i start =
-        _mm256_set1_epi64x(static_cast<long long>(first_block + 4u * static_cast<unsigned>(i)));
+    const std::uint64_t block = first_block + std::uint64_t{4} * static_cast<std::uint64_t>(i);
+    const __m256i start = _mm256_set1_epi64x(static_cast<long long>(block));
     four[i].word[0] = _mm256_add_epi64(start, _mm256_setr_epi64x(0, 1, 2, 3));
     four[i].word[1] = _mm256_srli_epi64(four[i].word[0], 32);
     four[i].word[2] = _mm256_set1_epi64x(static_cast<long long>(step));

@@ -63,7 +63,7 @@ ThreadTeam::~ThreadTeam() {
   if (shared_ == nullptr) return;
   if (owner_pid_ != getpid()) {
     // A forked child has the objects of its parent's threads but not the threads: nothing to join.
-    (void)shared_.release();
+    [[maybe_unused]] const Shared* leaked = shared_.release();
     return;
   }
   {
@@ -77,7 +77,7 @@ ThreadTeam::~ThreadTeam() {
 void ThreadTeam::start() {
   const long pid = getpid();
   if (shared_ != nullptr && owner_pid_ == pid) return;
-  (void)shared_.release();  // null, or the parent's: see the destructor
+  [[maybe_unused]] const Shared* leaked = shared_.release();  // null, or the parent's: see the destructor
   shared_ = std::make_unique<Shared>();
   owner_pid_ = pid;
   shared_->members.reserve(static_cast<std::size_t>(threads_ - 1));

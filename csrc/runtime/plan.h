@@ -22,7 +22,6 @@ constexpr std::size_t dtype_bytes(DType dtype, Real real) {
     case DType::kIndex:
       return 4;
     case DType::kDouble:
-      return 8;
     case DType::kInt64:
       return 8;
   }

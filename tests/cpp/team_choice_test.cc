@@ -17,6 +17,7 @@ struct Outcome {
 
 Outcome steps(hotloop::TeamChoice& choice, Machine machine, int count, int interrupted_every = 0) {
   Outcome outcome;
+  const int second_half = count - count / 2;
   for (int i = 0; i < count; ++i) {
     const bool team = choice.team();
     double seconds = team ? machine.team : machine.alone;
@@ -25,7 +26,7 @@ Outcome steps(hotloop::TeamChoice& choice, Machine machine, int count, int inter
     outcome.seconds += seconds;
     choice.took(seconds);
   }
-  outcome.on_team /= count - count / 2;
+  outcome.on_team /= second_half;
   return outcome;
 }
 
