@@ -9,4 +9,9 @@ step_lint_cpp() {
     xargs -0 "$TOOLS/bin/clang-format" --dry-run -Werror
 }
 
+step_lint_tidy() {
+  PATH=$TOOLS/bin:$PATH cmake --preset tidy -B "$WORK/tidy" >/dev/null
+  "$TOOLS/bin/ninja" -C "$WORK/tidy" -j "$JOBS" --quiet
+}
+
 step_lint_size() { "$TOOLS/bin/python" tools/size.py; }
