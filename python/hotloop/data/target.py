@@ -73,7 +73,7 @@ def _as_labels(array: Array, classes: int, name: str, where: str) -> Array:
         whole = bool((array == np.rint(array)).all())
         shape = f"(n, {classes})"
         hint = f"use {name}.astype(np.int64)" if whole else f"pass probabilities {shape}, or loss='mse'"
-        raise DTypeError(f"[{where}] {name} has dtype {array.dtype}; class labels are integers; {hint}")
+        raise DTypeError(f"[{where}] {name} has a floating-point dtype; class labels are integers; {hint}")
     text = f"is not a class index (expected 0 <= {name} < {classes})"
     if int(array.min()) < 0 or int(array.max()) >= classes:
         bad = (array < 0) | (array >= classes)
