@@ -11,7 +11,9 @@ configure_and_build() { # configure_and_build FOLDER SANITIZERS [cmake options]
 
 # One build serves both: the C++ tests and the extension.
 build_asan() {
-  configure_and_build "$WORK/asan" address,undefined -DHOTLOOP_TESTS=ON -DSKBUILD=ON -DSKBUILD_PROJECT_VERSION=0.0.0 \
+  local version
+  version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
+  configure_and_build "$WORK/asan" address,undefined -DHOTLOOP_TESTS=ON -DSKBUILD=ON -DSKBUILD_PROJECT_VERSION="$version" \
     -Dpybind11_DIR="$("$TOOLS/bin/python" -m pybind11 --cmakedir)" -DPython_EXECUTABLE="$TOOLS/bin/python"
 }
 
