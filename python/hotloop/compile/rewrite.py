@@ -23,11 +23,8 @@ class Rewriter(GraphBuilder):
     @classmethod
     def around(cls, graph: Graph) -> Rewriter:
         """A rewriter with the values and borders of a graph, and none of its nodes yet."""
-        rewriter = cls()
-        rewriter.types = list(graph.types)
-        rewriter.inputs = list(graph.inputs)
-        rewriter.parameters = list(graph.parameters)
-        rewriter.states = list(graph.states)
+        rewriter = cls.extend(graph)
+        rewriter.nodes = []
         return rewriter
 
     def producer(self, value: int | None) -> Node | None:

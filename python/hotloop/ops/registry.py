@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from hotloop.errors import GraphError
 from hotloop.graph import Affine, Attr, Dim, Graph, Node, TensorType, make_attrs
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Types = Sequence["TensorType | None"]
 ScratchType = Literal["real", "index", "double", "int64"]
@@ -108,7 +111,7 @@ class GraphBuilder:
         self.states: list[tuple[str, int]] = []
 
     @classmethod
-    def extend(cls, graph: Graph) -> GraphBuilder:
+    def extend(cls, graph: Graph) -> Self:
         """A builder that begins with everything a graph holds (its outputs are left to `build`)."""
         builder = cls()
         builder.types = list(graph.types)
