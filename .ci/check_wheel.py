@@ -20,9 +20,11 @@ MUST_HOLD = {"hotloop/__init__.py", "hotloop/py.typed", "hotloop/_core.pyi", "ho
 MAY_HOLD = re.compile(r"hotloop/.*\.(py|pyi|typed|so)$|hotloop-[^/]+\.dist-info/")
 
 IMPORT_TIME = """
-import numpy, time
-start = time.process_time(); import hotloop; hotloop.Trainer; seconds = time.process_time() - start
-import os; print(seconds, len(os.listdir("/proc/self/task")))
+import time
+start = time.process_time(); import numpy; numpys = time.process_time() - start
+start = time.process_time(); import hotloop; bare = time.process_time() - start
+start = time.process_time(); hotloop.Trainer; trainers = time.process_time() - start
+import os; print(numpys, bare, trainers, len(os.listdir("/proc/self/task")))
 """
 THREADS_OF_NUMPY = 'import numpy, os; print(len(os.listdir("/proc/self/task")))'
 
@@ -56,11 +58,15 @@ def main() -> None:
 
     base_threads = int(run(sys.executable, "-c", THREADS_OF_NUMPY))
     # Processor time, the best of nine: the question is what an import costs, not how busy the machine is.
-    runs = [run(sys.executable, "-c", IMPORT_TIME).split() for _ in range(9)]
-    seconds = min(float(r[0]) for r in runs)
-    print(f"import hotloop and its Trainer: {seconds * 1e3:.1f} ms over numpy")
-    assert seconds < MAX_IMPORT_SECONDS, f"importing takes {seconds:.3f} s, allowed {MAX_IMPORT_SECONDS}"
-    assert {int(r[1]) for r in runs} == {base_threads}, "importing hotloop starts threads"
+    runs = [[float(number) for number in run(sys.executable, "-c", IMPORT_TIME).split()] for _ in range(9)]
+    numpys, bare, trainers = (min(r[i] for r in runs) for i in range(3))
+    print(
+        f"import hotloop: {bare * 1e3:.1f} ms over numpy's {numpys * 1e3:.0f}, Trainer {trainers * 1e3:.1f} ms"
+    )
+    assert bare < MAX_IMPORT_SECONDS, f"importing takes {bare:.3f} s, allowed {MAX_IMPORT_SECONDS}"
+    # The same Python reads numpy's modules and ours, so that a slow machine does not fail this one.
+    assert trainers < max(MAX_IMPORT_SECONDS, numpys), f"Trainer takes {trainers:.3f} s, more than numpy"
+    assert {int(r[3]) for r in runs} == {base_threads}, "importing hotloop starts threads"
 
 
 if __name__ == "__main__":

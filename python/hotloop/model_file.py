@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 from hotloop import losses, optim, schedules
 from hotloop.data import border
 from hotloop.data.preprocess import Preprocessor
 from hotloop.early_stopping import EarlyStopping
 from hotloop.errors import CheckpointError, HotloopError
+from hotloop.files import Path as FilePath
 from hotloop.files import read_safetensors, write_safetensors
 from hotloop.graph import graph_from_json, graph_to_json
 from hotloop.history import History
@@ -24,8 +24,6 @@ from hotloop.nn import GraphModule
 
 if TYPE_CHECKING:
     from hotloop.trainer import Trainer
-
-FilePath = Union[str, "os.PathLike[str]"]
 
 _VERSION = 1
 _OPTIMIZER, _PREPROCESSOR = "optimizer/", "preprocessor/"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, Union
 
-from hotloop import classes, cost, losses, model_file, optim, schedules
+from hotloop import classes, losses, optim, schedules
 from hotloop import metrics as metrics_
 from hotloop.arguments import choice, count, number
 from hotloop.callbacks import CallbackLike, as_callbacks
@@ -37,7 +37,9 @@ from hotloop.session import Session
 from hotloop.threads import check_device, check_threads
 
 if TYPE_CHECKING:
+    from hotloop.cost import CostPlan
     from hotloop.data.preprocess import Preprocessor
+    from hotloop.files import Path as FilePath
     from hotloop.nn import Module
 
 
@@ -261,7 +263,7 @@ class Trainer:
 
     # --- cost and files ---
 
-    def plan(self, X: Any, y: Any, batch_size: int = 32) -> cost.CostPlan:
+    def plan(self, X: Any, y: Any, batch_size: int = 32) -> CostPlan:
         """What training on this data costs (FLOPs, bytes, seconds per epoch), and the compiled steps. The
         model is left as it is. Raises as `fit`, and `ValueError` for a callable loss."""
         batch_size = count("plan", "batch_size", batch_size, low=1)
@@ -271,15 +273,19 @@ class Trainer:
             engine = make_engine(self._session, graph, loss, names, self.clip_norm, self.clip_value)
             if not isinstance(engine, NativeEngine):
                 raise ValueError("[plan] a callable loss runs outside the plan; its cost is not known")
+            from hotloop import cost
+
             return cost.cost_plan(engine, data, min(batch_size, data.rows))
 
-    def save(self, path: model_file.FilePath) -> None:
+    def save(self, path: FilePath) -> None:
         """Write everything to one file: parameters, state, moments, counters, history, preprocessor.
 
         The file is replaced in one step and verified on loading. Python callables are stored by name.
         Raises `RuntimeError` if the model has not seen data yet, and `OSError`.
         """
         with self._session.entered("save"):
+            from hotloop import model_file  # with hashing and safetensors, which training does not need
+
             model_file.save(self, path)
 
 
