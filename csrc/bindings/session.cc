@@ -78,7 +78,10 @@ void run_steps(Program& program, ThreadTeam& team, int64 rows, int64 begin, int6
                std::uint32_t run, std::uint64_t step, const DoubleArray& params, bool adaptive) {
   check(params.size() == program.plan().params_width(), "[program] ", params.size(), " step parameters, not ",
         program.plan().params_width());
-  StepContext ctx{seed, run, step, nullptr, nullptr};
+  StepContext ctx;
+  ctx.seed = seed;
+  ctx.run = run;
+  ctx.step = step;
   program.set_params(ctx, params.data());
   if (end < 0) end = static_cast<int64>(program.plan().steps.size());
   const Memory::Lease lease(program.memory());
@@ -109,9 +112,10 @@ using Outputs = std::vector<std::pair<int, py::array>>;
 std::pair<int64, std::string> epoch(Program& program, const Source& source, ThreadTeam& team,
                                     const std::vector<int>& inputs, int64 batch_size, bool shuffle,
                                     std::uint64_t seed, std::uint32_t run, std::uint32_t epoch_number,
-                                    std::uint64_t step, const DoubleArray& params, int64 begin, int64 end,
-                                    const Outputs& outputs, const StopFlag* stop,
-                                    std::optional<double> deadline_s, bool adaptive, bool check_finite) {
+                                    std::uint64_t step, int64 first_batch, int64 batches,
+                                    const DoubleArray& params, int64 begin, int64 end, const Outputs& outputs,
+                                    const StopFlag* stop, std::optional<double> deadline_s, bool adaptive,
+                                    bool check_finite) {
   check(params.ndim() == 2 && params.shape(1) == program.plan().params_width(),
         "[epoch] step parameters must be (steps, ", program.plan().params_width(), ")");
   EpochOptions options;
@@ -124,6 +128,8 @@ std::pair<int64, std::string> epoch(Program& program, const Source& source, Thre
   options.run = run;
   options.epoch = epoch_number;
   options.step = step;
+  options.first_batch = first_batch;
+  options.batches = batches;
   options.params = params.data();
   options.n_params = params.shape(0);
   options.begin = begin;
@@ -147,7 +153,7 @@ std::pair<int64, std::string> epoch(Program& program, const Source& source, Thre
     result = run_epoch(program, source.arrays(), team, options);
   }
   if (raised) std::rethrow_exception(raised);
-  constexpr const char* kStatus[] = {"done", "stopped", "time", "diverged"};
+  constexpr const char* kStatus[] = {"done", "stopped", "time", "diverged", "paused"};
   return {result.steps, kStatus[static_cast<int>(result.status)]};
 }
 
@@ -208,12 +214,15 @@ void register_session(py::module_& m) {
       .def("set", [](StopFlag& flag) { flag.value.store(true); })
       .def("clear", [](StopFlag& flag) { flag.value.store(false); })
       .def("is_set", [](const StopFlag& flag) { return flag.value.load(); });
-  m.def("run_epoch", &epoch, py::arg("program"), py::arg("source"), py::arg("team"), py::kw_only(),
-        py::arg("inputs"), py::arg("batch_size"), py::arg("shuffle"), py::arg("seed") = 0, py::arg("run") = 0,
-        py::arg("epoch") = 0, py::arg("step") = 0, py::arg("params"), py::arg("begin") = 0,
-        py::arg("end") = -1, py::arg("outputs") = Outputs(), py::arg("stop") = py::none(),
-        py::arg("deadline_s") = py::none(), py::arg("adaptive") = false, py::arg("check_finite") = false,
-        "One pass over the source: (steps run, 'done' | 'stopped' | 'time' | 'diverged').");
+  m.def(
+      "run_epoch", &epoch, py::arg("program"), py::arg("source"), py::arg("team"), py::kw_only(),
+      py::arg("inputs"), py::arg("batch_size"), py::arg("shuffle"), py::arg("seed") = 0, py::arg("run") = 0,
+      py::arg("epoch") = 0, py::arg("step") = 0, py::arg("first_batch") = 0, py::arg("batches") = -1,
+      py::arg("params"), py::arg("begin") = 0, py::arg("end") = -1, py::arg("outputs") = Outputs(),
+      py::arg("stop") = py::none(), py::arg("deadline_s") = py::none(), py::arg("adaptive") = false,
+      py::arg("check_finite") = false,
+      "One pass over the source, or `batches` of it from `first_batch` on: (steps run, 'done' | 'stopped' | "
+      "'time' | 'diverged' | 'paused'). Metrics are zeroed first, unless it begins in mid-epoch.");
   m.def(
       "permutation",
       [](int64 n, std::uint64_t seed, std::uint32_t run, std::uint32_t epoch_number) {

@@ -39,9 +39,9 @@ constexpr int kMaxDims = 4;
 // A is read at a[i*a_stride_m + p*a_stride_k]; B at b[p*b_stride_k + j], or in panels if b_packed.
 // saved (m, n): what the activation's gradient reads (z for Input, activation(z) for Output and Sign).
 // row_sum (m) = sum over k of A: the bias gradient, when A is the transposed output gradient.
-// activation: index in unary.def, -1 for none. dropout: layer, -1 for none; element index i*n + j.
-// out and saved have row stride out_stride >= n. k = 0 gives z = bias. With accumulate, out += z and
-// bias, activation and dropout are absent.
+// activation: index in unary.def, -1 for none. dropout: layer, -1 for none; element number i*n + j.
+// dropout_row: see DropoutArgs. out and saved have row stride out_stride >= n. k = 0 gives z = bias. With
+// accumulate, out += z and bias, activation and dropout are absent.
 #define HOTLOOP_MatmulArgs(X) \
   X(Out, real, out)           \
   X(OutOpt, real, saved)      \
@@ -56,6 +56,7 @@ constexpr int kMaxDims = 4;
   X(Dim, , a_stride_k)        \
   X(Dim, , b_stride_k)        \
   X(Dim, , out_stride)        \
+  X(Dim, , dropout_row)       \
   X(Int, , b_packed)          \
   X(Int, , accumulate)        \
   X(Int, , activation)        \
@@ -77,6 +78,7 @@ constexpr int kMaxDims = 4;
   X(In, real, dy)               \
   X(In, real, saved)            \
   X(Dim, , n)                   \
+  X(Dim, , dropout_row)         \
   X(Int, , dropout)             \
   X(Real, , p0)                 \
   X(Real, , p1)
@@ -101,10 +103,12 @@ constexpr int kMaxDims = 4;
 
 // y (n) = x (n) kept and scaled, or 0. Element e is dropped if half-word e % 8 of Philox block e / 8 is
 // below round(p * 65536); kept ones are divided by the exact keep rate. The gradient is the same call.
+// A call on part of a batch begins at element first_row * dropout_row: dropout_row elements per row.
 #define HOTLOOP_DropoutArgs(X) \
   X(Out, real, y)              \
   X(In, real, x)               \
   X(Dim, , n)                  \
+  X(Dim, , dropout_row)        \
   X(Int, , dropout)
 
 // out[i*o0 + j*o1 + k*o2 + l*o3] = x[i*x0 + j*x1 + k*x2 + l*x3] over (d0, d1, d2, d3): transposes,

@@ -13,15 +13,18 @@ template <class real>
 struct DropoutMask {
   PhiloxKey key{};
   std::uint64_t step = 0;
+  int64 first = 0;    // element of the batch that this call's element 0 is
   int threshold = 0;  // of 65536; 0: the identity
   real scale = 1;     // 1 / keep rate
 
-  DropoutMask(const StepContext& ctx, int64 layer) {
+  // row: elements of a row of the batch
+  DropoutMask(const StepContext& ctx, int64 layer, int64 row) {
     if (layer < 0) return;
     threshold = static_cast<int>(ctx.dropout[layer] * 65536.0 + 0.5);
     if (threshold == 0) return;
     key = stream_key(ctx.seed, ctx.run, static_cast<std::uint32_t>(layer), Stream::kDropout);
     step = ctx.step;
+    first = ctx.first_row * row;
     if (threshold < 65536) scale = static_cast<real>(65536.0 / (65536.0 - threshold));
   }
 
@@ -35,12 +38,14 @@ struct DropoutMask {
   }
 };
 
-// Calls body(i, count, drop) for i = 0, ... < n with count <= W elements each (fewer before a border of 64
-// elements and at the end); drop(v) scales v, and makes the dropped lanes 0 even where v is inf or NaN.
+// Elements [begin, begin + n) of a call: calls body(i, count, drop) for i = 0, ... < n with count <= W
+// elements each (fewer before a border of 64 elements and at the end); drop(v) scales v, and makes the
+// dropped lanes 0 even where v is inf or NaN.
 template <class real, class Body>
-HOTLOOP_INLINE void for_each_dropped(const DropoutMask<real>& mask, int64 first, int64 n, Body body) {
+HOTLOOP_INLINE void for_each_dropped(const DropoutMask<real>& mask, int64 begin, int64 n, Body body) {
   using V = Vec<real>;
   real factors[kPhiloxHalves];
+  const int64 first = mask.first + begin;
   int64 e = first % 8;
   for (int64 i = 0, block = first / 8; i < n; block += kPhiloxBlocks, e = 0) {
     mask.factors(block, factors);

@@ -32,7 +32,7 @@ void unary_bwd(const UnaryBwdArgs<real>& args, const StepContext& ctx, int64 chu
     const V dy = dropped(load(args.dy + i, n));
     store(F::grad(load(args.saved + i, n), dy, p0, p1), args.dx + i, n);
   };
-  const DropoutMask<real> mask(ctx, args.dropout);
+  const DropoutMask<real> mask(ctx, args.dropout, args.dropout_row);
   if (mask.identity()) {
     for_lanes<real>(range.begin, range.end,
                     [&](int64 i, int64 n) HOTLOOP_BODY { step(i, n, [](V v) { return v; }); });
@@ -78,7 +78,7 @@ void dropout_run(const DropoutArgs<real>& args, const StepContext& ctx, int64 ch
   const real* x = args.x + range.begin;
   real* y = args.y + range.begin;
   const int64 count = range.end - range.begin;
-  const DropoutMask<real> mask(ctx, args.dropout);
+  const DropoutMask<real> mask(ctx, args.dropout, args.dropout_row);
   if (mask.identity()) {
     for_lanes<real>(0, count, [&](int64 i, int64 n) HOTLOOP_BODY { store(load(x + i, n), y + i, n); });
   } else {

@@ -19,6 +19,7 @@ struct StepContext {
   std::uint64_t step = 0;           // optimiser steps since the run began
   const double* groups = nullptr;   // (groups, 2): lr, weight_decay of each parameter group
   const double* dropout = nullptr;  // (layers): drop probability of each dropout layer
+  int64 first_row = 0;              // where the rows of this call stand in the batch
 };
 
 // Elements per chunk of element-wise work: 16384 floats are 64 KB, a fair share of an L2 cache and long

@@ -218,7 +218,7 @@ void run_block(const MatmulArgs<real>& args, const StepContext& ctx, const Block
       run_panel(args, panel, run, a, b, stride);
     }
   }
-  const DropoutMask<real> mask(ctx, args.dropout);
+  const DropoutMask<real> mask(ctx, args.dropout, args.dropout_row);
   if (!mask.identity()) drop(args, mask, block);
 }
 

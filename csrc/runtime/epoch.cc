@@ -35,6 +35,7 @@ int64 check_source(const Program& program, const std::vector<SourceArray>& sourc
   const int64 batches = ceil_div(source[0].rows, o.batch_size);
   check(o.n_params == 1 || o.n_params >= batches, "[epoch] ", o.n_params, " rows of step parameters for ",
         batches, " steps");
+  check(o.first_batch >= 0 && o.first_batch <= batches, "[epoch] batch ", o.first_batch, " of ", batches);
   return batches;
 }
 
@@ -74,7 +75,7 @@ EpochResult run_epoch(Program& program, const std::vector<SourceArray>& source, 
   const Memory::Lease lease(program.memory());
   const Clock::time_point start = Clock::now();
   Clock::time_point now = start, next_poll = start + kPollEvery;
-  std::fill_n(program.metrics(), program.plan().metric_doubles, 0.0);
+  if (o.first_batch == 0) std::fill_n(program.metrics(), program.plan().metric_doubles, 0.0);
 
   const int64 n = source[0].rows;
   const Permutation order(static_cast<std::uint64_t>(n), o.seed, o.run, o.epoch);
@@ -84,19 +85,20 @@ EpochResult run_epoch(Program& program, const std::vector<SourceArray>& source, 
   ctx.seed = o.seed;
   ctx.run = o.run;
 
-  for (int64 batch = 0; batch < batches; ++batch) {
+  const int64 last = o.batches < 0 ? batches : std::min(batches, o.first_batch + o.batches);
+  for (int64 batch = o.first_batch; batch < last; ++batch) {
     const int64 first = batch * o.batch_size;
     const RowRange rows{first, std::min(o.batch_size, n - first), o.shuffle ? &order : nullptr};
     ctx.step = o.step + static_cast<std::uint64_t>(batch);
     program.set_params(ctx, o.params + (o.n_params == 1 ? 0 : batch) * program.plan().params_width());
     run_batch(program, source, o.adaptive && !choice.team() ? alone : team, o, rows, ctx);
-    const int64 done = batch + 1;
+    const int64 done = batch + 1 - o.first_batch;
 
     const Clock::time_point before = now;
     now = Clock::now();
     if (o.adaptive && rows.count == o.batch_size) choice.took(seconds(now - before));
     if (o.check_finite && diverged(program)) return {done, EpochStatus::kDiverged};
-    if (done == batches) break;
+    if (batch + 1 == last) break;
     if (o.stop != nullptr && o.stop->load(std::memory_order_relaxed)) return {done, EpochStatus::kStopped};
     if (o.deadline_s >= 0.0 && seconds(now - start) >= o.deadline_s) return {done, EpochStatus::kTime};
     if (now >= next_poll) {
@@ -104,7 +106,7 @@ EpochResult run_epoch(Program& program, const std::vector<SourceArray>& source, 
       if (o.poll && o.poll()) return {done, EpochStatus::kStopped};
     }
   }
-  return {batches, EpochStatus::kDone};
+  return {last - o.first_batch, last < batches ? EpochStatus::kPaused : EpochStatus::kDone};
 }
 
 }  // namespace hotloop

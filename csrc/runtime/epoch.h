@@ -25,8 +25,10 @@ struct EpochOptions {
   bool shuffle = false;
   std::uint64_t seed = 0;
   std::uint32_t run = 0, epoch = 0;
-  std::uint64_t step = 0;          // of the first batch
-  const double* params = nullptr;  // (n_params, params_width): one row per step
+  std::uint64_t step = 0;          // of the epoch's first batch
+  int64 first_batch = 0;           // where to begin; metrics go on from there
+  int64 batches = -1;              // at most so many; negative: to the end of the epoch
+  const double* params = nullptr;  // (n_params, params_width): one row per step of the epoch
   int64 n_params = 0;              // 1: the same row for every step
   int64 begin = 0, end = 0;        // steps of the plan
   double deadline_s = -1.0;        // seconds from the call; negative: none
@@ -37,14 +39,15 @@ struct EpochOptions {
   std::function<bool()> poll;
 };
 
-enum class EpochStatus { kDone, kStopped, kTime, kDiverged };
+enum class EpochStatus { kDone, kStopped, kTime, kDiverged, kPaused };
 
 struct EpochResult {
-  int64 steps = 0;  // batches that were run, whole ones always
+  int64 steps = 0;  // batches that were run in this call, whole ones always
   EpochStatus status = EpochStatus::kDone;
 };
 
-// Throws InternalError where the source does not fit the program. Metrics are zeroed first.
+// Throws InternalError where the source does not fit the program. Metrics are zeroed first, unless it
+// begins in mid-epoch: then they hold the totals so far.
 EpochResult run_epoch(Program& program, const std::vector<SourceArray>& source, ThreadTeam& team,
                       const EpochOptions& options);
 

@@ -23,6 +23,7 @@ CONTEXT = Context(
     step=(7 << 32) + 5,
     groups=((1e-2, 0.1), (1e-3, 0.0)),
     dropout=(0.0, 0.3, 1.0, 0.5),
+    first_row=3,
 )
 
 

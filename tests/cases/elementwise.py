@@ -46,7 +46,9 @@ def unary_bwd(name: str, n: int, dropout: int = -1, special: bool = False) -> Ke
         with np.errstate(all="ignore"):
             saved = function.value(x, p0, p1).astype(dtype) if function.reads_output else x
         dy = rng.standard_normal(x.size).astype(dtype)
-        return dict(dx=np.empty_like(x), dy=dy, saved=saved, n=x.size, dropout=dropout, p0=p0, p1=p1)
+        return dict(
+            dx=np.empty_like(x), dy=dy, saved=saved, n=x.size, dropout=dropout, dropout_row=7, p0=p0, p1=p1
+        )
 
     label = "special" if special else f"{n} dropout {dropout}"
     return KernelCase(f"{name}_bwd", label, make)
@@ -128,7 +130,7 @@ def dropout(n: int, layer: int) -> KernelCase:
     def make(rng: np.random.Generator, dtype: type) -> Fields:
         x = rng.standard_normal(n).astype(dtype)
         x[n // 2 : n // 2 + 1] = np.nan  # dropped, or NaN
-        return dict(y=np.empty_like(x), x=x, n=n, dropout=layer)
+        return dict(y=np.empty_like(x), x=x, n=n, dropout=layer, dropout_row=5)
 
     return KernelCase("dropout", f"{n} layer {layer}", make)
 

@@ -76,7 +76,7 @@ class Product:
             b_stride_k=n + self.pad, out_stride=out_stride,
             b_packed=int(self.packed), accumulate=int(self.accumulate),
             activation=list(UNARY).index(self.activation) if self.activation else -1,
-            dropout=self.dropout, p0=p0, p1=p1,
+            dropout=self.dropout, dropout_row=n, p0=p0, p1=p1,
         )  # fmt: skip
 
 

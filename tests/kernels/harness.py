@@ -82,6 +82,7 @@ def call(kernel: str, fields: Fields, isa: str, reverse: bool = False) -> None:
         step=CONTEXT.step,
         groups=np.ravel(CONTEXT.groups).tolist(),
         dropout=list(CONTEXT.dropout),
+        first_row=CONTEXT.first_row,
         reverse=reverse,
     )
 

@@ -147,7 +147,7 @@ def test_fusion_does_not_change_bits(activation: str, unit: Unit) -> None:
     z = matmul({**f, "out": np.empty(m * n, dtype), "saved": None}, isa).ravel()
     y, dropped = np.empty_like(z), np.empty_like(z)
     call(f"{activation}_fwd", dict(y=y, x=z, n=z.size, **parameters), isa)
-    call("dropout", dict(y=dropped, x=y, n=z.size, dropout=layer), isa)
+    call("dropout", dict(y=dropped, x=y, n=z.size, dropout=layer, dropout_row=f["n"]), isa)
     fused = matmul({**f, "activation": index, "dropout": layer, **parameters}, isa)
     assert fused.tobytes() == dropped.tobytes()
     assert f["saved"].tobytes() in (z.tobytes(), y.tobytes())

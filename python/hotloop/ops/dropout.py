@@ -24,7 +24,10 @@ def _grad(g: Emitter, node: Node, douts: tuple[int | None, ...]) -> tuple[int | 
 def _lower(ctx: Lowering, node: Node) -> None:
     (x,) = present(*node.inputs)
     n = ctx.type(x).size
-    ctx.step("dropout", y=ctx.value(node.outputs[0]), x=ctx.value(x), n=n, dropout=node.attr["layer"])
+    layer = node.attr["layer"]
+    ctx.step(
+        "dropout", y=ctx.value(node.outputs[0]), x=ctx.value(x), n=n, dropout=layer, dropout_row=n.per_row
+    )
 
 
 register(Rule("dropout", _shape, _lower, grad=_grad, flops=per_element(PHILOX)))

@@ -128,6 +128,7 @@ def lower_unary_grad(ctx: Lowering, node: Node, name: str, *, dropout: int) -> N
         saved=ctx.value(saved),
         n=ctx.type(dy).size,
         dropout=dropout,
+        dropout_row=ctx.type(dy).size.per_row,
         **unary_fields(node.attr),
     )
 

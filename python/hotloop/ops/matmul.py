@@ -101,6 +101,7 @@ def lower_linear(
         b_packed=1,
         activation=activation_index(activation),
         dropout=dropout,
+        dropout_row=product(ctx.type(x).shape[:-1]).per_row * n,
         p0=p0,
         p1=p1,
     )
@@ -114,6 +115,7 @@ def _matmul_step(ctx: Lowering, **fields: Any) -> None:
         "bias": None,
         "b_stride_k": 0,
         "out_stride": fields["n"],
+        "dropout_row": 0,
         "b_packed": 0,
         "accumulate": 0,
         "activation": -1,

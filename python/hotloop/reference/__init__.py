@@ -28,6 +28,7 @@ class Context:
         step: optimiser steps since the run began.
         groups: (groups, 2): learning rate and weight decay of each parameter group.
         dropout: (layers): drop probability of each dropout layer.
+        first_row: where the rows of the call stand in the batch.
     """
 
     seed: int = 0
@@ -35,6 +36,7 @@ class Context:
     step: int = 0
     groups: Sequence[Sequence[float]] | npt.NDArray[np.float64] = ()
     dropout: Sequence[float] = ()
+    first_row: int = 0
 
 
 Reference = Callable[[SimpleNamespace, Context], None]

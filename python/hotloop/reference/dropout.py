@@ -48,27 +48,29 @@ def threshold(p: float) -> int:
     return int(np.floor(p * 65536 + 0.5))
 
 
-def kept(ctx: Context, layer: int, n: int) -> npt.NDArray[np.bool_]:
-    """Which of elements 0 ... n-1 dropout layer ``layer`` keeps in this step: bool (n)."""
+def kept(ctx: Context, layer: int, n: int, first: int = 0) -> npt.NDArray[np.bool_]:
+    """Which of elements first ... first+n-1 dropout layer ``layer`` keeps in this step: bool (n)."""
+    end = first + n
     key = stream_key(ctx.seed, ctx.run, layer, DROPOUT_STREAM)
-    block = np.arange(-(-n // 8), dtype=np.uint64)
+    block = np.arange(-(-end // 8), dtype=np.uint64)
     zero = np.zeros_like(block)
     low, high = zero + np.uint64(ctx.step & 0xFFFFFFFF), zero + np.uint64(ctx.step >> 32)
     words = np.stack(philox([block & LOW, block >> SHIFT, low, high], key), axis=1)
     halves = np.stack([words & np.uint64(0xFFFF), words >> np.uint64(16)], axis=2)
-    return np.asarray(halves.reshape(-1)[:n] >= threshold(ctx.dropout[layer]))
+    return np.asarray(halves.reshape(-1)[first:end] >= threshold(ctx.dropout[layer]))
 
 
-def drop(x: Array, ctx: Context, layer: int) -> Array:
-    """x (n) flat after dropout layer ``layer``; -1 is no dropout."""
+def drop(x: Array, ctx: Context, layer: int, row: int) -> Array:
+    """x (n) flat after dropout layer ``layer``; -1 is no dropout. A row of the batch has ``row`` elements."""
     below = threshold(ctx.dropout[layer]) if layer >= 0 else 0
     if below == 0:
         return x
     if below == 65536:
         return np.zeros_like(x)
-    return np.where(kept(ctx, layer, x.size), x * x.dtype.type(65536 / (65536 - below)), x.dtype.type(0))
+    keep = kept(ctx, layer, x.size, ctx.first_row * row)
+    return np.where(keep, x * x.dtype.type(65536 / (65536 - below)), x.dtype.type(0))
 
 
 @reference("dropout")
 def dropout(a: SimpleNamespace, ctx: Context) -> None:
-    a.y[: a.n] = drop(a.x[: a.n], ctx, a.dropout)
+    a.y[: a.n] = drop(a.x[: a.n], ctx, a.dropout, a.dropout_row)

@@ -127,7 +127,7 @@ def _register_unary(name: str, function: Unary) -> None:
 
     @reference(f"{name}_bwd")
     def backward(a: SimpleNamespace, ctx: Context) -> None:
-        dy = drop(a.dy[: a.n], ctx, a.dropout)
+        dy = drop(a.dy[: a.n], ctx, a.dropout, a.dropout_row)
         a.dx[: a.n] = function.grad(a.saved[: a.n], dy, a.p0, a.p1)
 
 

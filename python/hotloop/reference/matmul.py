@@ -62,4 +62,4 @@ def matmul(a: SimpleNamespace, ctx: Context) -> None:
         saved = y if function.reads_output else z
     if a.saved is not None:
         a.saved[where] = saved
-    a.out[where] = drop(y.ravel(), ctx, a.dropout).reshape(y.shape)
+    a.out[where] = drop(y.ravel(), ctx, a.dropout, a.dropout_row).reshape(y.shape)
