@@ -180,6 +180,8 @@ def run_epoch(
     run: typing.SupportsInt | typing.SupportsIndex = 0,
     epoch: typing.SupportsInt | typing.SupportsIndex = 0,
     step: typing.SupportsInt | typing.SupportsIndex = 0,
+    first_batch: typing.SupportsInt | typing.SupportsIndex = 0,
+    batches: typing.SupportsInt | typing.SupportsIndex = -1,
     params: typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
     begin: typing.SupportsInt | typing.SupportsIndex = 0,
     end: typing.SupportsInt | typing.SupportsIndex = -1,
@@ -190,7 +192,7 @@ def run_epoch(
     check_finite: bool = False,
 ) -> tuple[int, str]:
     """
-    One pass over the source: (steps run, 'done' | 'stopped' | 'time' | 'diverged').
+    One pass over the source, or `batches` of it from `first_batch` on: (steps run, 'done' | 'stopped' | 'time' | 'diverged' | 'paused'). Metrics are zeroed first, unless it begins in mid-epoch.
     """
 
 def run_kernel(
@@ -203,6 +205,7 @@ def run_kernel(
     step: typing.SupportsInt | typing.SupportsIndex = 0,
     groups: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [],
     dropout: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [],
+    first_row: typing.SupportsInt | typing.SupportsIndex = 0,
     reverse: bool = False,
 ) -> None:
     """
