@@ -23,6 +23,8 @@ step_objects() {
     fi
   done < <(find "$WORK/build" -path '*hotloop_kernels_*' -name '*.o' -print0)
   ((found)) || { echo "no object files of kernels in the build folder"; return 1; }
+  find "$WORK/build" -path '*hotloop_kernels_avx*' -name 'matmul_cpu.cc.o' -print0 |
+    xargs -0 --no-run-if-empty "$TOOLS/bin/python" .ci/check_tiles.py
 }
 
 step_stubs() {

@@ -16,7 +16,10 @@ from pathlib import Path
 MAX_BYTES = 5_000_000
 MAX_IMPORT_SECONDS = 0.1
 ALLOWED_LIBRARIES = ("libstdc++.so", "libm.so", "libgcc_s.so", "libc.so", "libpthread.so", "ld-linux")
-MUST_HOLD = {"hotloop/__init__.py", "hotloop/py.typed", "hotloop/_core.pyi", "hotloop/cli.py"}
+MUST_HOLD = {
+    "hotloop/__init__.py", "hotloop/py.typed", "hotloop/_core.pyi", "hotloop/cli.py",
+    "hotloop/benchmarks/commands.py", "hotloop/benchmarks/worker.py",
+}  # fmt: skip
 MAY_HOLD = re.compile(r"hotloop/.*\.(py|pyi|typed|so)$|hotloop-[^/]+\.dist-info/")
 
 IMPORT_TIME = """

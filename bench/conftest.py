@@ -1,67 +1,70 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The machine's limits, measured once a run; rows collected for the table at the end; --save."""
+"""Rows collected for the tables at the end, the machine's limits measured once a run, and --save."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import pytest
 
-from bench._harness import Row, machine, save, table
-from hotloop import _core
+from bench._harness import RESULTS, Row, commit, save
+from hotloop.benchmarks import harness, kernels, training_report
+from hotloop.benchmarks.commands import save_training
+from hotloop.benchmarks.harness import Limits
 
-ROWS = pytest.StashKey[dict[str, list[Row]]]()
-LIMITS = pytest.StashKey["Limits"]()
+KEPT = pytest.StashKey[dict[str, "Kept"]]()
 
 
-@dataclass(frozen=True)
-class Limits:
-    """``fma_gflops``: multiply-adds of one core as 2 operations; ``stream_gbs``: main memory, one thread."""
+@dataclass
+class Kept:
+    """The rows of one file, and what the machine can do."""
 
-    fma_gflops: float
-    stream_gbs: float
+    rows: list[Row] = field(default_factory=list)
+    limits: dict[str, Any] = field(default_factory=dict)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--save", action="store_true", help="write bench/results/<date>-<file>.json")
+    parser.addoption("--quick", action="store_true", help="bench/train.py: three short rounds")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[ROWS] = {}
+    config.stash[KEPT] = {}
 
 
-@pytest.fixture(scope="session")
-def limits(pytestconfig: pytest.Config) -> Limits:
-    found = Limits(_core.fma_peak_gflops(isa="", seconds=0.2), _core.stream_gbs())
-    pytestconfig.stash[LIMITS] = found
+@pytest.fixture(scope="module")
+def kept(request: pytest.FixtureRequest) -> Kept:
+    return request.config.stash[KEPT].setdefault(request.path.stem, Kept())
+
+
+@pytest.fixture(scope="module")
+def limits(kept: Kept) -> Limits:
+    found = harness.measure_limits()
+    kept.limits = asdict(found)
     return found
 
 
-@pytest.fixture
-def add_row(request: pytest.FixtureRequest) -> Callable[[Row], None]:
-    return request.config.stash[ROWS].setdefault(request.path.stem, []).append
-
-
-def lines(rows: list[Row]) -> list[list[str]]:
-    """Setting, contestant, microseconds, spread, and how many times the first contestant's own time."""
-    base = {row.setting: row.median for row in rows if row.contestant == "hotloop"}
-    found = []
-    for row in rows:
-        ratio = f"{row.median / base[row.setting]:.2f}" if row.setting in base else ""
-        spread = "" if row.spread != row.spread else f"{100 * row.spread:.0f} %"
-        extra = ", ".join(f"{k} {v}" for k, v in row.extra.items())
-        found.append([row.setting, row.contestant, f"{row.median * 1e6:.1f}", spread, ratio, extra])
-    return found
+def report(name: str, result: dict[str, Any], rows: list[Row]) -> str:
+    if name == "kernels":
+        return kernels.report(rows)
+    plain = result["rows"]
+    parts = [training_report.details(plain, setting) for setting in training_report.settings(plain)]
+    return "\n\n".join([*parts, training_report.summary(plain), training_report.orientation(plain)])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for name, rows in config.stash[ROWS].items():
-        terminalreporter.section(f"bench: {name} (medians of alternating rounds)")
-        header = ["setting", "contestant", "us", "spread", "x hotloop", "notes"]
-        terminalreporter.write_line(table(header, lines(rows)))
-        limits = config.stash.get(LIMITS, None)
-        stamp = machine(asdict(limits) if limits else {})
-        terminalreporter.write_line(", ".join(f"{key}: {value}" for key, value in stamp.items()))
+    for name, found in config.stash[KEPT].items():
+        stamp = {**harness.machine(found.limits), "commit": commit()}
+        result = harness.record(name, found.rows, stamp)
+        write: Callable[[str], None] = terminalreporter.write_line
+        terminalreporter.section(f"bench: {name}")
+        write(report(name, result, found.rows))
+        write(", ".join(f"{key}: {value}" for key, value in stamp.items()))
         if config.getoption("--save"):
-            terminalreporter.write_line(f"saved {save(name, rows, stamp)}")
+            if name == "train":
+                paths = save_training(result, RESULTS / f"{result['date']}-train.json")
+                write(f"saved {', '.join(map(str, paths))}")
+            else:
+                write(f"saved {save(name, found.rows, stamp)}")

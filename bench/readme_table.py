@@ -10,33 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from bench._harness import newest
+from hotloop.benchmarks import training_report
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- bench:train -->", "<!-- /bench:train -->"
 NO_RESULT = "No result is stored yet: `pytest bench/train.py --save` measures one."
 
 
-def markdown(result: dict[str, Any] | None) -> str:
-    """The table between the marks: one line per contestant, one column per problem."""
+def markdown(result: dict[str, Any] | None, root: Path = ROOT) -> str:
+    """The table between the marks, and the chart under it if there is one."""
     if result is None:
         return NO_RESULT
-    settings = list(dict.fromkeys(row["setting"] for row in result["rows"]))
-    names = list(dict.fromkeys(row["contestant"] for row in result["rows"]))
-    cell = {(row["contestant"], row["setting"]): row for row in result["rows"]}
-    lines = ["| microseconds per step | " + " | ".join(settings) + " |", "|---|" + "--:|" * len(settings)]
-    for name in names:
-        ours = name == "hotloop"
-        values = [f"{cell[name, s]['median'] * 1e6:.1f}" if (name, s) in cell else "" for s in settings]
-        lines.append("| " + " | ".join(f"**{v}**" if ours and v else v for v in [name, *values]) + " |")
-    machine = result["machine"]
-    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
-    lines.append("")
-    lines.append(
-        f"Medians of alternating rounds, {result['date']}, {machine['cores']} cores of {machine['cpu']} at "
-        f"{machine['fma_gflops']:.0f} GFLOP/s a core; {versions}; "
-        f"source: `bench/results/{result['date']}-{result['name']}.json`."
-    )
-    return "\n".join(lines)
+    chart = f"bench/results/{result['date']}-{result['name']}.svg"
+    picture = "Microseconds of one training step by network and library"
+    below = f"\n\n![{picture}]({chart})" if (root / chart).exists() else ""
+    return training_report.markdown(result) + below
 
 
 def fill(readme: str, result: dict[str, Any] | None) -> str:

@@ -9,12 +9,15 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import hotloop as hl
+from hotloop.fit_job import StepParams
 
 INTERRUPTED = """
 import os, signal, sys, threading, time
@@ -137,3 +140,51 @@ def test_clipping_limits_the_step(toy: Any) -> None:
         change = [value - before[name] for name, value in trainer.model.state_dict().items()]
         norm = np.sqrt(sum(np.sum(c.astype(np.float64) ** 2) for c in change))
         assert 0.5 * limit < norm < 1.001 * limit
+
+
+def test_an_epoch_leaves_nothing_behind_but_its_numbers(toy: Any) -> None:
+    X, y = toy.classes(8)
+    trainer = hl.Trainer(toy.mlp(6, 3), progress=False, threads=1)
+    trainer.fit(X, y, epochs=100)
+    page, statm = os.sysconf("SC_PAGE_SIZE"), Path("/proc/self/statm")
+    resident = int(statm.read_text().split()[1]) * page if statm.exists() else 0
+    tracemalloc.start()
+    run = trainer.fit(X, y, epochs=10000)
+    left, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    numbers = sum(len(values) for values in run.history.values()) * (
+        24 + 8
+    )  # a float, and its place in a list
+    assert numbers == 3 * 10000 * 32
+    # a list grows by an eighth at a time, and has its old and its new place while it does
+    assert left < 1.2 * numbers + 100_000
+    assert peak < 1.5 * numbers + 500_000
+    if statm.exists():  # tracemalloc sees no native memory, and doubles what Python needs
+        assert int(statm.read_text().split()[1]) * page - resident < 4 * numbers + 8_000_000
+
+
+@pytest.mark.parametrize("schedule", [None, "cosine", hl.schedules.ReduceOnPlateau(0.5, 0)])
+def test_one_row_of_step_parameters_stands_for_all_steps(toy: Any, schedule: Any) -> None:
+    """What is reused from epoch to epoch holds the rates that the schedule says."""
+    trainer, fit = toy.turning(schedule=schedule)
+    tables: list[Any] = []
+
+    class Watched(StepParams):
+        def of(self, epoch: int, scale: float) -> Any:
+            table, lr = super().of(epoch, scale)
+            tables.append((table.copy(), lr, id(table)))
+            return table, lr
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hotloop.fit_loop.StepParams", Watched)
+        run = trainer.fit(**{**fit, "epochs": 8, "validation": (fit["X"], -fit["y"])})
+    assert len({at for _, _, at in tables}) == 1  # allocated once
+    assert [lr for _, lr, _ in tables] == run.history["lr"]
+    assert tables[0][0].shape[0] == (4 if schedule == "cosine" else 1)
+    factors = np.concatenate([table[:, 0] for table, _, _ in tables]) / 0.005
+    if schedule == "cosine":
+        np.testing.assert_allclose(factors, hl.schedules.Cosine().factors(32), rtol=1e-14)
+    elif schedule is None:
+        assert (factors == 1).all()
+    else:  # the validation loss rises from the second epoch on
+        np.testing.assert_allclose(factors, [1, 1, *0.5 ** np.arange(1, 7)])

@@ -28,9 +28,12 @@ DESCRIBE = OPS | {"trace", "compile.plan"}
 COMPILE = OPS | {"compile", "reference"}
 SETTINGS = {"losses", "optim", "schedules", "metrics"}
 SESSION = COMPILE | SETTINGS | {"env", "threads", "trace", "nn", "data", "model_memory", "session"}
-STEP = SESSION | {"callable_engine", "engine", "fit_setup", "train_step"}
-RUN = STEP | {"callbacks", "classes", "cost", "early_stopping", "files", "fit_loop", "history", "progress"}
-TRAINER = RUN | {"model_file", "trainer"}  # a file becomes a trainer, a trainer a file
+STEP = SESSION | {"callable_engine", "direct", "engine", "fit_setup", "train_step"}
+RUN = STEP | {
+    "callbacks", "checkpoint", "classes", "cost", "early_stopping", "files", "fit_job", "fit_loop", "history",
+    "progress", "run_record",
+}  # fmt: skip
+TRAINER = RUN | {"checkpoint_file", "model_file", "trainer"}  # a file becomes a trainer, a trainer a file
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "arguments": {"errors"},
@@ -48,23 +51,29 @@ ALLOWED: dict[str, set[str]] = {
     "threads": BASE | {"env", "compile.plan"},
     "files": BASE,
     "history": BASE,
+    "checkpoint": BASE | {"files"},
+    "run_record": BASE | {"history"},
     "early_stopping": BASE | {"history"},
     "callbacks": BASE | {"history"},
     "progress": BASE | {"history", "callbacks"},
     "data": BASE | {"data"},
     "model_memory": SESSION - {"session"},
     "session": SESSION,
+    "direct": SESSION | {"direct"},
     "engine": STEP,
     "callable_engine": STEP,
     "classes": STEP,
     "train_step": STEP,
     "fit_setup": STEP,
+    "fit_job": RUN,
     "fit_loop": RUN,
     "cost": RUN,
+    "checkpoint_file": TRAINER,
     "model_file": TRAINER,
     "trainer": TRAINER,
     "report_text": BASE | {"history", "metrics", "data"},
-    "cli": TRAINER | {"report_text", "__init__"},
+    "benchmarks": TRAINER | {"benchmarks", "__init__"},
+    "cli": TRAINER | {"benchmarks", "report_text", "__init__"},
     "__main__": {"cli"},
     "__init__": TRAINER,
 }
@@ -72,6 +81,7 @@ ALLOWED: dict[str, set[str]] = {
 NATIVE = {
     "model_memory",
     "session",
+    "direct",
     "engine",
     "callable_engine",
     "train_step",
@@ -79,6 +89,11 @@ NATIVE = {
     "cost",
     "threads",
     "compile.check",
+    "benchmarks.harness",
+    "benchmarks.kernel_settings",
+    "benchmarks.kernels",
+    "benchmarks.commands",
+    "benchmarks.training",
     "__init__",
 }
 

@@ -59,17 +59,22 @@ def test_readme_table_is_what_the_script_writes() -> None:
     assert readme_table.fill(README, newest("train")) == README
 
 
-def test_readme_table_from_a_result() -> None:
+def test_readme_table_from_a_result(tmp_path: Path) -> None:
     rows = [
-        {"setting": "a", "contestant": "hotloop", "median": 1e-6},
-        {"setting": "a", "contestant": "peer", "median": 2.5e-6},
-        {"setting": "b", "contestant": "hotloop", "median": 3e-6},
+        {"setting": "a", "contestant": "hotloop", "best": 1e-6, "extra": {"floor_s": 5e-7}},
+        {"setting": "a", "contestant": "JAX scan", "best": 2.5e-6, "extra": {}},
+        {"setting": "b", "contestant": "hotloop", "best": 3e-6, "extra": {"floor_s": 2e-6}},
     ]
-    machine: dict[str, Any] = {"cores": 2, "cpu": "c", "fma_gflops": 50.0, "versions": {"peer": "1"}}
-    text = readme_table.markdown({"name": "train", "date": "2026-01-01", "machine": machine, "rows": rows})
-    assert "| **hotloop** | **1.0** | **3.0** |" in text
-    assert "| peer | 2.5 |  |" in text
-    assert "bench/results/2026-01-01-train.json" in text
+    machine = {"cores": 2, "cpu": "c", "isa": "i", "fma_gflops": {"1": 50.0}, "versions": {"jax": "1"}}
+    result: dict[str, Any] = {"name": "train", "date": "2026-01-01", "machine": machine, "rows": rows}
+    text = readme_table.markdown(result, tmp_path)
+    assert "| a | **1.0** |  | 2.5 (2.5x) |  | 0.5 (2.00x) |" in text
+    assert "| b | **3.0** |  |  |  | 2.0 (1.50x) |" in text
+    assert "`bench/results/2026-01-01-train.json`" in text and "![" not in text
+    chart = tmp_path / "bench" / "results" / "2026-01-01-train.svg"
+    chart.parent.mkdir(parents=True)
+    chart.touch()
+    assert "(bench/results/2026-01-01-train.svg)" in readme_table.markdown(result, tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

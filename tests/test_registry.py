@@ -38,7 +38,7 @@ def test_cases_have_names_of_their_own() -> None:
 
 
 def test_every_kernel_is_benchmarked() -> None:
-    from bench.settings import SETTINGS
+    from hotloop.benchmarks.kernel_settings import SETTINGS
 
     assert set(SETTINGS) == KERNELS
 

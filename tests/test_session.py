@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -69,6 +71,19 @@ def test_the_module_is_the_source_of_truth_between_entries(toy: Any) -> None:
         assert np.shares_memory(weight.data, second.memory.native.parameters)
 
 
+def test_a_copy_of_a_trained_model_stands_alone(toy: Any) -> None:
+    X, y = toy.classes(64)
+    trainer = hl.Trainer(toy.batch_norm())
+    trainer.fit(X, y, epochs=1)
+    before = trainer.model.state_dict()
+    for other in (copy.deepcopy(trainer.model), pickle.loads(pickle.dumps(trainer.model))):
+        np.testing.assert_array_equal(hl.Trainer(other).predict(X), trainer.predict(X))
+        for parameter in other.parameters():
+            parameter.data[...] = 0.0
+    for name, value in trainer.model.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
 def test_snapshot_and_restore_cover_everything_that_training_changes(toy: Any, digest: Any) -> None:
     X, y = toy.classes()
     trainer = hl.Trainer(toy.batch_norm())
@@ -82,8 +97,8 @@ def test_snapshot_and_restore_cover_everything_that_training_changes(toy: Any, d
     session.memory.restore(snapshot)
     assert digest(trainer) == before
     assert trainer.model.state_dict()["1.num_batches_tracked"] == 10
-    arrays = snapshot.arrays
-    assert session.memory.snapshot(snapshot).arrays is arrays  # reused, not allocated again
+    native = snapshot.native
+    assert session.memory.snapshot(snapshot).native is native  # reused, not allocated again
 
 
 def test_optimizer_state_has_torchs_names_and_round_trips(toy: Any) -> None:
@@ -163,7 +178,7 @@ def test_models_in_threads_of_their_own_give_serial_bits(toy: Any, digest: Any) 
 
 
 def test_the_gil_is_free_while_an_epoch_runs(toy: Any) -> None:
-    X, y = toy.classes(4000, 64, 10)
+    X, y = toy.classes(16_000, 64, 10)
     trainer = hl.Trainer(toy.mlp(64, 256, 10), threads=1)
     trainer.fit(X, y, epochs=1, dry_run=True)
     ticks: set[int] = set()  # the milliseconds in which the other thread ran

@@ -248,3 +248,173 @@ def test_a_batch_without_any_weight_changes_nothing() -> None:
     np.testing.assert_array_equal(step.flat_params, before)
     for name, value in step.optimizer_state().items():
         np.testing.assert_array_equal(value, state[name])
+
+
+# --- direct calls ---
+
+
+def twins(toy: Any, make: Any, *args: Any, **options: Any) -> tuple[Any, Any]:
+    """Two equal TrainSteps; the second forgets after each call what it was given, and goes the long way."""
+    return hl.TrainStep(make(), *args, **options), hl.TrainStep(make(), *args, **options)
+
+
+def forget(step: Any) -> Any:
+    step._session.direct.clear()
+    return step
+
+
+MODELS: dict[str, Any] = {
+    "dropout": lambda toy: toy.mlp(6, 8, 3, dropout=0.3),
+    "batch norm": lambda toy: toy.batch_norm(),
+    "linear": lambda toy: hl.nn.Linear(6, 3),
+}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("loss", "x_type", "y_type"),
+    [("cross_entropy", "float32", "int64"), ("cross_entropy", "float64", "int32"),
+     ("cross_entropy", "uint8", "float32"), ("mse", "float32", "float64"),
+     ("bce_with_logits", "float32", "float32")],
+)  # fmt: skip
+@pytest.mark.parametrize("model", MODELS)
+def test_direct_steps_have_the_bits_of_the_long_way(
+    toy: Any, model: str, loss: str, x_type: str, y_type: str, weighted: bool
+) -> None:
+    rng = np.random.Generator(np.random.PCG64(3))
+    fast, slow = twins(toy, lambda: MODELS[model](toy), loss, hl.optim.AdamW(0.02), seed=4)
+    losses = []
+    for i, rows in enumerate([8, 8, 8, 5, 8, 2, 13, 13, 8]):  # 13: more than there was room for
+        x = (rng.normal(size=(rows, 6)) * 20 + 128).astype(x_type)
+        y: Any = rng.dirichlet(np.ones(3), rows).astype(y_type)
+        if y_type.startswith("int"):
+            y = rng.integers(0, 3, rows).astype(y_type)
+        weight = rng.uniform(0, 2, rows).astype(np.float32) if weighted else None
+        fast.lr = slow.lr = 0.02 / (1 + i % 3)
+        losses.append((fast(x, y, weight), forget(slow)(x, y, weight)))
+        assert len(fast._session.direct["step"]) >= 1
+    assert all(a == b for a, b in losses)
+    np.testing.assert_array_equal(fast.flat_params, slow.flat_params)
+    for ours, theirs in (
+        (fast.state_dict(), slow.state_dict()),
+        (fast.optimizer_state(), slow.optimizer_state()),
+    ):
+        for name, value in ours.items():
+            np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+
+
+def test_the_second_call_needs_no_border(toy: Any, monkeypatch: Any) -> None:
+    X, y = toy.classes(40)
+    step = hl.TrainStep(toy.two_inputs(), "cross_entropy")
+    named = {"num": X[:, :2].copy(), "cat": np.arange(40) % 4}
+    labels, weight = y % 2, np.ones(40, np.float32)
+    step(named, labels)
+    step(named, labels, weight)
+    step.loss_and_grads(named, labels)
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("this call took the long way")
+
+    monkeypatch.setattr("hotloop.train_step.check_data", refuse)
+    half = {key: value[:20] for key, value in named.items()}
+    for _ in range(3):
+        step(half, labels[:20])
+        step(named, labels, weight)
+        step.loss_and_grads(half, labels[:20])
+        step.update()
+
+
+def test_direct_gradients_are_those_of_the_long_way(toy: Any) -> None:
+    X, y = toy.classes(16)
+    fast, slow = twins(toy, lambda: toy.mlp(6, 8, 3, dropout=0.2), "cross_entropy", hl.optim.SGD(0.1), seed=4)
+    for _ in range(3):
+        ours, theirs = fast.loss_and_grads(X, y), forget(slow).loss_and_grads(X, y)
+        assert ours[0] == theirs[0]
+        for name, gradient in ours[1].items():
+            np.testing.assert_array_equal(gradient, theirs[1][name])
+        fast.flat_grads[...] *= 0.5
+        slow.flat_grads[...] *= 0.5
+        fast.update()
+        slow.update()
+        with pytest.raises(RuntimeError, match="no gradients to apply"):
+            fast.update()
+    np.testing.assert_array_equal(fast.flat_params, slow.flat_params)
+
+
+@pytest.mark.parametrize(
+    ("loss", "spoil", "error", "text"),
+    [("cross_entropy", lambda x, y, w: y.__setitem__(3, 3), hl.LabelError, r"y\[3\] = 3 is not a class index"),
+     ("cross_entropy", lambda x, y, w: y.__setitem__(0, -1), hl.LabelError, r"y\[0\] = -1 "),
+     ("cross_entropy", lambda x, y, w: x.__setitem__((2, 1), np.nan), hl.NonFiniteError, r"X\[2, 1\] = nan"),
+     ("cross_entropy", lambda x, y, w: w.__setitem__(1, -0.5), ValueError, r"sample_weight\[1\] = -0.5"),
+     ("cross_entropy", lambda x, y, w: w.__setitem__(1, np.inf), hl.NonFiniteError, r"sample_weight\[1\] = inf"),
+     ("mse", lambda x, y, w: y.__setitem__((1, 2), -np.inf), hl.NonFiniteError, r"y\[1, 2\] = -inf"),
+     ("bce_with_logits", lambda x, y, w: y.__setitem__((1, 2), 1.5), hl.LabelError, r"y\[1, 2\] = 1.5")],
+)  # fmt: skip
+def test_what_is_not_clean_is_refused_and_changes_nothing(
+    toy: Any, loss: str, spoil: Any, error: type[Exception], text: str
+) -> None:
+    x = np.ones((4, 6), np.float32)
+    y = np.zeros(4, np.int64) if loss == "cross_entropy" else np.zeros((4, 3), np.float32)
+    weight = np.ones(4, np.float32)
+    step = hl.TrainStep(toy.batch_norm(), loss)
+    for _ in range(2):
+        step(x, y, weight)
+    before, params = step.state_dict(), step.flat_params.copy()
+    spoil(x, y, weight)
+    for _ in range(2):
+        with pytest.raises(error, match=text):
+            step(x, y, weight)
+        with pytest.raises(error, match=text):
+            step.loss_and_grads(x, y, weight)
+    np.testing.assert_array_equal(step.flat_params, params)
+    for name, value in step.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_other_arguments_are_refused_as_ever(toy: Any) -> None:
+    X, y = toy.classes(8)
+    step = hl.TrainStep(toy.batch_norm(), "cross_entropy")
+    for _ in range(2):
+        step(X, y)
+    with pytest.raises(hl.ShapeError, match="X has 8 rows and y has 7"):
+        step(X, y[:7])
+    with pytest.raises(hl.ShapeError, match="BatchNorm needs at least 2"):
+        step(X[:1], y[:1])
+    with pytest.raises(hl.ShapeError, match="0 rows"):
+        step(X[:0], y[:0])
+    with pytest.raises(TypeError, match="y is missing"):
+        step(X, None)
+    for lr, error in ((-1.0, ValueError), (float("nan"), ValueError), ("fast", TypeError)):
+        step.lr = lr  # type: ignore[assignment]
+        with pytest.raises(error, match="lr"):
+            step(X, y)
+
+
+def test_dropout_changes_with_each_direct_step(toy: Any) -> None:
+    X, y = toy.classes(32)
+    step = hl.TrainStep(toy.mlp(6, 32, 3, dropout=0.5), "cross_entropy", hl.optim.SGD(0.0))
+    losses = [step(X, y) for _ in range(6)]
+    assert len(set(losses)) == 6
+    assert step.loss_and_grads(X, y)[0] == step.loss_and_grads(X, y)[0]
+    step.model[2].p = 0.0
+    assert step(X, y) == step(X, y)
+
+
+def test_direct_forward_and_backward_are_those_of_the_long_way(toy: Any) -> None:
+    X, _ = toy.classes(16)
+    fast, slow = twins(toy, lambda: MODELS["batch norm"](toy), "mse", hl.optim.SGD(0.1), seed=4)
+    for rows in (16, 16, 9):
+        outputs = fast.forward(X[:rows]), forget(slow).forward(X[:rows])
+        np.testing.assert_array_equal(*outputs)
+        ours, theirs = fast.backward(outputs[0]), slow.backward(outputs[1])
+        for name, gradient in ours.items():
+            np.testing.assert_array_equal(gradient, theirs[name])
+        if rows != 9:
+            fast.update()
+            slow.update()
+    assert len(fast._session.direct["forward"]) == 1
+    for name, value in fast.state_dict().items():
+        np.testing.assert_array_equal(value, slow.state_dict()[name])
+    with pytest.raises(hl.ShapeError, match=r"the output of forward had \(9, 3\)"):
+        fast.backward(outputs[0][:4])

@@ -25,4 +25,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   register_device(m);
   register_plan(m);
   register_session(m);
+  register_step(m);
+  register_epoch(m);
 }

@@ -67,22 +67,25 @@ PlanStep plan_step(const std::string& name, const py::dict& fields) {
 
 using BufferTuple = std::tuple<std::string, std::string, int64, int64, std::size_t>;
 using StepTuple = std::pair<std::string, py::dict>;
+using StageTuple = std::tuple<bool, int64, int64>;
 
 std::shared_ptr<Plan> make_plan(const std::string& dtype, int64 max_rows, std::size_t arena_bytes,
-                                int64 metric_doubles, const std::vector<double>& constants, int n_groups,
-                                int n_dropout, const std::vector<BufferTuple>& buffers,
-                                const std::vector<StepTuple>& steps) {
+                                int64 metric_doubles, int64 prepare, const std::vector<double>& constants,
+                                int n_groups, int n_dropout, const std::vector<BufferTuple>& buffers,
+                                const std::vector<StepTuple>& steps, const std::vector<StageTuple>& stages) {
   auto plan = std::make_shared<Plan>();
   plan->real = real_of(dtype);
   plan->max_rows = max_rows;
   plan->arena_bytes = arena_bytes;
   plan->metric_doubles = metric_doubles;
+  plan->prepare = prepare;
   plan->constants = constants;
   plan->n_groups = n_groups;
   plan->n_dropout = n_dropout;
   for (const auto& [kind, element, per_row, constant, offset] : buffers)
     plan->buffers.push_back({space_of(kind), dtype_of(element), {per_row, constant}, offset});
   for (const auto& [name, fields] : steps) plan->steps.push_back(plan_step(name, fields));
+  for (const auto& [rows, begin, end] : stages) plan->stages.push_back({rows, begin, end});
   return plan;
 }
 
@@ -98,8 +101,8 @@ void register_plan(py::module_& m) {
   py::class_<Plan, std::shared_ptr<Plan>>(m, "Plan",
                                           "Steps over a table of buffers; see hotloop.compile.plan.")
       .def(py::init(&make_plan), py::kw_only(), py::arg("dtype"), py::arg("max_rows"), py::arg("arena_bytes"),
-           py::arg("metric_doubles"), py::arg("constants"), py::arg("n_groups"), py::arg("n_dropout"),
-           py::arg("buffers"), py::arg("steps"))
+           py::arg("metric_doubles"), py::arg("prepare"), py::arg("constants"), py::arg("n_groups"),
+           py::arg("n_dropout"), py::arg("buffers"), py::arg("steps"), py::arg("stages"))
       .def_property_readonly("n_steps", [](const Plan& plan) { return plan.steps.size(); })
       .def_property_readonly("params_width", &Plan::params_width);
 }

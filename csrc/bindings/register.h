@@ -6,7 +6,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "runtime/plan.h"
+#include "runtime/program.h"
+#include "runtime/source.h"
 
 namespace hotloop {
 
@@ -16,9 +17,18 @@ void register_kernels(py::module_& m);
 void register_device(py::module_& m);
 void register_plan(py::module_& m);
 void register_session(py::module_& m);
+void register_step(py::module_& m);
+void register_epoch(py::module_& m);
 
 // "float32" or "float64"
 Real real_of(const std::string& dtype);
+
+// Throws TypeError for a dtype that no plan reads.
+ElementType element_type(const py::array& array);
+
+// Runs steps; on one thread alone where `choice` (null: no choice) has found that to be faster.
+void run_on_team(Program& program, ThreadTeam& team, int64 rows, int64 begin, int64 end,
+                 const StepContext& ctx, TeamChoice* choice);
 
 // A view of memory that `owner` keeps alive.
 template <class T>

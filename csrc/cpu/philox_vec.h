@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Eight consecutive Philox blocks at once, as the 64 half-words of their output in element order. Any unit
-// may use the plain loop; AVX2 has a version of its own because the compiler does not find the 32x32 to
-// 64-bit multiplication.
+// may use the plain loop; AVX2 and AVX-512 have versions of their own because the compiler does not find the
+// 32x32 to 64-bit multiplication.
 #pragma once
 
 #include "core/host_device.h"
@@ -9,7 +9,7 @@
 #include "core/types.h"
 
 #ifdef __AVX2__
-#include <immintrin.h>
+#include "cpu/intrinsics.h"
 #endif
 
 namespace hotloop::HOTLOOP_ISA {
@@ -17,7 +17,36 @@ namespace hotloop::HOTLOOP_ISA {
 constexpr int kPhiloxBlocks = 8;
 constexpr int kPhiloxHalves = 64;  // eight blocks of four words of two halves
 
-#ifdef __AVX2__
+#if defined(__AVX512F__)
+// One block per 64-bit lane: each word is the low half of its lane. What the products leave in the high
+// halves is never read: the next multiplication takes low halves, and xor does not mix them.
+HOTLOOP_INLINE void philox_halves(std::uint64_t first_block, std::uint64_t step, PhiloxKey key,
+                                  std::uint16_t (&halves)[kPhiloxHalves]) {
+  constexpr int kXor3 = 0x96;
+  const __m512i start = _mm512_set1_epi64(static_cast<long long>(first_block));
+  __m512i w0 = _mm512_add_epi64(start, _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7));
+  __m512i w1 = _mm512_srli_epi64(w0, 32);
+  __m512i w2 = _mm512_set1_epi64(static_cast<long long>(step));
+  __m512i w3 = _mm512_srli_epi64(w2, 32);
+  for (int round = 0; round < kPhiloxRounds; ++round) {
+    const __m512i p0 = _mm512_mul_epu32(w0, _mm512_set1_epi64(kPhiloxM0));
+    const __m512i p1 = _mm512_mul_epu32(w2, _mm512_set1_epi64(kPhiloxM1));
+    w0 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p1, 32), w1, _mm512_set1_epi64(key.lo), kXor3);
+    w2 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p0, 32), w3, _mm512_set1_epi64(key.hi), kXor3);
+    w1 = p1;
+    w3 = p0;
+    key.lo += kPhiloxW0;
+    key.hi += kPhiloxW1;
+  }
+  // Lane i: w0 | w1 << 32 and w2 | w3 << 32 of block i, stored as 16 bytes a block.
+  const __m512i w01 = _mm512_mask_blend_epi32(0xAAAA, w0, _mm512_slli_epi64(w1, 32));
+  const __m512i w23 = _mm512_mask_blend_epi32(0xAAAA, w2, _mm512_slli_epi64(w3, 32));
+  const __m512i low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+  const __m512i high = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+  _mm512_storeu_si512(halves, _mm512_permutex2var_epi64(w01, low, w23));
+  _mm512_storeu_si512(halves + kPhiloxHalves / 2, _mm512_permutex2var_epi64(w01, high, w23));
+}
+#elif defined(__AVX2__)
 // Four blocks, one per 64-bit lane: each word is the low half of its lane. What the products leave in the
 // high halves is never read: the next multiplication takes low halves, and xor does not mix them.
 struct PhiloxLanes {

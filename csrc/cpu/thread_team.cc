@@ -56,7 +56,9 @@ struct ThreadTeam::Shared {
 };
 
 ThreadTeam::ThreadTeam(int threads) : threads_(threads < 1 ? 1 : threads) {
-  spins_ = threads_ > cpu_count() ? 0 : kSpins;  // more members than processors: spinning steals work time
+  // More members than processors: spinning steals work time. A team of one never waits, and is made for
+  // every epoch, so it does not ask: the answer costs several system calls.
+  spins_ = threads_ > 1 && threads_ > cpu_count() ? 0 : kSpins;
 }
 
 ThreadTeam::~ThreadTeam() {

@@ -16,6 +16,21 @@
 
 namespace hotloop {
 
+// Work in numbered pieces, by reference: whatever it refers to must outlive it.
+struct Tasks {
+  std::int64_t count = 0;
+  void (*call)(const void* work, std::int64_t task) = nullptr;
+  const void* work = nullptr;
+
+  void run(std::int64_t task) const { call(work, task); }
+};
+
+// Pieces work(0), work(1), ... work(count - 1).
+template <class Work>
+Tasks tasks_of(std::int64_t count, const Work& work) {
+  return {count, [](const void* w, std::int64_t task) { (*static_cast<const Work*>(w))(task); }, &work};
+}
+
 class ThreadTeam {
  public:
   explicit ThreadTeam(int threads);

@@ -2,7 +2,7 @@
 // Eight floats in a ymm register, with FMA.
 #pragma once
 
-#include <immintrin.h>
+#include "cpu/intrinsics.h"
 
 namespace hotloop::avx2 {
 

@@ -22,7 +22,7 @@
 
 namespace hotloop {
 
-// Panel width of packed matrices, in elements: 16 floats are one cache line and two AVX2 vectors.
+// Panel width of packed matrices, in elements: 16 floats are one cache line, two AVX2 vectors or one of AVX-512.
 constexpr int64 kPanel = 16;
 constexpr int kMaxDims = 4;
 
@@ -40,8 +40,10 @@ constexpr int kMaxDims = 4;
 // saved (m, n): what the activation's gradient reads (z for Input, activation(z) for Output and Sign).
 // row_sum (m) = sum over k of A: the bias gradient, when A is the transposed output gradient.
 // activation: index in unary.def, -1 for none. dropout: layer, -1 for none; element number i*n + j.
-// dropout_row: see DropoutArgs. out and saved have row stride out_stride >= n. k = 0 gives z = bias. With
-// accumulate, out += z and bias, activation and dropout are absent.
+// dropout_row: see DropoutArgs. k = 0 gives z = bias.
+// gate (m, n): with it, out = dropout(z) * f'(gate) instead, f being the activation, and saved is absent.
+// residual (m, n) is added at the very end. out, saved, gate and residual have row stride out_stride >= n.
+// With accumulate, out += z and there is no bias, activation, gate, dropout or residual.
 #define HOTLOOP_MatmulArgs(X) \
   X(Out, real, out)           \
   X(OutOpt, real, saved)      \
@@ -49,6 +51,8 @@ constexpr int kMaxDims = 4;
   X(In, real, a)              \
   X(In, real, b)              \
   X(InOpt, real, bias)        \
+  X(InOpt, real, gate)        \
+  X(InOpt, real, residual)    \
   X(Dim, , m)                 \
   X(Dim, , n)                 \
   X(Dim, , k)                 \
@@ -195,7 +199,7 @@ constexpr int kMaxDims = 4;
   X(Dim, , cols)                    \
   X(Real, , eps)
 
-// dx (rows, cols); weight (cols)
+// dx (rows, cols) = residual (rows, cols), the gradient by other ways, + the gradient through the norm.
 #define HOTLOOP_LayerNormBwdArgs(X) \
   X(Out, real, dx)                  \
   X(In, real, dy)                   \
@@ -203,6 +207,7 @@ constexpr int kMaxDims = 4;
   X(In, real, mean)                 \
   X(In, real, rstd)                 \
   X(InOpt, real, weight)            \
+  X(InOpt, real, residual)          \
   X(Dim, , rows)                    \
   X(Dim, , cols)
 
@@ -227,12 +232,14 @@ constexpr int kMaxDims = 4;
   X(Dim, , cols)                  \
   X(Real, , eps)
 
+// residual: as above
 #define HOTLOOP_RmsNormBwdArgs(X) \
   X(Out, real, dx)                \
   X(In, real, dy)                 \
   X(In, real, x)                  \
   X(In, real, rstd)               \
   X(InOpt, real, weight)          \
+  X(InOpt, real, residual)        \
   X(Dim, , rows)                  \
   X(Dim, , cols)
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Softmax cross-entropy, value and gradient in one visit of each row: maximum, exponentials (kept in
 // dlogits if it is wanted) and their sum, then the gradient in place. Memory traffic is one read and one
-// write per logit. Short rows go through these stages in blocks: a stage of one row waits for its last
-// addition, a stage of many rows does not, and their logarithms are taken as vectors.
+// write per logit. Rows of up to 32 classes are in cross_entropy_short.h. Longer ones go through the stages
+// in blocks: a stage of one row waits for its last addition, a stage of many rows does not.
 #include "cpu/vec_math.h"
+#include "kernels/cross_entropy_short.h"
 #include "kernels/lanes.h"
 
 namespace hotloop::HOTLOOP_ISA {
@@ -12,7 +13,7 @@ namespace {
 
 // A block's logits and gradients are 16 KB, half an L1 cache; its statistics are on the stack.
 constexpr int64 kBlockElements = 2048;
-constexpr int64 kBlockRows = 64;
+constexpr int64 kBlockRows = kBlockElements / kShortCols;
 
 // What a row's loss is made of: sum_c q_c (lse - x_c) = offset + mass * log(sum_exp).
 template <class real>
@@ -159,8 +160,11 @@ int64 cross_entropy_chunks(const CrossEntropyArgs<real>& a) {
 template <class real>
 void cross_entropy_run(const CrossEntropyArgs<real>& a, const StepContext&, int64 chunk) {
   const Range rows = chunk_range(chunk, rows_per_chunk(a.cols), a.rows);
-  const int64 fit = a.cols > 0 ? kBlockElements / a.cols : kBlockRows;
-  const int64 per_block = fit < 1 ? 1 : fit < kBlockRows ? fit : kBlockRows;
+  if (a.cols <= kShortCols) {
+    cross_entropy_short_rows(a, rows.begin, rows.end);
+    return;
+  }
+  const int64 per_block = a.cols < kBlockElements ? kBlockElements / a.cols : 1;
   for (int64 begin = rows.begin; begin < rows.end; begin += per_block) {
     cross_entropy_block(a, begin, rows.end - begin < per_block ? rows.end : begin + per_block);
   }

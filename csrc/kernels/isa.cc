@@ -11,12 +11,18 @@ namespace hotloop {
 
 const std::vector<IsaUnit>& usable_isas() {
   static const std::vector<IsaUnit> units = [] {
-    std::vector<IsaUnit> found{
-        {"generic", &generic::table_float, &generic::table_double, &generic::fma_peak}};
+    std::vector<IsaUnit> found{{"generic", &generic::table_float, &generic::table_double, &generic::fma_peak,
+                                &generic::shuffle_rows}};
 #ifdef HOTLOOP_HAS_AVX2
     // The builtin also asks the operating system whether it saves the wide registers.
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-      found.push_back({"avx2", &avx2::table_float, nullptr, &avx2::fma_peak});
+      found.push_back({"avx2", &avx2::table_float, nullptr, &avx2::fma_peak, &avx2::shuffle_rows});
+#endif
+#ifdef HOTLOOP_HAS_AVX512
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("fma"))
+      found.push_back({"avx512", &avx512::table_float, nullptr, &avx512::fma_peak, &avx512::shuffle_rows});
 #endif
     return found;
   }();

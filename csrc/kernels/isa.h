@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/shuffle_rows.h"
 #include "kernels/table.h"
 
 namespace hotloop {
@@ -14,6 +15,7 @@ struct IsaUnit {
   const KernelTable* table_float;
   const KernelTable* table_double;     // null where the unit has no float64 column
   double (*fma_peak)(double seconds);  // FLOP/s of one core, float32
+  ShuffleRows shuffle_rows;            // the order of a batch
 };
 
 // Units built into this library that this CPU can run, slowest first; the first is "generic".

@@ -16,6 +16,15 @@ int64 row_weight_chunks(const RowWeightArgs<real>&) {
 template <class real>
 void row_weight_run(const RowWeightArgs<real>& a, const StepContext&, int64) {
   const bool by_class = a.class_weight != nullptr && a.labels != nullptr;
+  if (a.sample_weight == nullptr && !by_class) {  // the usual case: the sum is exact, so no loop is needed
+    *a.total = static_cast<double>(a.rows);
+    const Vec<real> drow(static_cast<real>(1.0 / *a.total));
+    for_lanes<real>(0, a.rows, [&](int64 i, int64 n) HOTLOOP_BODY {
+      store(Vec<real>(real(1)), a.weight + i, n);
+      store(drow, a.drow + i, n);
+    });
+    return;
+  }
   double total = 0.0;
   for (int64 i = 0; i < a.rows; ++i) {
     const real by_sample = a.sample_weight != nullptr ? a.sample_weight[i] : real(1);
@@ -93,7 +102,8 @@ void loss_run(const LossArgs<real>& a, int64 chunk) {
 #include "kernels/loss.def"
 #undef HOTLOOP_LOSS
 
-// loss (1) = sum(w l) / sum(w);  totals (2) += [sum(w l), sum(w)]: in double, in the order of the rows
+// loss (1) = sum(w l) / sum(w);  totals (2) += [sum(w l), sum(w)]: in double, four sums each, since one
+// would wait for every addition
 
 template <class real>
 int64 loss_stats_chunks(const LossStatsArgs<real>&) {
@@ -102,13 +112,20 @@ int64 loss_stats_chunks(const LossStatsArgs<real>&) {
 
 template <class real>
 void loss_stats_run(const LossStatsArgs<real>& a, const StepContext&, int64) {
-  double weighted = 0.0;
-  double weights = 0.0;
-  for (int64 i = 0; i < a.rows; ++i) {
+  double losses[4] = {};
+  double totals[4] = {};
+  const auto add = [&](int64 i, int64 u) HOTLOOP_BODY {
     const double weight = static_cast<double>(a.weight[i]);
-    weighted += weight * static_cast<double>(a.row_loss[i]);
-    weights += weight;
+    losses[u] += weight * static_cast<double>(a.row_loss[i]);
+    totals[u] += weight;
+  };
+  int64 i = 0;
+  for (; i + 4 <= a.rows; i += 4) {
+    for (int64 u = 0; u < 4; ++u) add(i + u, u);
   }
+  for (; i < a.rows; ++i) add(i, 0);
+  const double weighted = (losses[0] + losses[2]) + (losses[1] + losses[3]);
+  const double weights = (totals[0] + totals[2]) + (totals[1] + totals[3]);
   *a.loss = weights != 0.0 ? weighted / weights : 0.0;
   a.totals[0] += weighted;
   a.totals[1] += weights;

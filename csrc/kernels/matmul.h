@@ -2,24 +2,28 @@
 // How a matrix product is cut: into chunks for the threads, into blocks for the caches. From shapes alone.
 #pragma once
 
-#include "kernels/kernel.h"
+#include "kernels/matmul_tile.h"
 
 namespace hotloop::HOTLOOP_ISA {
 
-// Rows of A worked on while a panel of B stays in L1: 16 tiles of 6 pay for copying the panel.
-constexpr int64 kBlockRows = 96;
+// Rows of a chunk: while they pass, two panels of B stay in L1; with kBlockDepth they are a quarter of an L2
+// cache of 1 MB. 16 tiles of 14, or of 6.
+template <class real>
+constexpr int64 kBlockRows = 16 * kTileRows<real>;
 // Rows of a block of A that is copied: 48 KB of stack with kBlockDepth, since a thread may have only 128 KB.
 template <class real>
-constexpr int64 kCopyRows = 192 / static_cast<int64>(sizeof(real));
-// Columns of a chunk of a large product: 8 panels.
+constexpr int64 kCopyRows = kMaskedTail<real> ? 42 : 192 / static_cast<int64>(sizeof(real));
+// Columns of a chunk: 8 panels. Of a wide product 16: its copies of A are made half as often.
 constexpr int64 kBlockColumns = 128;
+constexpr int64 kWideColumns = 256;
 // Longest run of k: a panel of 256 x 16 floats is 16 KB, half of the smallest L1.
 constexpr int64 kBlockDepth = 256;
 // Elements of a page: an L1 cache maps what lies that far apart to the same set.
 template <class real>
 constexpr int64 kPage = 4096 / static_cast<int64>(sizeof(real));
-// Multiply-adds below which a chunk grows: 4096 cycles of an AVX2 core, some 1 us.
-constexpr int64 kMinChunkWork = 65536;
+// Multiply-adds below which a chunk grows: 4096 cycles of an AVX2 or AVX-512 core, some 1 us.
+template <class real>
+constexpr int64 kMinChunkWork = kMaskedTail<real> ? 131072 : 65536;
 
 constexpr int64 smaller(int64 a, int64 b) { return a < b ? a : b; }
 constexpr int64 larger(int64 a, int64 b) { return a > b ? a : b; }
@@ -35,17 +39,21 @@ struct ChunkGrid {
   int64 row_chunks, column_chunks;  // column chunks vary fastest
 };
 
+template <class real>
 constexpr ChunkGrid chunk_grid(int64 m, int64 n, int64 k) {
+  constexpr int64 kWork = kMinChunkWork<real>;
+  constexpr int64 kColumns = kPanel * kTilePanels<real>;
+  // Without a division where there is one chunk: small products are many.
+  if (m * n * k <= kWork) return {m, n, m > 0 ? 1 : 0, 1};
   ChunkGrid grid{};
-  const int64 depth = larger(k, 1);
-  grid.rows = even_piece(m, kBlockRows, 6);
-  const int64 enough_columns = round_up(ceil_div(kMinChunkWork, grid.rows * depth), kPanel);
-  grid.columns = smaller(larger(n, 1), larger(even_piece(n, kBlockColumns, kPanel), enough_columns));
-  const int64 enough_rows = round_up(ceil_div(kMinChunkWork, grid.columns * depth), 6);
-  grid.rows = smaller(larger(m, 1), larger(grid.rows, enough_rows));
+  grid.rows = even_piece(m, kBlockRows<real>, kTileRows<real>);
+  const int64 enough_columns = round_up(ceil_div(kWork, grid.rows * k), kColumns);
+  const int64 widest = n >= 4 * kWideColumns ? kWideColumns : kBlockColumns;
+  grid.columns = smaller(n, larger(even_piece(n, widest, kColumns), enough_columns));
+  const int64 enough_rows = round_up(ceil_div(kWork, grid.columns * k), kTileRows<real>);
+  grid.rows = smaller(m, larger(grid.rows, enough_rows));
   grid.row_chunks = ceil_div(m, grid.rows);
-  // One column chunk even if n is 0: it owns the row sums.
-  grid.column_chunks = larger(1, ceil_div(n, grid.columns));
+  grid.column_chunks = ceil_div(n, grid.columns);
   return grid;
 }
 

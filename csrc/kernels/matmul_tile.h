@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The register tile of the matrix product: `rows` x 16 outputs stay in registers while k runs. Per k it
-// loads 16 contiguous elements of B and broadcasts one element of A per row. Every output is one chain of
-// fma in the order of k, whatever the tile's height, so a row has the same bits in any batch.
+// The register tile of the matrix product: `rows` by `panels` x 16 outputs stay in registers while k runs.
+// Per k it loads a row of B and broadcasts one element of A per row. Every output is one chain of fma in the
+// order of k, whatever the tile's form, so a row has the same bits in any batch.
 #pragma once
 
 #include "kernels/lanes.h"
@@ -26,8 +26,23 @@ struct Wide {
     __builtin_memcpy(&x.v, p, sizeof x.v);
     return x;
   }
+  static HOTLOOP_INLINE Wide load_n(const real* p, int64 n) {
+    real lanes[width] = {};
+    for (int64 i = 0; i < n; ++i) lanes[i] = p[i];
+    return load(lanes);
+  }
   HOTLOOP_INLINE void store(real* p) const { __builtin_memcpy(p, &v, sizeof v); }
+  HOTLOOP_INLINE void store_n(real* p, int64 n) const {
+    real lanes[width];
+    store(lanes);
+    for (int64 i = 0; i < n; ++i) p[i] = lanes[i];
+  }
 };
+template <class real>
+HOTLOOP_INLINE Wide<real> operator+(Wide<real> a, Wide<real> b) {
+  a.v += b.v;
+  return a;
+}
 template <class real>
 HOTLOOP_INLINE Wide<real> fma(Wide<real> a, Wide<real> b, Wide<real> c) {
   Wide<real> x;
@@ -44,89 +59,155 @@ struct TileLanes<real, false> {
   using V = Wide<real>;
 };
 
-// 6 x 16 floats are 12 of the 16 AVX2 registers: 12 independent chains cover two FMA units of latency 4,
-// and 3 registers are left for B and A. 2 x 16 floats are 8 of the 16 SSE registers.
+// Where a vector is a whole panel its tail is masked for nothing, so that B needs no copy at its last column.
 template <class real>
-constexpr int kTileRows = Vec<real>::width > 1 ? 6 : 2;
+constexpr bool kMaskedTail = Vec<real>::width == kPanel;
+
+// AVX-512: 14 x 32 floats are 28 of the 32 registers. AVX2: 6 x 16 floats are 12 of the 16. Either leaves
+// what B and A need, and is more chains than the 8 to 10 that two FMA units of latency 4 to 5 wait for.
+// 2 x 16 floats are 8 of the 16 SSE registers.
+template <class real>
+constexpr int kTileRows = kMaskedTail<real>      ? 14
+                          : Vec<real>::width > 1 ? 6
+                                                 : 2;
+template <class real>
+constexpr int kTilePanels = kMaskedTail<real> ? 2 : 1;
+// Low tiles are twice as wide, as far as registers go: a product of one row has more chains.
+template <class real>
+constexpr int kWideRows = kMaskedTail<real>      ? 6
+                          : Vec<real>::width > 1 ? 2
+                                                 : 1;
+template <class real>
+constexpr int kMostPanels = Vec<real>::width > 1 ? 2 * kTilePanels<real> : 1;
 
 // One tile's work on one run of k.
 template <class real>
 struct TileWork {
-  const real* a;  // a_ip at a[i*a_stride_m + p*a_stride_k]
-  int64 a_stride_m, a_stride_k;
-  const real* b;  // b_pj at b[p*b_stride + j], 16 columns always readable
-  int64 b_stride;
+  const real* a;  // a_ip at a[i*a_stride + p], or at a[i + p*a_stride] if A lies by columns
+  int64 a_stride;
+  const real* b;           // b_pj at b[p*b_stride + j/16*b_step + j%16]; readable to n, or to the panel's
+  int64 b_stride, b_step;  // end without masks
   int64 k;
-  real* out;  // n <= 16 columns are written
+  real* out;  // n columns are written, at least one of the last panel
   int64 out_stride, n;
   const real* bias;  // (n), or null
   bool add;          // out is added to, not overwritten
 };
 
-// sums_ij = a_i0 b_0j + a_i1 b_1j + ...
-template <class real, int rows>
-HOTLOOP_INLINE void multiply(const TileWork<real>& work, real (&sums)[rows][kPanel]) {
+// body(0), ... body(count - 1), written out: an array stays in registers only if no index is left.
+template <int count, class Body>
+HOTLOOP_INLINE void unrolled(Body&& body) {
+  if constexpr (count > 0) {
+    unrolled<count - 1>(body);
+    body(count - 1);
+  }
+}
+
+template <class real, int rows, int panels, bool by_columns>
+struct Tile {
   using V = typename TileLanes<real>::V;
-  constexpr int vectors = static_cast<int>(kPanel / V::width);
-  V sum[rows][vectors];
-  for (auto& row : sum) {
-    for (V& s : row) s = V::zero();
-  }
-  const real* HOTLOOP_RESTRICT a = work.a;
-  const real* HOTLOOP_RESTRICT b = work.b;
-  const int64 stride_m = work.a_stride_m;
-  const int64 stride_k = work.a_stride_k;
-  const int64 stride_b = work.b_stride;
-#pragma GCC unroll 4
-  for (int64 p = work.k; p > 0; --p) {
-    V row[vectors];
-#pragma GCC unroll 16
-    for (int j = 0; j < vectors; ++j) row[j] = V::load(b + j * V::width);
-#pragma GCC unroll 6
-    for (int i = 0; i < rows; ++i) {
-      const V scalar(a[i * stride_m]);
-#pragma GCC unroll 16
-      for (int j = 0; j < vectors; ++j) sum[i][j] = fma(scalar, row[j], sum[i][j]);
-    }
-    a += stride_k;
-    b += stride_b;
-  }
-  for (int i = 0; i < rows; ++i) {
-    for (int j = 0; j < vectors; ++j) sum[i][j].store(sums[i] + j * V::width);
-  }
-}
+  static constexpr int kVectors = panels * static_cast<int>(kPanel / V::width);
+  static constexpr int kBases = by_columns ? 1 : (rows + 2) / 3;
 
-// out = (add ? out : 0) + sums + bias
-template <class real, int rows>
-HOTLOOP_INLINE void finish(const TileWork<real>& work, const real (&sums)[rows][kPanel]) {
-  using V = Vec<real>;
-  for_lanes<real>(0, work.n, [&](int64 j, int64 n) HOTLOOP_BODY {
-    const V bias = work.bias == nullptr ? V::zero() : load(work.bias + j, n);
-#pragma GCC unroll 6
-    for (int i = 0; i < rows; ++i) {
-      real* out = work.out + i * work.out_stride + j;
-      V z = V::load(sums[i] + j);
-      if (work.add) z = load(out, n) + z;
-      if (work.bias != nullptr) z = z + bias;
-      store(z, out, n);
-    }
-  });
-}
+  const TileWork<real>& work;
+  V sums[rows][kVectors];
+  const real* a[kBases];  // by rows: of every third row, the others being one and two strides on
+  const real* b;
 
-template <class real, int rows>
+  HOTLOOP_INLINE explicit Tile(const TileWork<real>& given) : work(given), b(given.b) {
+    unrolled<rows * kVectors>([&](int i) HOTLOOP_BODY { sums[i / kVectors][i % kVectors] = V::zero(); });
+    unrolled<kBases>([&](int i) HOTLOOP_BODY { a[i] = work.a + 3 * i * work.a_stride; });
+  }
+
+  // sums_ij += a_ip b_pj, and on to the next p
+  HOTLOOP_INLINE void add_product(int64 last) {
+    V row[kVectors];
+    unrolled<kVectors>([&](int j) HOTLOOP_BODY {
+      const int column = j * static_cast<int>(V::width);
+      const real* at = b + column / kPanel * work.b_step + column % kPanel;
+      row[j] = kMaskedTail<real> && j == kVectors - 1 ? V::load_n(at, last) : V::load(at);
+    });
+    unrolled<rows>([&](int i) HOTLOOP_BODY {
+      const V scalar(by_columns ? a[0][i] : a[i / 3][i % 3 * work.a_stride]);
+      unrolled<kVectors>([&](int j) HOTLOOP_BODY { sums[i][j] = fma(scalar, row[j], sums[i][j]); });
+    });
+    b += work.b_stride;
+    unrolled<kBases>([&](int i) HOTLOOP_BODY { a[i] += by_columns ? work.a_stride : 1; });
+  }
+
+  HOTLOOP_INLINE void multiply() {
+    const int64 last = work.n - (panels - 1) * kPanel;  // columns of the last panel
+    for (int64 p = work.k; p > 0; --p) {
+      // Opaque, or the compiler makes one pointer of each row, more than there are registers.
+      unrolled<kBases>([&](int i) HOTLOOP_BODY { asm("" : "+r"(a[i])); });
+      add_product(last);
+    }
+  }
+
+  // out = (add ? out : 0) + sums + bias, for the vector j of columns; full or of n columns.
+  template <bool full>
+  HOTLOOP_INLINE void finish(int j, int64 n) {
+    real* out = work.out + j * V::width;
+    if (work.add) {
+      unrolled<rows>([&](int i) HOTLOOP_BODY {
+        const real* at = out + i * work.out_stride;
+        sums[i][j] = (full ? V::load(at) : V::load_n(at, n)) + sums[i][j];
+      });
+    }
+    if (work.bias != nullptr) {
+      const real* at = work.bias + j * V::width;
+      const V bias = full ? V::load(at) : V::load_n(at, n);
+      unrolled<rows>([&](int i) HOTLOOP_BODY { sums[i][j] = sums[i][j] + bias; });
+    }
+    unrolled<rows>([&](int i) HOTLOOP_BODY {
+      real* at = out + i * work.out_stride;
+      if (full) {
+        sums[i][j].store(at);
+      } else {
+        sums[i][j].store_n(at, n);
+      }
+    });
+  }
+
+  HOTLOOP_INLINE void store() {
+    unrolled<kVectors>([&](int j) HOTLOOP_BODY {
+      const int64 n = work.n - j * V::width;
+      if (kMaskedTail<real> ? j < kVectors - 1 : n >= V::width) {
+        finish<true>(j, V::width);
+      } else if (n > 0) {
+        finish<false>(j, n);
+      }
+    });
+  }
+};
+
+template <class real, int rows, int panels, bool by_columns>
 __attribute__((noinline)) void run_tile(const TileWork<real>& work) {
-  alignas(64) real sums[rows][kPanel];
-  multiply(work, sums);
-  finish(work, sums);
+  Tile<real, rows, panels, by_columns> tile(work);
+  tile.multiply();
+  tile.store();
 }
+
+template <class real>
+using TileFunction = void (*)(const TileWork<real>&);
 
 // The tile of `rows` in 1 ... most.
-template <class real, int most = kTileRows<real>>
-HOTLOOP_INLINE void run_tile_of(int64 rows, const TileWork<real>& work) {
+template <class real, int panels, bool by_columns, int most>
+HOTLOOP_INLINE TileFunction<real> tile_of_rows(int64 rows) {
   if constexpr (most > 1) {
-    if (rows < most) return run_tile_of<real, most - 1>(rows, work);
+    if (rows < most) return tile_of_rows<real, panels, by_columns, most - 1>(rows);
   }
-  run_tile<real, most>(work);
+  return &run_tile<real, most, panels, by_columns>;
+}
+
+// panels: 1, kTilePanels, or, with up to kWideRows, kMostPanels
+template <class real, bool by_columns>
+HOTLOOP_INLINE TileFunction<real> tile_of(int64 rows, int64 panels) {
+  if (panels > kTilePanels<real>) {
+    return tile_of_rows<real, kMostPanels<real>, by_columns, kWideRows<real>>(rows);
+  }
+  if (panels == 1) return tile_of_rows<real, 1, by_columns, kTileRows<real>>(rows);
+  return tile_of_rows<real, kTilePanels<real>, by_columns, kTileRows<real>>(rows);
 }
 
 }  // namespace hotloop::HOTLOOP_ISA

@@ -59,6 +59,7 @@ void layer_norm_bwd_run(const LayerNormBwdArgs<real>& a, const StepContext&, int
     const real* dy = a.dy + row * a.cols;
     const real* x = a.x + row * a.cols;
     real* dx = a.dx + row * a.cols;
+    const real* residual = a.residual == nullptr ? nullptr : a.residual + row * a.cols;
     const Vec<real> mean(a.mean[row]);
     const Vec<real> rstd(a.rstd[row]);
     double total[2];
@@ -71,7 +72,8 @@ void layer_norm_bwd_run(const LayerNormBwdArgs<real>& a, const StepContext&, int
     for_lanes<real>(0, a.cols, [&](int64 c, int64 n) HOTLOOP_BODY {
       const Vec<real> hat = (load(x + c, n) - mean) * rstd;
       const Vec<real> centred = load(dy + c, n) * load_or(a.weight, c, n, real(1)) - mean_g;
-      store(rstd * fnma(hat, mean_gh, centred), dx + c, n);
+      const Vec<real> through = rstd * fnma(hat, mean_gh, centred);
+      store(residual == nullptr ? through : through + load(residual + c, n), dx + c, n);
     });
   }
 }
@@ -141,6 +143,7 @@ void rms_norm_bwd_run(const RmsNormBwdArgs<real>& a, const StepContext&, int64 c
     const real* dy = a.dy + row * a.cols;
     const real* x = a.x + row * a.cols;
     real* dx = a.dx + row * a.cols;
+    const real* residual = a.residual == nullptr ? nullptr : a.residual + row * a.cols;
     const Vec<real> rstd(a.rstd[row]);
     double total[1];
     sum_row<real>(a.cols, total, [&](int64 c, int64 n, Vec<real>(&term)[1]) HOTLOOP_BODY {
@@ -149,7 +152,8 @@ void rms_norm_bwd_run(const RmsNormBwdArgs<real>& a, const StepContext&, int64 c
     const Vec<real> mean_gh(static_cast<real>(total[0] / static_cast<double>(a.cols)));
     for_lanes<real>(0, a.cols, [&](int64 c, int64 n) HOTLOOP_BODY {
       const Vec<real> g = load(dy + c, n) * load_or(a.weight, c, n, real(1));
-      store(rstd * fnma(load(x + c, n) * rstd, mean_gh, g), dx + c, n);
+      const Vec<real> through = rstd * fnma(load(x + c, n) * rstd, mean_gh, g);
+      store(residual == nullptr ? through : through + load(residual + c, n), dx + c, n);
     });
   }
 }

@@ -70,6 +70,38 @@ void optimizer_begin_run(const OptimizerBeginArgs<real>& a, const StepContext& c
   a.scalars[kGradNorm] = norm;
 }
 
+namespace {
+
+// step(values[K], grad) on n elements of kVectors vectors each from element i on. All loads stand before the
+// stores: tensors of like size often lie a multiple of 4 KB apart, where a load waits for a store that only
+// seems to overlap it.
+template <int kVectors, class real, int K, class Step>
+HOTLOOP_INLINE void update_vectors(real* const (&state)[K], const real* grad, int64 i, int64 n, Step&& step) {
+  constexpr int64 width = Vec<real>::width;
+  Vec<real> values[kVectors][K];
+#pragma GCC unroll 4
+  for (int u = 0; u < kVectors; ++u) {
+    for (int k = 0; k < K; ++k) values[u][k] = load(state[k] + i + u * width, n);
+    step(values[u], load(grad + i + u * width, n));
+  }
+#pragma GCC unroll 4
+  for (int u = 0; u < kVectors; ++u) {
+    for (int k = 0; k < K; ++k) store(values[u][k], state[k] + i + u * width, n);
+  }
+}
+
+// The same over a range. Four vectors: their roots and divisions, all a processor has one unit for, queue up.
+template <class real, int K, class Step>
+HOTLOOP_INLINE void update(Range range, real* const (&state)[K], const real* grad, Step&& step) {
+  constexpr int64 width = Vec<real>::width;
+  int64 i = range.begin;
+  for (; i + 4 * width <= range.end; i += 4 * width) update_vectors<4>(state, grad, i, width, step);
+  for (; i + width <= range.end; i += width) update_vectors<1>(state, grad, i, width, step);
+  if (i < range.end) update_vectors<1>(state, grad, i, range.end - i, step);
+}
+
+}  // namespace
+
 // adam and adamw: param, exp_avg, exp_avg_sq, grad (n)
 
 template <class real>
@@ -79,18 +111,11 @@ int64 adam_chunks(const AdamArgs<real>& a) {
 
 template <class real>
 void adam_run(const AdamArgs<real>& a, const StepContext&, int64 chunk) {
+  using V = Vec<real>;
   if (a.scalars[kSkip] != 0.0) return;
   const AdamRule<real> rule(a.scalars, a.decoupled != 0, a.beta1, a.beta2, a.eps);
-  const Range range = chunk_range(chunk, kElementwiseChunk, a.n);
-  for_lanes<real>(range.begin, range.end, [&](int64 i, int64 n) HOTLOOP_BODY {
-    Vec<real> param = load(a.param + i, n);
-    Vec<real> m = load(a.exp_avg + i, n);
-    Vec<real> v = load(a.exp_avg_sq + i, n);
-    rule.apply(param, m, v, load(a.grad + i, n));
-    store(param, a.param + i, n);
-    store(m, a.exp_avg + i, n);
-    store(v, a.exp_avg_sq + i, n);
-  });
+  update<real>(chunk_range(chunk, kElementwiseChunk, a.n), {a.param, a.exp_avg, a.exp_avg_sq}, a.grad,
+               [&](V(&x)[3], V grad) HOTLOOP_BODY { rule.apply(x[0], x[1], x[2], grad); });
 }
 
 // sgd: param, momentum_buffer, grad (n)
@@ -102,25 +127,17 @@ int64 sgd_chunks(const SgdArgs<real>& a) {
 
 template <class real>
 void sgd_run(const SgdArgs<real>& a, const StepContext&, int64 chunk) {
+  using V = Vec<real>;
   if (a.scalars[kSkip] != 0.0) return;
   const SgdRule<real> rule(a.scalars, a.momentum);
   const Range range = chunk_range(chunk, kElementwiseChunk, a.n);
   if (a.momentum_buffer == nullptr) {
-    for_lanes<real>(range.begin, range.end, [&](int64 i, int64 n) HOTLOOP_BODY {
-      Vec<real> param = load(a.param + i, n);
-      rule.apply(param, load(a.grad + i, n));
-      store(param, a.param + i, n);
-    });
+    update<real>(range, {a.param}, a.grad, [&](V(&x)[1], V grad) HOTLOOP_BODY { rule.apply(x[0], grad); });
     return;
   }
   const bool nesterov = a.nesterov != 0;
-  for_lanes<real>(range.begin, range.end, [&](int64 i, int64 n) HOTLOOP_BODY {
-    Vec<real> param = load(a.param + i, n);
-    Vec<real> buffer = load(a.momentum_buffer + i, n);
-    rule.apply(param, buffer, load(a.grad + i, n), nesterov);
-    store(param, a.param + i, n);
-    store(buffer, a.momentum_buffer + i, n);
-  });
+  update<real>(range, {a.param, a.momentum_buffer}, a.grad,
+               [&](V(&x)[2], V grad) HOTLOOP_BODY { rule.apply(x[0], x[1], grad, nesterov); });
 }
 
 // rmsprop: param, square_avg, momentum_buffer, grad (n)
@@ -132,23 +149,17 @@ int64 rmsprop_chunks(const RmspropArgs<real>& a) {
 
 template <class real>
 void rmsprop_run(const RmspropArgs<real>& a, const StepContext&, int64 chunk) {
+  using V = Vec<real>;
   if (a.scalars[kSkip] != 0.0) return;
   const RmspropRule<real> rule(a.scalars, a.alpha, a.eps, a.momentum);
   const Range range = chunk_range(chunk, kElementwiseChunk, a.n);
-  for_lanes<real>(range.begin, range.end, [&](int64 i, int64 n) HOTLOOP_BODY {
-    Vec<real> param = load(a.param + i, n);
-    Vec<real> square_avg = load(a.square_avg + i, n);
-    const Vec<real> grad = load(a.grad + i, n);
-    if (a.momentum_buffer == nullptr) {
-      rule.apply(param, square_avg, grad);
-    } else {
-      Vec<real> buffer = load(a.momentum_buffer + i, n);
-      rule.apply(param, square_avg, buffer, grad);
-      store(buffer, a.momentum_buffer + i, n);
-    }
-    store(param, a.param + i, n);
-    store(square_avg, a.square_avg + i, n);
-  });
+  if (a.momentum_buffer == nullptr) {
+    update<real>(range, {a.param, a.square_avg}, a.grad,
+                 [&](V(&x)[2], V grad) HOTLOOP_BODY { rule.apply(x[0], x[1], grad); });
+  } else {
+    update<real>(range, {a.param, a.square_avg, a.momentum_buffer}, a.grad,
+                 [&](V(&x)[3], V grad) HOTLOOP_BODY { rule.apply(x[0], x[1], x[2], grad); });
+  }
 }
 
 HOTLOOP_INSTANTIATE(square_sum, SquareSumArgs)

@@ -8,3 +8,6 @@ double fma_peak(double seconds);
 namespace hotloop::avx2 {
 double fma_peak(double seconds);
 }
+namespace hotloop::avx512 {
+double fma_peak(double seconds);
+}

@@ -54,6 +54,9 @@ extern const KernelTable table_double;
 namespace avx2 {
 extern const KernelTable table_float;
 }
+namespace avx512 {
+extern const KernelTable table_float;
+}
 #endif
 
 }  // namespace hotloop

@@ -49,17 +49,6 @@ void copy_outputs(const Program& program, const EpochOptions& o, int64 first, in
   }
 }
 
-// Gathers one batch and runs the steps on it.
-void run_batch(Program& program, const std::vector<SourceArray>& source, ThreadTeam& team,
-               const EpochOptions& o, const RowRange& rows, const StepContext& ctx) {
-  const Plan& plan = program.plan();
-  for (std::size_t i = 0; i < source.size(); ++i)
-    gather(source[i], rows, plan.buffers[static_cast<std::size_t>(o.inputs[i])].dtype, plan.real,
-           program.address(o.inputs[i]), team);
-  program.run(team, rows.count, o.begin, o.end, ctx);
-  copy_outputs(program, o, rows.first, rows.count);
-}
-
 // The totals only ever grow, so that once they are not finite they stay so.
 bool diverged(Program& program) {
   return !(std::isfinite(program.metrics()[0]) && std::isfinite(program.metrics()[1]));
@@ -77,26 +66,39 @@ EpochResult run_epoch(Program& program, const std::vector<SourceArray>& source, 
   Clock::time_point now = start, next_poll = start + kPollEvery;
   if (o.first_batch == 0) std::fill_n(program.metrics(), program.plan().metric_doubles, 0.0);
 
+  const Plan& plan = program.plan();
   const int64 n = source[0].rows;
   const Permutation order(static_cast<std::uint64_t>(n), o.seed, o.run, o.epoch);
+  Gather gather(find_isa(program.isa()));
+  for (std::size_t i = 0; i < source.size(); ++i)
+    gather.add(source[i], plan.buffers[static_cast<std::size_t>(o.inputs[i])].dtype, plan.real,
+               program.address(o.inputs[i]));
+  const auto copy_rows = [&](int64 task) { gather.run(task); };
+  const bool gathers_beside = program.begins_without(o.inputs);
   ThreadTeam alone(1);
   TeamChoice& choice = program.team_choice();
+  // Even a team that was asked for rests while it is slower than one thread, as on a busy machine.
+  const bool choose = team.threads() > 1;
+  choice.set_worthwhile(o.adaptive ? TeamChoice::kSavesAThird : 1.0);
   StepContext ctx;
   ctx.seed = o.seed;
   ctx.run = o.run;
 
   const int64 last = o.batches < 0 ? batches : std::min(batches, o.first_batch + o.batches);
   for (int64 batch = o.first_batch; batch < last; ++batch) {
-    const int64 first = batch * o.batch_size;
-    const RowRange rows{first, std::min(o.batch_size, n - first), o.shuffle ? &order : nullptr};
+    const int64 first = batch * o.batch_size, rows = std::min(o.batch_size, n - first);
+    gather.choose(first, rows, o.shuffle ? &order : nullptr);
     ctx.step = o.step + static_cast<std::uint64_t>(batch);
-    program.set_params(ctx, o.params + (o.n_params == 1 ? 0 : batch) * program.plan().params_width());
-    run_batch(program, source, o.adaptive && !choice.team() ? alone : team, o, rows, ctx);
+    program.set_params(ctx, o.params + (o.n_params == 1 ? 0 : batch) * plan.params_width());
+    const int64 begin = batch == o.first_batch ? o.begin : std::max(o.begin, plan.prepare);
+    program.run(choose && !choice.team() ? alone : team, rows, begin, o.end, ctx,
+                tasks_of(gather.tasks(), copy_rows), gathers_beside);
+    copy_outputs(program, o, first, rows);
     const int64 done = batch + 1 - o.first_batch;
 
     const Clock::time_point before = now;
     now = Clock::now();
-    if (o.adaptive && rows.count == o.batch_size) choice.took(seconds(now - before));
+    if (choose && rows == o.batch_size) choice.took(seconds(now - before));
     if (o.check_finite && diverged(program)) return {done, EpochStatus::kDiverged};
     if (batch + 1 == last) break;
     if (o.stop != nullptr && o.stop->load(std::memory_order_relaxed)) return {done, EpochStatus::kStopped};

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
+#include <memory>
 
 #include "core/error.h"
 #include "cpu/aligned_block.h"
@@ -13,11 +15,12 @@ namespace hotloop {
 
 class Memory {
  public:
-  Memory(const MemorySizes& sizes, Real real)
+  // Without `gradients` it is a snapshot: a place for what training changes, which no program runs on.
+  Memory(const MemorySizes& sizes, Real real, bool gradients = true)
       : sizes_(sizes),
         real_(real),
         parameters_(bytes(sizes.parameters)),
-        gradients_(bytes(sizes.parameters)),
+        gradients_(gradients ? bytes(sizes.parameters) : 0),
         moment1_(sizes.moments >= 1 ? bytes(sizes.parameters) : 0),
         moment2_(sizes.moments >= 2 ? bytes(sizes.parameters) : 0),
         state_(bytes(sizes.state)),
@@ -25,6 +28,11 @@ class Memory {
 
   const MemorySizes& sizes() const { return sizes_; }
   Real real() const { return real_; }
+  std::size_t n_bytes() const {
+    return parameters_.bytes() + gradients_.bytes() + moment1_.bytes() + moment2_.bytes() + state_.bytes() +
+           counters_.bytes();
+  }
+  bool has_gradients() const { return gradients_.bytes() > 0 || sizes_.parameters == 0; }
 
   // Start of a space that belongs to the session; null for those that belong to a program.
   std::byte* space(Space space) const {
@@ -45,6 +53,35 @@ class Memory {
         return nullptr;
     }
   }
+
+  // Whether what was derived from the parameters at version() may be out of date: a program changed them
+  // since, or somebody else holds a view through which they may.
+  bool is_stale(std::uint64_t version) const { return version != version_.load() || loans_.load() > 0; }
+  std::uint64_t version() const { return version_.load(); }
+  void parameters_changed() { version_.fetch_add(1, std::memory_order_relaxed); }
+
+  // Kept alive by every view of the parameters that is handed out.
+  class Loan {
+   public:
+    explicit Loan(std::shared_ptr<Memory> memory) : memory_(std::move(memory)) {
+      memory_->loans_.fetch_add(1);
+    }
+    ~Loan() {
+      memory_->parameters_changed();
+      memory_->loans_.fetch_sub(1);
+    }
+    Loan(const Loan&) = delete;
+    Loan& operator=(const Loan&) = delete;
+
+   private:
+    std::shared_ptr<Memory> memory_;
+  };
+
+  // Copies what training changes: parameters, moments, state and counters. The sizes must be equal.
+  void copy_from(const Memory& other);
+
+  // Whether no parameter and no state is NaN or infinite.
+  bool is_finite() const;
 
   // Held while a program runs on this memory; two threads on one model would mix their steps.
   class Lease {
@@ -69,6 +106,8 @@ class Memory {
   Real real_;
   AlignedBlock parameters_, gradients_, moment1_, moment2_, state_, counters_;
   std::atomic<bool> busy_{false};
+  std::atomic<std::uint64_t> version_{0};
+  std::atomic<int> loans_{0};
 };
 
 }  // namespace hotloop

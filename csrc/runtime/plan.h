@@ -55,15 +55,23 @@ struct PlanStep {
   std::vector<FieldValue> fields;  // in the order of kernel_info(kernel).fields
 };
 
+// Steps [begin, end) between two barriers of a team; see python/hotloop/compile/stages.py.
+struct PlanStage {
+  bool rows = false;  // each block of rows goes through all of them; else their chunks are one pool
+  int64 begin = 0, end = 0;
+};
+
 struct Plan {
   Real real = Real::kFloat32;
   int64 max_rows = 1;
   std::size_t arena_bytes = 0;
   int64 metric_doubles = 0;
+  int64 prepare = 0;  // the first steps, which depend on parameters alone: run once until those change
   int n_groups = 0, n_dropout = 0;
   std::vector<double> constants;
   std::vector<Buffer> buffers;
   std::vector<PlanStep> steps;
+  std::vector<PlanStage> stages;  // they cover the steps; none: each step is one of its own
 
   int params_width() const { return 2 * n_groups + n_dropout; }
 };

@@ -63,10 +63,36 @@ void check_operand(const Plan& plan, const Field& field, const FieldValue& value
   check(!written || b.space != Space::kConstant, where, ": operand ", field.name, " would write a constant");
 }
 
+// That rows [r, s) of what a step writes need only rows [r, s) of the batch is the compiler's to know; here,
+// that a block of rows is a part of every buffer it writes.
+void check_stages(const Plan& plan) {
+  int64 at = 0;
+  for (const PlanStage& stage : plan.stages) {
+    check(stage.begin == at && stage.end > at && stage.end <= static_cast<int64>(plan.steps.size()),
+          "[plan] a stage begins at step ", stage.begin, " and ends at ", stage.end, ", expected from ", at);
+    at = stage.end;
+    for (int64 i = stage.begin; stage.rows && i < stage.end; ++i) {
+      const PlanStep& step = plan.steps[static_cast<std::size_t>(i)];
+      const auto fields = kernel_info(step.kernel).fields;
+      for (std::size_t f = 0; f < fields.size(); ++f) {
+        const int buffer = step.fields[f].buffer;
+        const bool read = fields[f].kind == FieldKind::In || fields[f].kind == FieldKind::InOpt;
+        if (read || buffer < 0) continue;
+        const Affine& size = plan.buffers[static_cast<std::size_t>(buffer)].size;
+        check(size.per_row > 0 && size.constant == 0, "[plan] step ", i, ", in a stage of rows, writes ",
+              fields[f].name, ", which has none");
+      }
+    }
+  }
+  check(plan.stages.empty() || at == static_cast<int64>(plan.steps.size()), "[plan] the stages end at ", at);
+}
+
 }  // namespace
 
 void check_plan(const Plan& plan, const MemorySizes& memory) {
   check(plan.max_rows >= 1, "[plan] max_rows must be at least 1, got ", plan.max_rows);
+  check(plan.prepare >= 0 && plan.prepare <= static_cast<int64>(plan.steps.size()), "[plan] prepare ends at ",
+        plan.prepare, " of ", plan.steps.size());
   for (std::size_t i = 0; i < plan.buffers.size(); ++i) check_buffer(plan, memory, i);
   for (std::size_t s = 0; s < plan.steps.size(); ++s) {
     const PlanStep& step = plan.steps[s];
@@ -90,6 +116,7 @@ void check_plan(const Plan& plan, const MemorySizes& memory) {
               plan.n_groups);
     }
   }
+  check_stages(plan);
 }
 
 }  // namespace hotloop

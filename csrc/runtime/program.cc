@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/program.h"
 
-#include <cstring>
+#include <algorithm>
 
 #include "cpu/fp_mode.h"
 
@@ -20,9 +20,17 @@ const IsaUnit& unit_for(std::string_view isa, Real real) {
   return find_isa(isa.empty() && real == Real::kFloat64 ? "generic" : isa);
 }
 
-template <class T>
-void put(std::byte* args, const Field& field, T value) {
-  std::memcpy(args + field.offset, &value, sizeof value);
+bool writes_parameters(const Plan& plan) {
+  for (const PlanStep& step : plan.steps) {
+    const auto fields = kernel_info(step.kernel).fields;
+    for (std::size_t i = 0; i < fields.size(); ++i) {
+      const int buffer = step.fields[i].buffer;
+      const bool read = fields[i].kind == FieldKind::In || fields[i].kind == FieldKind::InOpt;
+      if (!read && buffer >= 0 && plan.buffers[static_cast<std::size_t>(buffer)].space == Space::kParameter)
+        return true;
+    }
+  }
+  return false;
 }
 
 }  // namespace
@@ -34,8 +42,10 @@ Program::Program(std::shared_ptr<const Plan> plan, std::shared_ptr<Memory> memor
       table_(table_for(unit_for(isa, plan_->real), plan_->real)),
       arena_(plan_->arena_bytes),
       constants_(plan_->constants.size() * real_bytes(plan_->real)),
-      metrics_(static_cast<std::size_t>(plan_->metric_doubles), 0.0) {
+      metrics_(static_cast<std::size_t>(plan_->metric_doubles), 0.0),
+      writes_parameters_(writes_parameters(*plan_)) {
   check(memory_->real() == plan_->real, "[plan] the plan and the session differ in their scalar type");
+  check(memory_->has_gradients(), "[plan] a snapshot has no gradients, so no program runs on it");
   for (std::size_t i = 0; i < plan_->constants.size(); ++i) {
     if (plan_->real == Real::kFloat32)
       reinterpret_cast<float*>(constants_.data())[i] = static_cast<float>(plan_->constants[i]);
@@ -58,59 +68,38 @@ std::byte* Program::address(int buffer) const {
   }
 }
 
-BoundStep Program::bind(const PlanStep& step, int64 rows) const {
-  BoundStep bound;
-  bound.fn = (*table_)[static_cast<int>(step.kernel)];
-  std::memset(bound.args, 0, sizeof bound.args);
-  const auto fields = kernel_info(step.kernel).fields;
-  for (std::size_t i = 0; i < fields.size(); ++i) {
-    const Field& field = fields[i];
-    const FieldValue& value = step.fields[i];
-    switch (field.kind) {
-      case FieldKind::Dim:
-        put(bound.args, field, value.dim.at(rows));
-        break;
-      case FieldKind::Int:
-        put(bound.args, field, value.integer);
-        break;
-      case FieldKind::Real:
-        put(bound.args, field, value.number);
-        break;
-      default:
-        if (value.buffer >= 0) {
-          const std::size_t each = dtype_bytes(field.dtype, plan_->real);
-          put(bound.args, field, address(value.buffer) + static_cast<std::size_t>(value.offset) * each);
-        }
-    }
-  }
-  bound.chunks = bound.fn.chunks(bound.args);
-  return bound;
+const Binding& Program::bound(int64 rows, int threads) {
+  const int staged = plan_->stages.empty() ? 1 : threads;
+  for (const auto& binding : bindings_)
+    if (binding != nullptr && binding->rows() == rows && binding->threads() == staged) return *binding;
+  oldest_ = (oldest_ + 1) % kMaxBindings;
+  bindings_[oldest_] = std::make_unique<Binding>(*plan_, *table_, *this, rows, staged);
+  return *bindings_[oldest_];
 }
 
-const std::vector<BoundStep>& Program::bound(int64 rows) {
-  for (const Binding& binding : bindings_)
-    if (binding.rows == rows) return binding.steps;
-  newest_ = 1 - newest_;
-  Binding& binding = bindings_[newest_];
-  binding.rows = -1;
-  binding.steps.clear();
-  binding.steps.reserve(plan_->steps.size());
-  for (const PlanStep& step : plan_->steps) binding.steps.push_back(bind(step, rows));
-  binding.rows = rows;
-  return binding.steps;
+bool Program::begins_without(const std::vector<int>& buffers) const {
+  if (plan_->stages.empty()) return false;
+  const PlanStage& first = plan_->stages.front();
+  for (int64 i = first.begin; i < first.end; ++i)
+    for (const FieldValue& value : plan_->steps[static_cast<std::size_t>(i)].fields)
+      if (std::find(buffers.begin(), buffers.end(), value.buffer) != buffers.end() && value.buffer >= 0)
+        return false;
+  return true;
 }
 
-void Program::run(ThreadTeam& team, int64 rows, int64 begin, int64 end, const StepContext& ctx) {
+void Program::run(ThreadTeam& team, int64 rows, int64 begin, int64 end, const StepContext& ctx,
+                  const Tasks& beside, bool beside_first) {
   check(rows >= 0 && rows <= plan_->max_rows, "[plan] ", rows, " rows for a plan of at most ",
         plan_->max_rows);
   check(0 <= begin && begin <= end && end <= static_cast<int64>(plan_->steps.size()), "[plan] steps ", begin,
         " to ", end, " of ", plan_->steps.size());
   const FlushDenormals flush;
-  const BoundStep* steps = bound(rows).data();
-  for (int64 i = begin; i < end; ++i) {
-    const BoundStep& step = steps[i];
-    team.run(step.chunks, [&](int64 chunk) { step.fn.run(step.args, ctx, chunk); });
-  }
+  const std::uint64_t version = memory_->version();
+  const bool prepares = begin == 0 && end >= plan_->prepare;
+  if (prepares && !memory_->is_stale(prepared_at_)) begin = plan_->prepare;
+  if (prepares) prepared_at_ = version;
+  if (writes_parameters_) memory_->parameters_changed();
+  bound(rows, team.threads()).run(team, begin, end, ctx, beside, beside_first && begin == 0);
 }
 
 }  // namespace hotloop

@@ -9,20 +9,14 @@
 #include "cpu/aligned_block.h"
 #include "cpu/thread_team.h"
 #include "kernels/isa.h"
+#include "runtime/binding.h"
 #include "runtime/memory.h"
 #include "runtime/plan.h"
 #include "runtime/team_choice.h"
 
 namespace hotloop {
 
-// One kernel call with every argument resolved.
-struct BoundStep {
-  KernelFn fn;
-  int64 chunks = 0;
-  alignas(8) std::byte args[kMaxArgsBytes];
-};
-
-class Program {
+class Program final : public Places {
  public:
   // Throws InternalError for an illegal plan, std::invalid_argument for an ISA that cannot run it.
   Program(std::shared_ptr<const Plan> plan, std::shared_ptr<Memory> memory, std::string_view isa);
@@ -32,12 +26,22 @@ class Program {
   std::string_view isa() const { return isa_; }
   double* metrics() { return metrics_.data(); }
   TeamChoice& team_choice() { return team_choice_; }
+  // Arena, constants and metrics. The bound steps, some hundred bytes each, are not counted.
+  std::size_t n_bytes() const {
+    return arena_.bytes() + constants_.bytes() + metrics_.size() * sizeof(double);
+  }
 
   // Address of a buffer of the plan.
-  std::byte* address(int buffer) const;
+  std::byte* address(int buffer) const override;
 
-  // Runs steps [begin, end) on `rows` rows. ctx's pointers must hold params_width() numbers as plan.h says.
-  void run(ThreadTeam& team, int64 rows, int64 begin, int64 end, const StepContext& ctx);
+  // Runs steps [begin, end) on `rows` rows; those of the prepare section only if what they made is out of
+  // date. ctx's pointers must hold params_width() numbers as plan.h says.
+  // `beside`: work that fills the inputs; with beside_first it may run during the first stage.
+  void run(ThreadTeam& team, int64 rows, int64 begin, int64 end, const StepContext& ctx,
+           const Tasks& beside = {}, bool beside_first = false);
+
+  // Whether the plan's first stage touches none of these buffers.
+  bool begins_without(const std::vector<int>& buffers) const;
 
   // Fills in groups and dropout of a step's context from one row of step parameters.
   void set_params(StepContext& ctx, const double* params) const {
@@ -46,13 +50,7 @@ class Program {
   }
 
  private:
-  const std::vector<BoundStep>& bound(int64 rows);
-  BoundStep bind(const PlanStep& step, int64 rows) const;
-
-  struct Binding {
-    int64 rows = -1;
-    std::vector<BoundStep> steps;
-  };
+  const Binding& bound(int64 rows, int threads);
 
   std::shared_ptr<const Plan> plan_;
   std::shared_ptr<Memory> memory_;
@@ -61,9 +59,13 @@ class Program {
   AlignedBlock arena_;
   AlignedBlock constants_;
   std::vector<double> metrics_;
-  // The full batch and the last, partial one; a third count takes the place of the older.
-  Binding bindings_[2];
-  int newest_ = 0;
+  bool writes_parameters_;
+  std::uint64_t prepared_at_ =
+      ~std::uint64_t{0};  // the memory's version at the last run of the prepare section
+  // The full batch and the last, partial one, each alone and on the team; a fifth takes the oldest's place.
+  static constexpr int kMaxBindings = 4;
+  std::unique_ptr<Binding> bindings_[kMaxBindings];
+  int oldest_ = 0;
   TeamChoice team_choice_;
 };
 

@@ -9,58 +9,65 @@
 namespace hotloop {
 namespace {
 
-// Rows per chunk of gathering: about 64 KB of output, as for element-wise kernels.
-constexpr int64 kChunkElements = kElementwiseChunk;
-// How many rows ahead the next random row is asked for: about the latency of memory over a short row's copy.
-constexpr int64 kPrefetchRows = 4;
+constexpr std::size_t kLine = 64;
+// How many rows ahead a random row is asked for, and how much of it: two rows of a few KB cover the latency
+// of main memory, and more would push each other out of the queue of outstanding lines.
+constexpr int64 kRowsAhead = 2;
+constexpr std::size_t kBytesAhead = 4096;
 
-template <class From, class To>
-void gather_as(const SourceArray& array, const RowRange& rows, To* out, ThreadTeam& team) {
-  const int64 width = array.row_size;
-  const From* data = reinterpret_cast<const From*>(array.data);
-  const auto row_at = [&](int64 i) {
-    const int64 position = rows.first + i;
-    return rows.order ? static_cast<int64>((*rows.order)(static_cast<std::uint64_t>(position))) : position;
-  };
-  const int64 per_chunk = std::max<int64>(1, kChunkElements / std::max<int64>(1, width));
-  team.run(ceil_div(rows.count, per_chunk), [&](int64 chunk) {
-    const int64 begin = chunk * per_chunk, end = std::min(rows.count, begin + per_chunk);
-    int64 ahead[kPrefetchRows];
-    for (int64 i = begin; i < std::min(end, begin + kPrefetchRows); ++i) ahead[i % kPrefetchRows] = row_at(i);
-    for (int64 i = begin; i < end; ++i) {
-      const From* from = data + ahead[i % kPrefetchRows] * width;
-      To* to = out + i * width;
-      if (i + kPrefetchRows < end) {
-        const int64 next = row_at(i + kPrefetchRows);
-        ahead[i % kPrefetchRows] = next;
-        __builtin_prefetch(data + next * width);
-      }
-      if constexpr (std::is_same_v<From, To>) {
-        std::memcpy(to, from, static_cast<std::size_t>(width) * sizeof(To));
-      } else {
-        for (int64 j = 0; j < width; ++j) to[j] = static_cast<To>(from[j]);
-      }
-    }
-  });
+void prefetch(const std::byte* row, std::size_t bytes) {
+  for (std::size_t at = 0; at < std::min(bytes, kBytesAhead); at += kLine) __builtin_prefetch(row + at);
 }
 
-template <class To>
-void gather_to(const SourceArray& array, const RowRange& rows, To* out, ThreadTeam& team) {
-  switch (array.type) {
-    case ElementType::kUint8:
-      return gather_as<std::uint8_t>(array, rows, out, team);
-    case ElementType::kInt32:
-      return gather_as<std::int32_t>(array, rows, out, team);
-    case ElementType::kInt64:
-      return gather_as<std::int64_t>(array, rows, out, team);
-    case ElementType::kFloat32:
-      return gather_as<float>(array, rows, out, team);
-    case ElementType::kFloat64:
-      return gather_as<double>(array, rows, out, team);
+template <class From, class To>
+void convert(const std::byte* from, std::byte* to, int64 n) {
+  if constexpr (std::is_same_v<From, To>) {
+    std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(To));
+  } else {
+    const From* x = reinterpret_cast<const From*>(from);
+    To* y = reinterpret_cast<To*>(to);
+    for (int64 j = 0; j < n; ++j) y[j] = static_cast<To>(x[j]);
   }
 }
 
 }  // namespace
+
+template <class From, class To>
+Gather::Feed Gather::feed_of(const SourceArray& array, std::byte* out) {
+  const auto copy = [](const Feed& feed, const int64* rows, int64 begin, int64 end) {
+    const std::size_t out_bytes = static_cast<std::size_t>(feed.width) * sizeof(To);
+    const auto row = [&](int64 i) { return feed.data + static_cast<std::size_t>(rows[i]) * feed.bytes; };
+    for (int64 i = begin; i < std::min(end, begin + kRowsAhead); ++i) prefetch(row(i), feed.bytes);
+    for (int64 i = begin; i < end; ++i) {
+      if (i + kRowsAhead < end) prefetch(row(i + kRowsAhead), feed.bytes);
+      convert<From, To>(row(i), feed.out + static_cast<std::size_t>(i) * out_bytes, feed.width);
+    }
+  };
+  const auto copy_run = [](const Feed& feed, int64 first, int64 begin, int64 end) {
+    const std::size_t out_bytes = static_cast<std::size_t>(feed.width) * sizeof(To);
+    convert<From, To>(feed.data + static_cast<std::size_t>(first + begin) * feed.bytes,
+                      feed.out + static_cast<std::size_t>(begin) * out_bytes, (end - begin) * feed.width);
+  };
+  const std::size_t bytes = static_cast<std::size_t>(array.row_size) * sizeof(From);
+  return {array.data, out, array.row_size, bytes, copy, copy_run};
+}
+
+template <class To>
+Gather::Feed Gather::feed_to(const SourceArray& array, std::byte* out) {
+  switch (array.type) {
+    case ElementType::kUint8:
+      return feed_of<std::uint8_t, To>(array, out);
+    case ElementType::kInt32:
+      return feed_of<std::int32_t, To>(array, out);
+    case ElementType::kInt64:
+      return feed_of<std::int64_t, To>(array, out);
+    case ElementType::kFloat32:
+      return feed_of<float, To>(array, out);
+    case ElementType::kFloat64:
+      return feed_of<double, To>(array, out);
+  }
+  throw InternalError("[source] unknown element type");
+}
 
 bool convertible(ElementType from, DType to) {
   const bool integer = from == ElementType::kInt32 || from == ElementType::kInt64;
@@ -68,17 +75,35 @@ bool convertible(ElementType from, DType to) {
   return to == DType::kReal && !integer;
 }
 
-void gather(const SourceArray& array, const RowRange& rows, DType dtype, Real real, std::byte* out,
-            ThreadTeam& team) {
+void Gather::add(const SourceArray& array, DType dtype, Real real, std::byte* out) {
   check(convertible(array.type, dtype), "[source] an array's element type does not fit its input");
-  check(rows.first >= 0 && rows.first + rows.count <= array.rows, "[source] rows ", rows.first, " to ",
-        rows.first + rows.count, " of ", array.rows);
   if (dtype == DType::kIndex)
-    gather_to(array, rows, reinterpret_cast<index*>(out), team);
+    feeds_.push_back(feed_to<index>(array, out));
   else if (real == Real::kFloat32)
-    gather_to(array, rows, reinterpret_cast<float*>(out), team);
+    feeds_.push_back(feed_to<float>(array, out));
   else
-    gather_to(array, rows, reinterpret_cast<double*>(out), team);
+    feeds_.push_back(feed_to<double>(array, out));
+  row_elements_ += std::max<int64>(1, array.row_size);
+  rows_per_task_ = std::max<int64>(1, kElementwiseChunk / row_elements_);
+}
+
+void Gather::choose(int64 first, int64 count, const Permutation* order) {
+  first_ = first;
+  count_ = count;
+  in_order_ = order == nullptr;
+  if (in_order_) return;
+  rows_.resize(static_cast<std::size_t>(count));
+  unit_.shuffle_rows(*order, first, count, rows_.data());
+}
+
+void Gather::run(int64 task) const {
+  const int64 begin = task * rows_per_task_, end = std::min(count_, begin + rows_per_task_);
+  for (const Feed& feed : feeds_) {
+    if (in_order_)
+      feed.copy_run(feed, first_, begin, end);
+    else
+      feed.copy(feed, rows_.data(), begin, end);
+  }
 }
 
 }  // namespace hotloop

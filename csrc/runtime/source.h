@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "core/shuffle.h"
-#include "cpu/thread_team.h"
+#include "kernels/isa.h"
 #include "runtime/plan.h"
 
 namespace hotloop {
@@ -20,17 +20,45 @@ struct SourceArray {
   int64 rows = 0, row_size = 0;
 };
 
-// Rows [first, first + count) of an epoch's order: its permutation, or the rows as they stand.
-struct RowRange {
-  int64 first = 0, count = 0;
-  const Permutation* order = nullptr;
-};
-
-// Copies those rows of `array` to `out`, dense, as the element type of the plan's input.
-void gather(const SourceArray& array, const RowRange& rows, DType dtype, Real real, std::byte* out,
-            ThreadTeam& team);
-
-// Whether gather can feed an input of that type: integers to index inputs, numbers to real ones.
+// Whether an array can feed an input of that type: integers to index inputs, numbers to real ones.
 bool convertible(ElementType from, DType to);
+
+// Copies batches of rows from all arrays to their inputs. What is copied how is settled once; the rows of a
+// batch are numbered once, for all arrays.
+class Gather {
+ public:
+  explicit Gather(const IsaUnit& unit) : unit_(unit) {}
+
+  // `out`: the plan's input, dense, elements of `dtype` in a plan of `real`.
+  void add(const SourceArray& array, DType dtype, Real real, std::byte* out);
+
+  // Chooses positions [first, first + count) of an epoch's order, or those rows themselves if it is null.
+  void choose(int64 first, int64 count, const Permutation* order);
+
+  // The chosen rows in pieces, which any thread may copy in any order.
+  int64 tasks() const { return ceil_div(count_, rows_per_task_); }
+  void run(int64 task) const;
+
+ private:
+  struct Feed {
+    const std::byte* data;
+    std::byte* out;
+    int64 width;        // elements of a row
+    std::size_t bytes;  // of a row in the array
+    void (*copy)(const Feed& feed, const int64* rows, int64 begin, int64 end);
+    void (*copy_run)(const Feed& feed, int64 first, int64 begin, int64 end);
+  };
+  template <class From, class To>
+  static Feed feed_of(const SourceArray& array, std::byte* out);
+  template <class To>
+  static Feed feed_to(const SourceArray& array, std::byte* out);
+
+  const IsaUnit& unit_;
+  std::vector<Feed> feeds_;
+  int64 row_elements_ = 0, rows_per_task_ = 1;
+  int64 first_ = 0, count_ = 0;
+  bool in_order_ = true;
+  std::vector<int64> rows_;
+};
 
 }  // namespace hotloop

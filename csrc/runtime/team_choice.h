@@ -13,6 +13,12 @@ namespace hotloop {
 
 class TeamChoice {
  public:
+  // Share of the time of working alone that a team may take at most. Below 1 where nobody asked for threads:
+  // a processor that saves little time is better left to others.
+  void set_worthwhile(double share) { worthwhile_ = share; }
+  // Two threads that save a third take at most a third more of the processors' time.
+  static constexpr double kSavesAThird = 2.0 / 3.0;
+
   // Whether the next step should run on the whole team.
   bool team() const { return trying_ ? candidate_ : winner_; }
 
@@ -56,13 +62,14 @@ class TeamChoice {
   }
 
   void decide() {
-    winner_ = median_[1] < median_[0];
+    winner_ = median_[1] < worthwhile_ * median_[0];
     trying_ = false;
     held_ = 0.0;
     const double wasted = spent_[!winner_] - median_[winner_] * (kSkipped + kSampled);
     hold_ = std::max(kHoldSteps * median_[winner_], kHoldShare * wasted);
   }
 
+  double worthwhile_ = 1.0;
   bool trying_ = true, candidate_ = true, first_ = true, winner_ = true;
   int count_ = 0;
   double samples_[kSampled] = {};

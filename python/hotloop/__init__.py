@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from hotloop import schedules as schedules
     from hotloop.callbacks import Callback as Callback
     from hotloop.callbacks import FitState as FitState
+    from hotloop.checkpoint import Checkpoint as Checkpoint
     from hotloop.cost import CostPlan as CostPlan
     from hotloop.data.split import Split as Split
     from hotloop.data.split import split as split
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 _MODULES = ("data", "losses", "nn", "optim", "schedules")
 _HOMES = {
     "Callback": "callbacks",
+    "Checkpoint": "checkpoint",
     "CostPlan": "cost",
     "Device": "threads",
     "EarlyStopping": "early_stopping",

@@ -31,6 +31,7 @@ class Plan:
         max_rows: typing.SupportsInt | typing.SupportsIndex,
         arena_bytes: typing.SupportsInt | typing.SupportsIndex,
         metric_doubles: typing.SupportsInt | typing.SupportsIndex,
+        prepare: typing.SupportsInt | typing.SupportsIndex,
         constants: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
         n_groups: typing.SupportsInt | typing.SupportsIndex,
         n_dropout: typing.SupportsInt | typing.SupportsIndex,
@@ -44,6 +45,9 @@ class Plan:
             ]
         ],
         steps: collections.abc.Sequence[tuple[str, dict[str, typing.Any]]],
+        stages: collections.abc.Sequence[
+            tuple[bool, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
+        ],
     ) -> None: ...
     @property
     def n_steps(self) -> int: ...
@@ -62,7 +66,16 @@ class Memory:
         counters: typing.SupportsInt | typing.SupportsIndex,
         moments: typing.SupportsInt | typing.SupportsIndex,
         dtype: str,
+        gradients: bool = True,
     ) -> None: ...
+    def copy_from(self, other: Memory) -> None:
+        """
+        Take over parameters, moments, state and counters of a memory of the same sizes.
+        """
+    def is_finite(self) -> bool:
+        """
+        Whether no parameter and no state is NaN or infinite.
+        """
     @property
     def counters(self) -> numpy.typing.NDArray[numpy.int64]: ...
     @property
@@ -71,6 +84,11 @@ class Memory:
     def moment1(self) -> numpy.ndarray: ...
     @property
     def moment2(self) -> numpy.ndarray: ...
+    @property
+    def nbytes(self) -> int:
+        """
+        Bytes of all buffers together.
+        """
     @property
     def parameters(self) -> numpy.ndarray: ...
     @property
@@ -101,14 +119,67 @@ class Program:
         step: typing.SupportsInt | typing.SupportsIndex = 0,
         params: typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
         adaptive: bool = False,
+        times: typing.SupportsInt | typing.SupportsIndex = 1,
     ) -> None:
         """
-        Run steps [begin, end) on what the input buffers hold.
+        Run steps [begin, end) on what the input buffers hold, so many times.
         """
     @property
     def isa(self) -> str: ...
     @property
     def metrics(self) -> numpy.typing.NDArray[numpy.float64]: ...
+    @property
+    def nbytes(self) -> int:
+        """
+        Bytes of arena, constants and metrics.
+        """
+
+class DirectCall:
+    """
+    A program fed with the caller's own arrays; see hotloop.direct.
+    """
+    def __call__(
+        self,
+        x: typing.Any,
+        y: typing.Any = None,
+        sample_weight: typing.Any = None,
+        lr: typing.Any = None,
+        step: typing.SupportsInt | typing.SupportsIndex = 0,
+    ) -> typing.Any:
+        """
+        The batch's loss, or the output; None if these arrays have to go the long way.
+        """
+    def __init__(
+        self,
+        program: typing.Any,
+        team: typing.Any,
+        *,
+        slots: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.Any,
+                typing.SupportsInt | typing.SupportsIndex,
+                numpy.ndarray,
+                typing.SupportsFloat | typing.SupportsIndex,
+                typing.SupportsFloat | typing.SupportsIndex,
+            ]
+        ],
+        params: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+        seed: typing.SupportsInt | typing.SupportsIndex,
+        end: typing.SupportsInt | typing.SupportsIndex,
+        min_rows: typing.SupportsInt | typing.SupportsIndex,
+        team_rows: typing.SupportsInt | typing.SupportsIndex,
+        adaptive: bool,
+        loss: typing.SupportsInt | typing.SupportsIndex,
+        output: typing.SupportsInt | typing.SupportsIndex,
+        output_shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        batch_counters: collections.abc.Sequence[numpy.ndarray],
+    ) -> None: ...
+    @property
+    def rows(self) -> int:
+        """
+        Of the last call.
+        """
 
 class Source:
     """
@@ -126,6 +197,36 @@ class StopFlag:
     def clear(self) -> None: ...
     def is_set(self) -> bool: ...
     def set(self) -> None: ...
+
+class BoundEpoch:
+    """
+    The epochs of one training run over one source.
+    """
+    def __init__(
+        self,
+        program: Program,
+        source: Source,
+        team: Team,
+        *,
+        inputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        batch_size: typing.SupportsInt | typing.SupportsIndex,
+        shuffle: bool,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+        run: typing.SupportsInt | typing.SupportsIndex,
+        adaptive: bool,
+    ) -> None: ...
+    def run(
+        self,
+        epoch: typing.SupportsInt | typing.SupportsIndex,
+        params: typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
+        stop: StopFlag | None = None,
+        deadline_s: typing.SupportsFloat | typing.SupportsIndex | None = None,
+        first_batch: typing.SupportsInt | typing.SupportsIndex = 0,
+        batches: typing.SupportsInt | typing.SupportsIndex = -1,
+    ) -> tuple[int, str]:
+        """
+        One epoch, or a part of it, as run_epoch; ends at the first loss that is not finite.
+        """
 
 def activation_index(name: str) -> int:
     """
@@ -163,9 +264,12 @@ def permutation(
     seed: typing.SupportsInt | typing.SupportsIndex,
     run: typing.SupportsInt | typing.SupportsIndex,
     epoch: typing.SupportsInt | typing.SupportsIndex,
+    first: typing.SupportsInt | typing.SupportsIndex = 0,
+    count: typing.SupportsInt | typing.SupportsIndex = -1,
+    isa: str = "",
 ) -> numpy.typing.NDArray[numpy.int64]:
     """
-    The order in which an epoch reads its rows.
+    The order in which an epoch reads its rows, or `count` of it from position `first` on.
     """
 
 def run_epoch(

@@ -7,6 +7,7 @@ statistics are those of the native engine.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from hotloop import _core
 from hotloop import metrics as metrics_
 from hotloop.compile.plan import Metric, PlanSpec
 from hotloop.data import border
-from hotloop.engine import EVAL_ROWS, Data, EpochSpec, PassResult, predict, row_weights
+from hotloop.engine import EVAL_ROWS, Data, PassResult, check_totals, predict, row_weights
 from hotloop.graph import Graph
 from hotloop.losses import CallableLoss
 from hotloop.session import Doubles, Executable, Session, Status
@@ -40,74 +41,106 @@ class CallableEngine:
         """The shape of one row of the model's output."""
         return border.row_shape(self.graph.types[self.graph.output])
 
-    def prepare(self, data: Data, batch_size: int) -> CallableTrainPass:
+    def prepare(self, data: Data, batch_size: int, *, shuffle: bool, run: int) -> CallableTrainPass:
         spec = PlanSpec(
             "vjp", batch_size, self.session.dtype, optimizer=self.session.optimizer.spec(),
             clip_norm=self.clip_norm, clip_value=self.clip_value,
         )  # fmt: skip
-        return CallableTrainPass(self, self.session.program(self.graph, spec), data, batch_size)
+        exe = self.session.program(self.graph, spec)
+        return CallableTrainPass(self, exe, data, batch_size, shuffle=shuffle, run=run)
 
     def evaluate(self, data: Data, stop: Any = None) -> PassResult:
         inputs = {name: data.arrays[name] for name, _ in self.graph.inputs}
         output = predict(self.session, self.graph, inputs)
-        totals = Totals(self.metrics)
+        totals = self.new_totals()
         for rows in batches(data.rows, EVAL_ROWS):
             target = data.arrays["target"][rows]
             loss, _ = self.loss(output[rows], target)
             totals.add(loss, row_weights(data, rows), output[rows], target)
             if stop is not None and stop.is_set():
-                return PassResult(0, "stopped", totals.read())
-        return PassResult(0, "done", totals.read())
+                return PassResult("stopped", totals.read())
+        return PassResult("done", totals.read())
+
+    def new_totals(self) -> Totals:
+        return Totals(self.metrics, columns=math.prod(self.output_shape))
 
 
-@dataclass(frozen=True)
 class CallableTrainPass:
-    engine: CallableEngine
-    executable: Executable
-    data: Data
-    batch_size: int
+    """A pass in Python; see `TrainPass` for its methods."""
 
-    def run(self, spec: EpochSpec, stop: Any, deadline_s: float | None) -> PassResult:
+    def __init__(
+        self, engine: CallableEngine, executable: Executable, data: Data, batch_size: int,
+        *, shuffle: bool, run: int,
+    ) -> None:  # fmt: skip
+        self.executable = executable
+        self._engine, self._data, self._batch_size = engine, data, batch_size
+        self._shuffle, self._run = shuffle, run
+        self._sums = engine.new_totals()
+        self._order: tuple[int, border.Array] = (-1, np.arange(0))  # of which epoch
+
+    def run(
+        self, epoch: int, params: Doubles, stop: Any, deadline_s: float | None,
+        first_batch: int = 0, batches: int = -1,
+    ) -> tuple[int, Status]:  # fmt: skip
         end = None if deadline_s is None else time.perf_counter() + deadline_s
-        order = self._order(spec)
-        totals = Totals(self.engine.metrics)
-        steps = 0
-        status: Status = "done"
-        for rows in batches(self.data.rows, self.batch_size):
-            self._step(order[rows], spec, steps, totals)
-            steps += 1
-            last = rows.stop == self.data.rows
-            if not np.isfinite(totals.loss).all():
+        if first_batch == 0:
+            self._sums.block[...] = 0
+        last = -(-self._data.rows // self._batch_size)
+        stop_at = last if batches < 0 else min(last, first_batch + batches)
+        status: Status = "done" if stop_at == last else "paused"
+        batch = first_batch
+        while batch < stop_at:
+            self._step(epoch, batch, params[min(batch, len(params) - 1)])
+            batch += 1
+            if not np.isfinite(self._sums.block[:2]).all():
                 status = "diverged"
-            elif not last and stop is not None and stop.is_set():
+            elif batch < stop_at and stop is not None and stop.is_set():
                 status = "stopped"
-            elif not last and end is not None and time.perf_counter() >= end:
+            elif batch < stop_at and end is not None and time.perf_counter() >= end:
                 status = "time"
-            if status != "done":
-                break
-        self.engine.session.memory.count_batches(steps)
-        return PassResult(steps, status, totals.read())
+            else:
+                continue
+            break
+        self._engine.session.memory.count_batches(batch - first_batch)
+        return batch - first_batch, status
 
-    def _order(self, spec: EpochSpec) -> border.Array:
-        if not spec.shuffle:
-            return np.arange(self.data.rows)
-        seed = self.engine.session.seed
-        return _core.permutation(self.data.rows, seed=seed, run=spec.run, epoch=spec.epoch)
+    def metrics(self) -> dict[str, float]:
+        return self._sums.read()
 
-    def _step(self, rows: border.Array, spec: EpochSpec, step: int, totals: Totals) -> None:
+    def totals(self) -> Doubles:
+        return np.array(self._sums.block)
+
+    def load_totals(self, totals: Doubles) -> None:
+        check_totals(totals, len(self._sums.block))
+        self._sums.block[...] = totals
+
+    def _rows(self, epoch: int, batch: int) -> border.Array:
+        """The numbers of the rows of a batch."""
+        if self._order[0] != epoch:
+            n, seed = self._data.rows, self._engine.session.seed
+            order = (
+                _core.permutation(n, seed=seed, run=self._run, epoch=epoch) if self._shuffle else np.arange(n)
+            )
+            self._order = (epoch, order)
+        first = batch * self._batch_size
+        return self._order[1][first : first + self._batch_size]
+
+    def _step(self, epoch: int, batch: int, params: Doubles) -> None:
         """One batch: native forward, the function, native backward and update."""
-        exe, session, count = self.executable, self.engine.session, len(rows)
-        for name, _ in self.engine.graph.inputs:
-            exe.buffer(name, count)[...] = self.data.arrays[name][rows].ravel()
-        run = {"seed": session.seed, "run": spec.run, "step": spec.step + step, "params": spec.params[step]}
+        exe, engine, rows = self.executable, self._engine, self._rows(epoch, batch)
+        count = len(rows)
+        for name, _ in engine.graph.inputs:
+            exe.buffer(name, count)[...] = self._data.arrays[name][rows].ravel()
+        step = epoch * -(-self._data.rows // self._batch_size) + batch
+        run = {"seed": engine.session.seed, "run": self._run, "step": step, "params": params}
         begin, end = exe.plan.section("forward")
         exe.program.run(exe.team, count, begin=begin, end=end, **run)
-        shape = self.engine.output_shape
+        shape = engine.output_shape
         output = exe.buffer("output", count).reshape(count, *shape).copy()
-        target = self.data.arrays["target"][rows]
-        loss, gradient = self.engine.loss(output, target)
-        weight = row_weights(self.data, rows)
-        totals.add(loss, weight, output, target)
+        target = self._data.arrays["target"][rows]
+        loss, gradient = engine.loss(output, target)
+        weight = row_weights(self._data, rows)
+        self._sums.add(loss, weight, output, target)
         if weight.any():  # a batch of zero weights changes nothing
             share = (weight / weight.sum()).reshape(count, *(1 for _ in shape))
             exe.buffer("doutput", count)[...] = (gradient * share).ravel()
@@ -115,28 +148,29 @@ class CallableTrainPass:
 
 
 class Totals:
-    """The sums that the plan's statistics steps would make, for losses outside the plan."""
+    """The sums that the plan's statistics steps would make, for losses outside the plan.
 
-    def __init__(self, metrics: Sequence[str]) -> None:
+    ``block`` float64 (n,) holds them one after the other, as a program's block of totals does.
+    """
+
+    def __init__(self, metrics: Sequence[str], columns: int) -> None:
         self._names = tuple(metrics)
-        self._kinds = metrics_.kinds(metrics)
-        self.loss = np.zeros(2)
-        self._blocks: dict[str, Doubles] = {}
+        self._plan = [Metric("loss", "loss", 0, 2)]
+        for kind in metrics_.kinds(metrics):
+            at = self._plan[-1].offset + self._plan[-1].size
+            size = 2 if kind == "accuracy" else 1 + 4 * columns
+            self._plan.append(Metric(kind, kind, at, size))  # type: ignore[arg-type]
+        self.block: Doubles = np.zeros(self._plan[-1].offset + self._plan[-1].size)
 
     def add(self, loss: Doubles, weight: Doubles, output: border.Array, target: border.Array) -> None:
         """Count one batch: its losses and weights (n,), outputs (n, ...) and targets."""
-        self.loss += [np.dot(weight, loss), weight.sum()]
-        for kind in self._kinds:
-            block = _accuracy(output, target) if kind == "accuracy" else _regression(output, target)
-            self._blocks[kind] = self._blocks[kind] + block if kind in self._blocks else block
+        self.block[:2] += [np.dot(weight, loss), weight.sum()]
+        for m in self._plan[1:]:
+            sums = _accuracy(output, target) if m.kind == "accuracy" else _regression(output, target)
+            self.block[m.offset : m.offset + m.size] += sums
 
     def read(self) -> dict[str, float]:
-        blocks = {"loss": self.loss, **self._blocks}
-        metrics, at = [], 0
-        for kind, block in blocks.items():
-            metrics.append(Metric(kind, kind, at, len(block)))  # type: ignore[arg-type]
-            at += len(block)
-        return metrics_.finalize(metrics, np.concatenate(list(blocks.values())), self._names)
+        return metrics_.finalize(self._plan, self.block, self._names)
 
 
 def _accuracy(output: border.Array, target: border.Array) -> Doubles:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command ``hotloop``: train on a table, predict, evaluate, inspect.
+"""The command ``hotloop``: train on a table, predict, evaluate, inspect, benchmark.
 
 Every command is a plain function; cyclopts (the extra ``cli``) turns its signature and docstring into options
 and help. Exit codes: 0 done, 2 bad input (one line on stderr), 130 Ctrl-C (an interrupted training still
@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             app = cyclopts.App(name="hotloop", help="Train neural networks at the speed of the hardware.")
             for command in (train, predict, evaluate, info):
                 app.command(command)
+            app.command(_bench(cyclopts))
             tokens = list(sys.argv[1:] if argv is None else argv)
             run, bound, _ = app.parse_args(tokens, print_error=False, exit_on_error=False)
             code = int(run(*bound.args, **bound.kwargs) or 0)
@@ -266,6 +267,16 @@ def _print_plan(table: Table, parts: Split, trainer: Any, batch_size: int) -> No
     )
     size = sum(value.size for value in trainer.model.state_dict().values())
     print(f"model: {size:,} parameters, AdamW, batches of {batch_size}")
+
+
+def _bench(cyclopts: Any) -> Any:
+    """The group ``bench``; its libraries are imported by the workers, not here."""
+    from hotloop.benchmarks import commands
+
+    group = cyclopts.App(name="bench", help="Time training or kernels on this machine.")
+    group.command(commands.train, name="train")
+    group.command(commands.time_kernels, name="kernels")
+    return group
 
 
 def _nothing_learnt(stop_reason: str) -> int:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run will cost, before it is run: counted from the plan, and timed on a copy of the memory."""
+"""What a run will cost, before it is run: counted from the plan, and timed on a copy of the memory.
+
+Time is measured, not modelled: steps of the very plan on the very data, gathered in a shuffled order, with
+the thread choice of a real run. The learning rate is 0 and the memory a copy, so nothing is learned.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,26 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from hotloop import _core
 from hotloop.compile import explain
-from hotloop.data import border
+from hotloop.compile.explain import touched_bytes
+from hotloop.compile.memory import buffer_bytes
 from hotloop.session import native_plan
 
 if TYPE_CHECKING:
     from hotloop.engine import Data, NativeEngine
+    from hotloop.session import Executable, Session
 
-#: Steps that are timed: enough for the clock, few enough not to be waited for.
-_TIMED_STEPS = 8
+#: Before anything counts: a step on the team and one alone are tried six times each before the faster is
+#: kept, and caches, pages and branch predictors learn meanwhile.
+_WARM_STEPS, _TRIES = 16, 6
+_WARM_S = 0.25
+#: Then the mean of so many seconds, or of three stretches where steps take longer, within a limit. The mean,
+#: because a run on a busy machine is interrupted as this is.
+_MEASURED_S = 0.1
+_STRETCHES, _MEASURED_AT_MOST_S = 3, 0.75
+#: What the loop over epochs takes in Python for each: settings, metrics, history.
+_EPOCH_S = 10e-6
 
 
 @dataclass(frozen=True)
@@ -29,11 +41,19 @@ class CostPlan:
     parameters         trained numbers
     flops_per_step     floating-point operations of a full batch
     flops_per_epoch    of all rows
-    arena_bytes        activations, gradients by activations, scratch
-    memory_bytes       parameters, gradients, moments, state
-    peak_bytes         arena and memory together; the data comes on top
-    seconds_per_epoch  extrapolated from a few steps that were run on a copy
-    threads            how many run it
+    bytes_per_step     read and written by a full batch, caches aside: the rows gathered, then every operand
+                       of every step once
+    memory_bytes       native buffers of the model: parameters, gradients, moments, state, counters
+    program_bytes      native buffers of the training plan: activations, gradients by activations, scratch,
+                       constants, totals
+    snapshot_bytes     the copy of parameters, moments, state and counters that a run holds for its rollback;
+                       0 with restore_best=False
+    peak_bytes         these three together, to the byte. Not in it: the data, the history, the plan as
+                       Python objects, an evaluation plan if there is validation data; a process has some
+                       10 MB of those next to its data
+    seconds_per_epoch  of training, gathering and keeping the epoch for a rollback; without validation,
+                       callbacks, and what a run does once (checks, compilation)
+    threads            how many may run it
     steps              the compiled steps, as text
     """
 
@@ -43,62 +63,112 @@ class CostPlan:
     parameters: int
     flops_per_step: int
     flops_per_epoch: int
-    arena_bytes: int
+    bytes_per_step: int
     memory_bytes: int
+    program_bytes: int
+    snapshot_bytes: int
     seconds_per_epoch: float
     threads: int
     steps: str
 
     @property
     def peak_bytes(self) -> int:
-        return self.arena_bytes + self.memory_bytes
+        return self.memory_bytes + self.program_bytes + self.snapshot_bytes
 
     def __str__(self) -> str:
         return (
             f"{self.parameters} parameters, {self.rows} rows, "
             f"{self.steps_per_epoch} steps of {self.batch_size} an epoch on {self.threads} threads\n"
-            f"{self.flops_per_step / 1e6:.3g} MFLOP a step, {self.flops_per_epoch / 1e9:.3g} GFLOP and "
-            f"{self.seconds_per_epoch:.3g} s an epoch, {self.peak_bytes / 2**20:.3g} MiB\n{self.steps}"
+            f"{self.flops_per_step / 1e6:.3g} MFLOP and {self.bytes_per_step / 2**20:.3g} MiB a step, "
+            f"{self.flops_per_epoch / 1e9:.3g} GFLOP and {self.seconds_per_epoch:.3g} s an epoch, "
+            f"{self.peak_bytes / 2**20:.3g} MiB of memory\n{self.steps}"
         )
 
 
-def cost_plan(engine: NativeEngine, data: Data, batch_size: int) -> CostPlan:
-    """The cost of an epoch over ``data``; neither the model nor its optimiser's state changes."""
+def cost_plan(engine: NativeEngine, data: Data, batch_size: int, *, keeps_epochs: bool = True) -> CostPlan:
+    """The cost of an epoch over ``data``; neither the model nor its optimiser's state changes.
+
+    ``keeps_epochs``: whether the run takes snapshots. After compiling, the answer takes an eighth of a second,
+    and at most one, or the time of two steps and a few copies of the model; meanwhile there is a second copy
+    of the model's memory.
+    """
     session = engine.session
     exe = session.program(engine.graph, engine.train_spec(data, batch_size))
-    plan, memory, layout = exe.plan, session.memory.native, session.memory.layout
+    plan, memory = exe.plan, session.memory
     full, rest = divmod(data.rows, batch_size)
-    spaces = (memory.parameters, memory.gradients, memory.moment1, memory.moment2, memory.state)
+    source_bytes = sum(array.nbytes for array in data.arrays.values()) // max(data.rows, 1) * batch_size
+    input_bytes = sum(buffer_bytes(plan, buffer, batch_size) for _, buffer in plan.inputs)
     return CostPlan(
         rows=data.rows,
         batch_size=batch_size,
         steps_per_epoch=full + bool(rest),
-        parameters=sum(e.size for e in layout.entries),
+        parameters=sum(e.size for e in memory.layout.entries),
         flops_per_step=plan.flops.at(batch_size),
         flops_per_epoch=full * plan.flops.at(batch_size) + (plan.flops.at(rest) if rest else 0),
-        arena_bytes=plan.arena_bytes,
-        memory_bytes=sum(space.nbytes for space in spaces),
-        seconds_per_epoch=_seconds_per_row(engine, data, batch_size) * data.rows,
+        bytes_per_step=source_bytes + input_bytes + sum(touched_bytes(plan, step) for step in plan.steps),
+        memory_bytes=memory.native.nbytes,
+        program_bytes=exe.program.nbytes,
+        snapshot_bytes=memory.native.nbytes - memory.native.gradients.nbytes if keeps_epochs else 0,
+        seconds_per_epoch=_Stopwatch(engine, exe, data, batch_size).seconds_per_epoch()
+        + _between_epochs(session, keeps_epochs),
         threads=exe.team.threads,
         steps=explain(plan),
     )
 
 
-def _seconds_per_row(engine: NativeEngine, data: Data, batch_size: int) -> float:
-    session, sample = engine.session, slice(0, min(data.rows, _TIMED_STEPS * batch_size))
-    exe = session.program(engine.graph, engine.train_spec(data, batch_size))
-    copy = session.memory.allocate()
-    copy.parameters[...] = session.memory.native.parameters
-    copy.state[...] = session.memory.native.state
-    program = _core.Program(native_plan(exe.plan), copy)
-    arrays = {name: array[sample] for name, array in data.arrays.items()}
-    params = session.params_table(exe.plan, engine.graph)
-    seconds = []
-    for _ in range(2):  # the first pass also touches the memory for the first time
+class _Stopwatch:
+    """Times stretches of epochs: a copy of the model's memory, the data itself, a learning rate of 0."""
+
+    def __init__(self, engine: NativeEngine, exe: Executable, data: Data, batch_size: int) -> None:
+        session = engine.session
+        self.copy = session.memory.allocate()
+        self.copy.copy_from(session.memory.native)
+        self.native = native_plan(exe.plan)
+        self.program = _core.Program(self.native, self.copy, isa=exe.program.isa)
+        self.source, self.team = exe.source(data.arrays), exe.team
+        self.inputs = [buffer for _, buffer in exe.plan.inputs]
+        self.params = session.params_table(exe.plan, engine.graph)
+        self.adaptive = session.adaptive
+        self.rows, self.batch_size = data.rows, batch_size
+        self.epoch = 0
+
+    def seconds_per_epoch(self) -> float:
+        spent, steps = 0.0, 0
+        while steps < _WARM_STEPS and spent < _WARM_S:
+            seconds, done = self._stretch(_WARM_S - spent, _WARM_STEPS - steps)
+            spent, steps = spent + seconds, steps + done
+        batches = -1
+        if steps < 2 * _TRIES:
+            # Steps too long for both to be tried in time gain from a team: with it a new program begins.
+            self.program = _core.Program(self.native, self.copy, isa=self.program.isa)
+            batches = _TRIES // _STRETCHES
+        spent, rows, stretches = 0.0, 0, 0
+        while spent < _MEASURED_S or (stretches < _STRETCHES and spent < _MEASURED_AT_MOST_S):
+            seconds, done = self._stretch(_MEASURED_S, batches)
+            spent, stretches = spent + seconds, stretches + 1
+            rows += min(done * self.batch_size, self.rows)  # the last batch of an epoch may be partial
+        return spent / rows * self.rows
+
+    def _stretch(self, limit_s: float, batches: int = -1) -> tuple[float, int]:
+        """Runs an epoch of its own order until one of the limits; (seconds, steps)."""
+        self.epoch += 1
         begin = time.perf_counter()
-        _core.run_epoch(
-            program, exe.source(arrays), exe.team, inputs=[b for _, b in exe.plan.inputs],
-            batch_size=batch_size, shuffle=False, params=params,
+        steps, _ = _core.run_epoch(
+            self.program, self.source, self.team, inputs=self.inputs, batch_size=self.batch_size, shuffle=True,
+            epoch=self.epoch, batches=batches, params=self.params, deadline_s=limit_s, adaptive=self.adaptive,
         )  # fmt: skip
+        return time.perf_counter() - begin, steps
+
+
+def _between_epochs(session: Session, keeps_epochs: bool) -> float:
+    """Seconds from the end of an epoch to the begin of the next: is all finite, keep it, write it down."""
+    memory = session.memory
+    kept = memory.snapshot() if keeps_epochs else None
+    seconds = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        memory.is_finite()
+        if kept is not None:
+            memory.snapshot(kept)
         seconds.append(time.perf_counter() - begin)
-    return float(np.min(seconds)) / border.row_count(arrays)
+    return min(seconds) + _EPOCH_S

@@ -8,8 +8,9 @@ when to stop, with Keras's meaning of each argument. Both compare by `improves`,
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from hotloop.arguments import choice, count, number
 
@@ -90,6 +91,14 @@ class Patience:
             return False
         return self.waited >= rule.patience and epoch > 1  # Keras never stops after the first epoch
 
+    def state(self) -> dict[str, Any]:
+        """Plain data from which `load` goes on."""
+        return {"best": self._best, "waited": self.waited}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` gave."""
+        self._best, self.waited = _optional(float, state["best"]), int(state["waited"])
+
 
 class BestEpoch:
     """The epoch with the best monitored value so far; the first of equals."""
@@ -105,3 +114,15 @@ class BestEpoch:
             return False
         self.epoch, self.value = epoch, value
         return True
+
+    def state(self) -> dict[str, Any]:
+        """Plain data from which `load` goes on."""
+        return {"epoch": self.epoch, "value": self.value}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` gave."""
+        self.epoch, self.value = _optional(int, state["epoch"]), _optional(float, state["value"])
+
+
+def _optional(kind: Any, value: Any) -> Any:
+    return None if value is None else kind(value)

@@ -2,20 +2,22 @@
 """One pass over a data set: training, evaluation or prediction, each one native call.
 
 `Engine` is what the fit loop needs; `NativeEngine` serves every loss that is part of the plan, and
-callable_engine.py the losses that are Python functions.
+callable_engine.py the losses that are Python functions. A training pass can stop and go on after any batch.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, Union, cast
 
 import numpy as np
 
+from hotloop import _core, direct
 from hotloop import metrics as metrics_
 from hotloop.compile.plan import LossSpec, PlanSpec
 from hotloop.data import border
 from hotloop.graph import Graph
+from hotloop.losses import CallableLoss
 from hotloop.session import Doubles, Executable, Session, Status
 
 #: Rows per batch of evaluation and prediction. The results of a row do not depend on it; 256 rows fill the
@@ -39,41 +41,52 @@ class Data:
         return "sample_weight" in self.arrays
 
 
-@dataclass(frozen=True)
-class PassResult:
-    """How a pass ended: steps run, why it ended, and its metrics ("loss" first)."""
+class PassResult(NamedTuple):
+    """How an evaluation ended: why, and its metrics ("loss" first)."""
 
-    steps: int
     status: Status
     metrics: dict[str, float]
-
-
-@dataclass(frozen=True)
-class EpochSpec:
-    """Where an epoch stands in its run; ``params`` has one row per step."""
-
-    run: int
-    epoch: int
-    step: int
-    shuffle: bool
-    params: Doubles
 
 
 class Engine(Protocol):
     """What the fit loop needs."""
 
-    def prepare(self, data: Data, batch_size: int) -> TrainPass: ...
+    @property
+    def loss(self) -> Union[LossSpec, CallableLoss]: ...
+
+    @property
+    def metrics(self) -> tuple[str, ...]: ...
+
+    def prepare(self, data: Data, batch_size: int, *, shuffle: bool, run: int) -> TrainPass: ...
 
     def evaluate(self, data: Data, stop: Any = None) -> PassResult: ...
 
 
 class TrainPass(Protocol):
-    """A data set made ready for training."""
+    """A data set made ready for the epochs of one run."""
 
     @property
     def executable(self) -> Executable: ...
 
-    def run(self, spec: EpochSpec, stop: Any, deadline_s: float | None) -> PassResult: ...
+    def run(
+        self, epoch: int, params: Doubles, stop: Any, deadline_s: float | None,
+        first_batch: int = 0, batches: int = -1,
+    ) -> tuple[int, Status]:  # fmt: skip
+        """At most ``batches`` (-1: all) of an epoch (0-based): (batches run, why it ended). ``params`` has a
+        row for each batch of the epoch, or one for all. Totals go on unless ``first_batch`` is 0."""
+        ...
+
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the epoch so far, "loss" first."""
+        ...
+
+    def totals(self) -> Doubles:
+        """A copy of the sums behind the metrics, (n,)."""
+        ...
+
+    def load_totals(self, totals: Doubles) -> None:
+        """Take over what `totals` gave. Raises `ValueError` for another number of sums."""
+        ...
 
 
 def row_weights(data: Data, rows: Any) -> Doubles:
@@ -82,12 +95,38 @@ def row_weights(data: Data, rows: Any) -> Doubles:
     return data.arrays["sample_weight"][rows].astype(np.float64) if data.weighted else np.ones(len(target))
 
 
+def checked_inputs(
+    session: Session, X: Any, where: str, *, name: str, allow_empty: bool = False
+) -> tuple[border.Arrays, Graph]:
+    """X in canonical form, and the graph for it. Raises as the border does."""
+    arrays = border.as_inputs(X, where=where, name=name, real=session.real, allow_empty=allow_empty)
+    graph = session.graph_for(arrays, where)
+    return border.fit_inputs(arrays, graph, where=where, name=name, real=session.real), graph
+
+
+def predict_any(session: Session, X: Any, where: str, *, name: str = "X") -> border.Array:
+    """Raw outputs (n, ...) for an array or a mapping of named arrays, checked; n may be 0."""
+    found = direct.call(session, "predict", X)
+    if found is not None:
+        array: border.Array = found[0]
+        return array
+    arrays, graph = checked_inputs(session, X, where, name=name, allow_empty=True)
+    out = predict(session, graph, arrays)
+    if 0 < len(out) <= EVAL_ROWS:  # what is larger is worth a look at it
+        direct.remember(session, "predict", _predictor(session, graph), X)
+    return out
+
+
+def _predictor(session: Session, graph: Graph) -> Executable:
+    return session.program(graph, PlanSpec("predict", EVAL_ROWS, session.dtype))
+
+
 def predict(session: Session, graph: Graph, arrays: border.Arrays) -> border.Array:
     """Raw outputs (n, ...) in the session's float type; n may be 0."""
     rows = border.row_count(arrays)
     out: border.Array = np.empty((rows, *border.row_shape(graph.types[graph.output])), session.real)
     if rows:
-        exe = session.program(graph, PlanSpec("predict", EVAL_ROWS, session.dtype))
+        exe = _predictor(session, graph)
         params = session.params_table(exe.plan, graph)
         outputs = [(exe.plan.outputs[0][1], out)]
         session.run_epoch(exe, exe.source(arrays), batch_size=EVAL_ROWS, params=params, outputs=outputs)
@@ -119,34 +158,53 @@ class NativeEngine:
             metrics=metrics_.kinds(self.metrics),
         )  # fmt: skip
 
-    def prepare(self, data: Data, batch_size: int) -> NativeTrainPass:
+    def prepare(self, data: Data, batch_size: int, *, shuffle: bool, run: int) -> NativeTrainPass:
         exe = self.session.program(self.graph, self.train_spec(data, batch_size))
-        return NativeTrainPass(self, exe, exe.source(data.arrays), batch_size)
+        bound = _core.BoundEpoch(
+            exe.program, exe.source(data.arrays), exe.team, inputs=[buffer for _, buffer in exe.plan.inputs],
+            batch_size=batch_size, shuffle=shuffle, seed=self.session.seed, run=run,
+            adaptive=self.session.adaptive,
+        )  # fmt: skip
+        return NativeTrainPass(self, exe, bound, exe.program.metrics)
 
     def evaluate(self, data: Data, stop: Any = None) -> PassResult:
         exe = self.session.program(self.graph, self.eval_spec(data))
         params = self.session.params_table(exe.plan, self.graph)
-        steps, status = self.session.run_epoch(
+        _, status = self.session.run_epoch(
             exe, exe.source(data.arrays), batch_size=EVAL_ROWS, params=params, stop=stop
         )
-        return PassResult(steps, status, self.read_metrics(exe))
-
-    def read_metrics(self, exe: Executable) -> dict[str, float]:
-        """The metrics that the last pass left in the program's block of totals."""
-        return metrics_.finalize(exe.plan.metrics, exe.program.metrics, self.metrics)
+        return PassResult(status, metrics_.finalize(exe.plan.metrics, exe.program.metrics, self.metrics))
 
 
 @dataclass(frozen=True)
 class NativeTrainPass:
+    """``bound`` runs the epochs, ``block`` (n,) is the live view of the program's totals."""
+
     engine: NativeEngine
     executable: Executable
-    source: Any
-    batch_size: int
+    bound: _core.BoundEpoch
+    block: Doubles
 
-    def run(self, spec: EpochSpec, stop: Any, deadline_s: float | None) -> PassResult:
-        steps, status = self.engine.session.run_epoch(
-            self.executable, self.source, batch_size=self.batch_size, shuffle=spec.shuffle, run=spec.run,
-            epoch=spec.epoch, step=spec.step, params=spec.params, stop=stop, deadline_s=deadline_s,
-            check_finite=True,
-        )  # fmt: skip
-        return PassResult(steps, status, self.engine.read_metrics(self.executable))
+    def run(
+        self, epoch: int, params: Doubles, stop: Any, deadline_s: float | None,
+        first_batch: int = 0, batches: int = -1,
+    ) -> tuple[int, Status]:  # fmt: skip
+        steps, status = self.bound.run(epoch, params, stop, deadline_s, first_batch, batches)
+        self.engine.session.memory.count_batches(steps)
+        return steps, cast(Status, status)
+
+    def metrics(self) -> dict[str, float]:
+        return metrics_.finalize(self.executable.plan.metrics, self.block, self.engine.metrics)
+
+    def totals(self) -> Doubles:
+        return np.array(self.block)
+
+    def load_totals(self, totals: Doubles) -> None:
+        check_totals(totals, len(self.block))
+        self.block[...] = totals
+
+
+def check_totals(totals: Doubles, size: int) -> None:
+    """Raises `ValueError` unless ``totals`` are so many float64 numbers."""
+    if totals.shape != (size,) or totals.dtype != np.float64:
+        raise ValueError(f"[totals] got {totals.dtype} {totals.shape}; expected float64 ({size},)")

@@ -59,7 +59,7 @@ def write_safetensors(
         _checked_name(name): _dense(name, value) for name, value in cast(Mapping[Any, Any], tensors).items()
     }
     text = {**_checked_metadata(metadata or {}), _KEY_FORMAT: _FORMAT, _KEY_VERSION: str(FORMAT_VERSION)}
-    digests = {name: _digest(array) for name, array in arrays.items()}
+    digests = {name: digest(array) for name, array in arrays.items()}
     digests[_METADATA_DIGEST] = _digest_text(text)
     text[_KEY_DIGESTS] = json.dumps(digests, sort_keys=True, separators=(",", ":"))
     with _replacing(path) as file:
@@ -176,9 +176,11 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.filename is None:  # as of write and fsync
+            error.filename = os.fspath(path)
         raise
     _sync_folder(target.parent)
 
@@ -234,7 +236,7 @@ def _verify(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{where} is damaged: its version or digests cannot be read") from None
-    found = {name: _digest(array) for name, array in tensors.items()}
+    found = {name: digest(array) for name, array in tensors.items()}
     found[_METADATA_DIGEST] = _digest_text({k: v for k, v in metadata.items() if k != _KEY_DIGESTS})
     for name in sorted(found.keys() | digests.keys()):
         if found.get(name) != digests.get(name):
@@ -248,8 +250,8 @@ def _verify(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
 # --- digests --------------------------------------------------------------------------------------
 
 
-def _digest(array: np.ndarray[Any, Any]) -> str:
-    """Of dtype, shape and bytes; the array is dense and little-endian."""
+def digest(array: np.ndarray[Any, Any]) -> str:
+    """BLAKE2b of dtype, shape and bytes of an array that is dense and little-endian, as hexadecimal text."""
     hasher = hashlib.blake2b(f"{array.dtype.str}{array.shape}".encode(), digest_size=16)
     hasher.update(array.reshape(-1).view(np.uint8).data)
     return hasher.hexdigest()

@@ -22,6 +22,7 @@ Totals = npt.NDArray[np.float64]
 CLASSIFICATION = ("accuracy",)
 REGRESSION = ("mse", "mae", "r2")
 NAMES = CLASSIFICATION + REGRESSION
+_EPSILON = 2.0**-52  # of float64
 
 
 def resolve(
@@ -73,10 +74,11 @@ def finalize(
     {'loss': 1.5}
     """
     result: dict[str, float] = {}
+    sums = totals.tolist()  # Python's numbers: arrays of two elements cost more than what they compute
     for metric in plan_metrics:
-        block = np.asarray(totals[metric.offset : metric.offset + metric.size], np.float64)
+        block = sums[metric.offset : metric.offset + metric.size]
         if metric.kind in ("loss", "accuracy"):
-            result[metric.kind] = float(block[0] / block[1]) if block[1] else math.nan
+            result[metric.kind] = block[0] / block[1] if block[1] else math.nan
         elif metric.kind == "regression":
             result.update(regression(block))
     if names is None:
@@ -85,26 +87,28 @@ def finalize(
     return {name: result[name] for name in wanted if name in result}
 
 
-def regression(totals: Totals) -> dict[str, float]:
+def regression(totals: Sequence[float]) -> dict[str, float]:
     """MSE, MAE and R2 from ``[rows, then per output: sum (p-t)^2, sum |p-t|, sum t, sum t^2]``.
 
     ``R2 = mean over outputs of 1 - sum (p-t)^2 / sum (t - mean t)^2``; an output whose target is constant
     counts 1 if it was met exactly and 0 if not. Below two rows R2 is NaN.
     """
-    rows = float(totals[0])
+    rows, *sums = map(float, totals)
     if not rows:
         return dict.fromkeys(REGRESSION, math.nan)
-    squared, absolute, target, target_squared = totals[1:].reshape(-1, 4).T  # (outputs,) each
-    spread = target_squared - target**2 / rows
-    # The subtraction cancels: what is left of a constant target is rounding, which grows as sqrt(rows).
-    constant = spread <= 8 * math.sqrt(rows) * np.finfo(np.float64).eps * target_squared
-    met = np.where(squared == 0, 1.0, 0.0)
-    r2 = np.where(constant, met, 1 - squared / np.where(constant, 1.0, spread))
-    return {
-        "mse": float(np.mean(squared / rows)),
-        "mae": float(np.mean(absolute / rows)),
-        "r2": float(np.mean(r2)) if rows >= 2 else math.nan,
-    }
+    outputs = len(sums) // 4
+    mse = mae = r2 = 0.0
+    columns = zip(sums[0::4], sums[1::4], sums[2::4], sums[3::4], strict=True)
+    for squared, absolute, target, target_squared in columns:
+        mse += squared / rows / outputs
+        mae += absolute / rows / outputs
+        spread = target_squared - target * target / rows
+        # The subtraction cancels: what is left of a constant target is rounding, which grows as sqrt(rows).
+        if spread <= 8 * math.sqrt(rows) * _EPSILON * target_squared:
+            r2 += (1.0 if squared == 0 else 0.0) / outputs
+        else:
+            r2 += (1 - squared / spread) / outputs
+    return {"mse": mse, "mae": mae, "r2": r2 if rows >= 2 else math.nan}
 
 
 def _classifies(loss: Union[LossSpec, CallableLoss], y: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hotloop import losses, optim, schedules
@@ -26,31 +27,36 @@ if TYPE_CHECKING:
     from hotloop.trainer import Trainer
 
 _VERSION = 1
-_OPTIMIZER, _PREPROCESSOR = "optimizer/", "preprocessor/"
+OPTIMIZER, _PREPROCESSOR = "optimizer/", "preprocessor/"
 #: Arguments of Trainer that are stored as they are.
 _PLAIN = ("monitor", "restore_best", "clip_norm", "clip_value", "on_divergence", "seed")
 
 
 def save(trainer: Trainer, path: FilePath) -> None:
     """Write the trainer to ``path``; see `Trainer.save`."""
+    write_safetensors(path, *contents(trainer, trainer.history))
+
+
+def contents(trainer: Trainer, history: History | None) -> tuple[dict[str, border.Array], dict[str, str]]:
+    """The tensors and the metadata of a trainer's file. Raises `RuntimeError` before the first use."""
     session = trainer._session
     if session.graph is None:
         raise RuntimeError("[save] the model has not seen data yet, so its graph is unknown; call fit first")
     tensors: dict[str, border.Array] = dict(trainer.model.state_dict())
-    tensors.update({_OPTIMIZER + key: value for key, value in session.memory.optimizer_state().items()})
+    tensors.update({OPTIMIZER + key: value for key, value in session.memory.optimizer_state().items()})
     metadata = {
         "kind": "trainer",
         "version": str(_VERSION),
         "graph": graph_to_json(session.graph),
-        "trainer": json.dumps(_describe(trainer)),
+        "trainer": json.dumps(_describe(trainer, history)),
     }
     if trainer.preprocessor is not None:
         arrays, metadata["preprocessor"] = trainer.preprocessor.stored()
         tensors.update({_PREPROCESSOR + key: value for key, value in arrays.items()})
-    write_safetensors(path, tensors, metadata)
+    return tensors, metadata
 
 
-def _describe(trainer: Trainer) -> dict[str, Any]:
+def _describe(trainer: Trainer, history: History | None) -> dict[str, Any]:
     loss = trainer._known_loss()
     return {
         **{name: getattr(trainer, name) for name in _PLAIN},
@@ -59,7 +65,7 @@ def _describe(trainer: Trainer) -> dict[str, Any]:
         "schedule": trainer.schedule.to_dict(),
         "metrics": trainer.metrics,
         "early_stopping": trainer.early_stopping and dataclasses.asdict(trainer.early_stopping),
-        "history": trainer.history and trainer.history.to_dict(),
+        "history": history and history.to_dict(),
         "runs": trainer._runs,
         # in torch's order, which the file does not keep, and with the further names of shared tensors
         "tensors": list(trainer.model.state_dict()),
@@ -117,12 +123,13 @@ def _restore(tensors: dict[str, border.Array], metadata: dict[str, str], threads
     trainer._runs = int(data["runs"])
     trainer.history = None if data["history"] is None else History.from_dict(data["history"])
     trainer._session.open(graph)
-    trainer._session.memory.load_optimizer_state(_part(tensors, _OPTIMIZER), "load")
+    trainer._session.memory.load_optimizer_state(part(tensors, OPTIMIZER), "load")
     if "preprocessor" in metadata:
-        arrays = _part(tensors, _PREPROCESSOR)
+        arrays = part(tensors, _PREPROCESSOR)
         trainer.preprocessor = Preprocessor.from_stored(arrays, metadata["preprocessor"])
     return trainer
 
 
-def _part(tensors: dict[str, border.Array], prefix: str) -> dict[str, border.Array]:
+def part(tensors: Mapping[str, border.Array], prefix: str) -> dict[str, border.Array]:
+    """The tensors whose names begin with ``prefix``, under what follows it."""
     return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The numbers of one model in native memory: flat buffers, and the names and shapes of what lies in them.
 
-The module's arrays are views of the flat buffers, so that nothing is copied back after training. The module
-stays the source of truth: `take_over` copies in, and binds, whatever its owner assigned meanwhile.
+The module's arrays lie in the flat buffers, so that nothing is copied back after training. The module stays
+the source of truth: `take_over` copies in, and binds, whatever its owner assigned meanwhile. Views of the
+parameters are loans: as long as one exists, what was packed from them is packed again before each use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 
 from hotloop import _core
 from hotloop.compile import param_layout, state_layout
+from hotloop.compile.plan import ParamEntry
 from hotloop.errors import GraphError
 from hotloop.graph import Graph
 
@@ -30,10 +33,17 @@ CHANGED = "[{}] the model has other parameters than when it was first used; make
 
 @dataclass
 class Snapshot:
-    """Copies of everything that training changes: parameters, state, moments, counters."""
+    """Copies of everything that training changes: parameters, state, moments and counters in ``native``, and
+    how many batches each BatchNorm has seen."""
 
-    arrays: tuple[Array, ...]
+    native: _core.Memory
     batches_tracked: tuple[int, ...]
+
+
+def _lend(native: _core.Memory, space: str, entry: ParamEntry) -> Array:
+    """A view of one parameter or state. The memory counts those of parameters as long as they exist."""
+    flat: Array = getattr(native, space)
+    return flat[entry.offset : entry.offset + entry.size].reshape(entry.shape)
 
 
 class ModelMemory:
@@ -50,23 +60,32 @@ class ModelMemory:
         self.layout = param_layout(graph, optimizer.spec().decay)
         self.states = state_layout(graph)
         self.native = self.allocate()
-        self._views = {
-            e.name: flat[e.offset : e.offset + e.size].reshape(e.shape)
-            for part, flat in ((self.layout, self.native.parameters), (self.states, self.native.state))
-            for e in part.entries
+        self._lenders = {
+            name: partial(_lend, self.native, space, entry) for name, space, entry in self._places()
         }
         self.find_owners("session")
         self.take_over()
 
-    def allocate(self) -> _core.Memory:
-        """Fresh native memory of the same sizes, all zero."""
+    def allocate(self, *, gradients: bool = True) -> _core.Memory:
+        """Fresh native memory of the same sizes, all zero; what is only stored needs no gradients."""
         return _core.Memory(
             parameters=self.layout.size,
             state=self.states.size,
             counters=len(self.layout.segments),
             moments=self.optimizer.n_moments,
             dtype=self.dtype,
+            gradients=gradients,
         )
+
+    def _named(self, native: _core.Memory) -> dict[str, Array]:
+        """Views of the parameters and states in such a memory."""
+        return {name: _lend(native, space, e) for name, space, e in self._places()}
+
+    def _places(self) -> Iterator[tuple[str, str, ParamEntry]]:
+        """Where each parameter and state lies: its name, the space, and the place in it."""
+        for part, space in ((self.layout, "parameters"), (self.states, "state")):
+            for entry in part.entries:
+                yield entry.name, space, entry
 
     def check_layout(self, graph: Graph, where: str) -> None:
         """Raises `GraphError` unless a graph's parameters and states lie where ours do."""
@@ -82,72 +101,89 @@ class ModelMemory:
         }
 
     def find_owners(self, where: str) -> None:
-        """Pair every view of the flat memory with the parameter or buffer of its name."""
+        """Pair every place in the flat memory with the parameter or buffer of its name."""
         self.module.initialize(self.seed, overwrite=False)
         buffers = dict(self.module.named_buffers())
         owners: dict[str, Any] = {**dict(self.module.named_parameters()), **buffers}
-        if any(name not in owners or owners[name].shape != view.shape for name, view in self._views.items()):
+        entries = (*self.layout.entries, *self.states.entries)
+        if any(e.name not in owners or owners[e.name].shape != e.shape for e in entries):
             raise GraphError(CHANGED.format(where))
-        self._bound = [(owners[name], view) for name, view in self._views.items()]
-        self._trackers = [b for name, b in buffers.items() if name.endswith("num_batches_tracked")]
+        self._bound = [(owners[name], lender) for name, lender in self._lenders.items()]
+        self._trackers = {name: b for name, b in buffers.items() if name.endswith("num_batches_tracked")}
 
     def take_over(self) -> None:
-        """Copy in, and bind to our memory, every array of the module that is not a view of it."""
-        for owner, view in self._bound:
-            if owner.data is not view:
-                view[...] = owner.data
-                owner.bind(view)
+        """Copy in, and bind to our memory, every array of the module that does not lie in it."""
+        for owner, lender in self._bound:
+            if not owner.is_bound_to(lender):
+                lender()[...] = owner.data
+                owner.bind(lender)
 
     def snapshot(self, into: Snapshot | None = None) -> Snapshot:
-        """Copy everything that training changes; into the arrays of an older snapshot if one is given."""
-        spaces = self._spaces()
+        """Copy everything that training changes; into an older snapshot if one is given."""
         if into is None:
-            into = Snapshot(tuple(np.empty_like(s) for s in spaces), ())
-        for copy, space in zip(into.arrays, spaces, strict=True):
-            np.copyto(copy, space)
-        into.batches_tracked = tuple(int(t.data) for t in self._trackers)
+            into = Snapshot(self.allocate(gradients=False), ())
+        into.native.copy_from(self.native)
+        into.batches_tracked = tuple(int(t.data) for t in self._trackers.values())
         return into
 
     def restore(self, snapshot: Snapshot) -> None:
         """Put everything back to what it was."""
-        for copy, space in zip(snapshot.arrays, self._spaces(), strict=True):
-            np.copyto(space, copy)
-        for tracker, count in zip(self._trackers, snapshot.batches_tracked, strict=True):
+        self.native.copy_from(snapshot.native)
+        for tracker, count in zip(self._trackers.values(), snapshot.batches_tracked, strict=True):
             tracker.data[...] = count
+
+    def tensors(self, snapshot: Snapshot | None = None) -> tuple[dict[str, Array], dict[str, Array]]:
+        """What a snapshot (None: the memory itself) holds, by name: the model's tensors, and the optimiser's
+        state. They are views, but for BatchNorm's counts."""
+        native = self.native if snapshot is None else snapshot.native
+        counts = snapshot.batches_tracked if snapshot else [t.data for t in self._trackers.values()]
+        tracked = {name: np.array(n, np.int64) for name, n in zip(self._trackers, counts, strict=True)}
+        return {**self._named(native), **tracked}, self._optimizer_views(native)
+
+    def snapshot_of(self, model: Mapping[str, Array], optimizer: Mapping[str, Array]) -> Snapshot:
+        """A snapshot of what `tensors` gave. Raises `ValueError` if something is missing or does not fit."""
+        native = self.allocate(gradients=False)
+        counts = {name: np.zeros((), np.int64) for name in self._trackers}
+        views = {**self._named(native), **counts}
+        for given, wanted in ((model, views), (optimizer, self._optimizer_views(native))):
+            for name, view in wanted.items():
+                value = given.get(name)
+                if value is None or value.shape != view.shape or value.dtype != view.dtype:
+                    found = "is missing" if value is None else f"is {value.dtype} {value.shape}"
+                    raise ValueError(f"{name!r} {found}; expected {view.dtype} {view.shape}")
+                view[...] = value
+        return Snapshot(native, tuple(int(count) for count in counts.values()))
 
     def is_finite(self) -> bool:
         """Whether no parameter and no state is NaN or infinite."""
-        # A sum in double cannot overflow from floats, and is not finite if any element is not.
-        with np.errstate(over="ignore", invalid="ignore"):
-            sums = [s.sum(dtype=np.float64) for s in (self.native.parameters, self.native.state)]
-        return bool(np.isfinite(sums).all())
+        return self.native.is_finite()
 
     def reset_optimizer(self) -> None:
         """Moments and step counters to zero."""
-        for space in (*self._moments(), self.native.counters):
+        for space in (*self._moments(self.native), self.native.counters):
             space[...] = 0
 
-    def _spaces(self) -> tuple[Array, ...]:
-        m = self.native
-        return (m.parameters, m.state, *self._moments(), m.counters)
+    def _moments(self, native: _core.Memory) -> tuple[Array, ...]:
+        return (native.moment1, native.moment2)[: self.optimizer.n_moments]
 
-    def _moments(self) -> tuple[Array, ...]:
-        return (self.native.moment1, self.native.moment2)[: self.optimizer.n_moments]
+    def batch_counters(self) -> tuple[Array, ...]:
+        """BatchNorm's num_batches_tracked, int64 (), one array per layer."""
+        return tuple(tracker.data for tracker in self._trackers.values())
 
     def count_batches(self, steps: int) -> None:
         """Advance BatchNorm's num_batches_tracked, which no kernel touches."""
-        for tracker in self._trackers:
-            tracker.data[...] += steps
+        for counter in self.batch_counters():
+            counter += steps
 
     # --- the optimiser's state, under torch's names ---
 
     def optimizer_state(self) -> dict[str, Array]:
         """Copies: "{param}.{moment}" in the parameter's shape, and "{param}.step" as int64 ()."""
-        return {key: value.copy() for key, value in self._optimizer_views().items()}
+        return {key: value.copy() for key, value in self._optimizer_views(self.native).items()}
 
     def load_optimizer_state(self, state: Mapping[str, Any], where: str) -> None:
         """Take over what `optimizer_state` gave. Raises `ValueError` if a key or shape does not fit."""
-        views = self._optimizer_views()
+        views = self._optimizer_views(self.native)
         if state.keys() != views.keys():
             odd = sorted(state.keys() ^ views.keys())
             raise ValueError(
@@ -163,12 +199,12 @@ class ModelMemory:
         for key, view in views.items():
             view[...] = arrays[key]
 
-    def _optimizer_views(self) -> dict[str, Array]:
+    def _optimizer_views(self, native: _core.Memory) -> dict[str, Array]:
         counter = {group: i for i, (group, _, _) in enumerate(self.layout.segments)}
         views: dict[str, Array] = {}
         for e in self.layout.entries:
-            for name, flat in zip(self.optimizer.state_names, self._moments(), strict=True):
+            for name, flat in zip(self.optimizer.state_names, self._moments(native), strict=True):
                 views[f"{e.name}.{name}"] = flat[e.offset : e.offset + e.size].reshape(e.shape)
             at = counter[e.group]
-            views[f"{e.name}.step"] = self.native.counters[at : at + 1].reshape(())
+            views[f"{e.name}.step"] = native.counters[at : at + 1].reshape(())
         return views

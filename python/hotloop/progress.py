@@ -18,8 +18,8 @@ ProgressOption = Union[bool, Literal["auto"]]
 class Silent:
     """Shows nothing; also the interface of the others."""
 
-    def start(self, epochs: int, rows: int) -> None:
-        """The run begins: ``rows`` samples per epoch."""
+    def start(self, epochs: int, rows: int, done: int = 0) -> None:
+        """The run begins, or goes on after ``done`` epochs: ``rows`` samples per epoch."""
 
     def epoch(self, epoch: int, metrics: Mapping[str, float], seconds: float) -> None:
         """An epoch (1-based) ended after ``seconds``, validation included."""
@@ -34,12 +34,12 @@ class Plain(Silent):
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
-    def start(self, epochs: int, rows: int) -> None:
-        self._epochs, self._rows = epochs, rows
+    def start(self, epochs: int, rows: int, done: int = 0) -> None:
+        self._epochs, self._rows, self._done = epochs, rows, done
         self._begin = time.perf_counter()
 
     def epoch(self, epoch: int, metrics: Mapping[str, float], seconds: float) -> None:
-        left = (time.perf_counter() - self._begin) / epoch * (self._epochs - epoch)
+        left = (time.perf_counter() - self._begin) / (epoch - self._done) * (self._epochs - epoch)
         self._print(f"{epoch_line(epoch, self._epochs, metrics, self._rows / max(seconds, 1e-9))}  "
                     f"{duration(left)} left")  # fmt: skip
 
@@ -62,9 +62,9 @@ class Rich(Silent):
             console=Console(file=stream), transient=True,
         )  # fmt: skip
 
-    def start(self, epochs: int, rows: int) -> None:
+    def start(self, epochs: int, rows: int, done: int = 0) -> None:
         self._epochs, self._rows = epochs, rows
-        self._task: Any = self._bar.add_task("fit", total=epochs)
+        self._task: Any = self._bar.add_task("fit", total=epochs, completed=done)
         self._bar.start()
 
     def epoch(self, epoch: int, metrics: Mapping[str, float], seconds: float) -> None:

@@ -87,7 +87,7 @@ def regression_report(true: Values, predicted: Values) -> str:
     error = predicted - true
     center = true - true.mean() if len(true) else true  # R2 does not depend on it, its rounding does
     sums = [len(true), error @ error, np.abs(error).sum(), center.sum(), center @ center]
-    scores = regression(np.array(sums, np.float64))
+    scores = regression(sums)
     named = {"RMSE": scores["mse"] ** 0.5, "MAE": scores["mae"], "R2": scores["r2"]}
     return "\n".join(f"{name:<5}{value:>12.6g}" for name, value in named.items())
 

@@ -274,6 +274,10 @@ class ReduceOnPlateau(Schedule):
         return np.ones(len(at.t))
 
 
+#: What changes in a tracker while a run goes on.
+_TRACKED: dict[str, Any] = {"best": float, "factor": float, "bad_epochs": int, "cooldown_left": int}
+
+
 @dataclass
 class PlateauTracker:
     """What `ReduceOnPlateau` remembers of a run; plain numbers, so that a checkpoint can hold them."""
@@ -299,6 +303,15 @@ class PlateauTracker:
             self._reduce()
             self.cooldown_left, self.bad_epochs = self.schedule.cooldown, 0
         return self.factor
+
+    def state(self) -> dict[str, Any]:
+        """Plain data from which `load` goes on."""
+        return {name: getattr(self, name) for name in _TRACKED}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` gave."""
+        for name, kind in _TRACKED.items():
+            setattr(self, name, kind(state[name]))
 
     def _better(self, metric: float) -> bool:
         threshold = self.schedule.threshold

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 from weakref import WeakKeyDictionary
 
@@ -25,7 +24,7 @@ from hotloop.data import border
 from hotloop.errors import DTypeError, GraphError, HotloopError
 from hotloop.graph import Affine, Graph, TensorType
 from hotloop.model_memory import ModelMemory
-from hotloop.nn.base import edit_count
+from hotloop.nn.parameter import edit_count
 from hotloop.threads import chosen_threads, threads_for
 from hotloop.trace import trace
 
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from hotloop.optim import Optimizer
 
 DType = Literal["float32", "float64"]
-Status = Literal["done", "stopped", "time", "diverged"]
+Status = Literal["done", "stopped", "time", "diverged", "paused"]
 Doubles = NDArray[np.float64]
 
 #: Programs kept per session. A run needs three (train, evaluate, predict); each holds an arena of its own.
@@ -59,11 +58,13 @@ def native_plan(plan: Plan) -> Any:
         max_rows=plan.max_rows,
         arena_bytes=plan.arena_bytes,
         metric_doubles=max([*ends, *(m.offset + m.size for m in plan.metrics)], default=0),
+        prepare=plan.prepare,
         constants=list(plan.constants),
         n_groups=plan.n_groups,
         n_dropout=plan.n_dropout,
         buffers=[(b.kind, b.dtype, b.size.per_row, b.size.const, b.offset) for b in plan.buffers],
         steps=[(s.kernel, {name: value(field) for name, field in s.fields}) for s in plan.steps],
+        stages=[(s.kind == "rows", s.begin, s.end) for s in plan.stages],
     )
 
 
@@ -78,11 +79,12 @@ def _differs(now: dict[str, Any], then: dict[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Executable:
-    """A plan, its native program, and the threads that its cost calls for."""
+    """A plan, its native program, the threads that its cost calls for, and the graph it was made from."""
 
     plan: Plan
     program: Any
     team: Any
+    graph: Graph
 
     def source(self, arrays: Mapping[str, border.Array]) -> Any:
         """The named arrays in the order of the plan's inputs; they are referenced, not copied."""
@@ -91,6 +93,32 @@ class Executable:
     def buffer(self, name: str, rows: int) -> Any:
         """Flat view of an input or output buffer for so many rows."""
         return self.program.buffer(dict((*self.plan.inputs, *self.plan.outputs))[name], rows)
+
+
+class Entry:
+    """The `with` statement of `Session.entered`. A class, because a generator would cost a microsecond."""
+
+    __slots__ = ("_session", "_where")
+
+    def __init__(self, session: Session, where: str) -> None:
+        self._session = session
+        self._where = where
+
+    def __enter__(self) -> None:
+        lock = self._session._lock
+        if not lock.acquire(blocking=False):
+            raise RuntimeError(
+                f"[{self._where}] this model is in use in another thread; "
+                "wait for it, or give each thread a model of its own"
+            )
+        try:
+            self._session._notice_changes(self._where)
+        except BaseException:
+            lock.release()
+            raise
+
+    def __exit__(self, *error: object) -> None:
+        self._session._lock.release()
 
 
 class Session:
@@ -121,34 +149,28 @@ class Session:
         self._graphs: dict[tuple[Any, ...], Graph] = {}
         self._programs: OrderedDict[tuple[int, PlanSpec, int | None], Executable] = OrderedDict()
         self._teams: dict[int, Any] = {}
-        self._edits = -1  # nn.base.edit_count when the tables were last looked at
+        #: Calls that may be repeated without Python's border, by purpose; see direct.py.
+        self.direct: dict[str, list[tuple[Any, Executable]]] = {}
+        self._seen: tuple[int, int | None] | None = None  # edits and threads when last looked at
         self._tables: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._lock = _LOCKS.setdefault(module, threading.RLock())
 
     # --- entering ---
 
-    @contextmanager
-    def entered(self, where: str) -> Iterator[None]:
+    def entered(self, where: str) -> Entry:
         """Held while the module is in use; takes over what was assigned to it since the last time."""
-        if not self._lock.acquire(blocking=False):
-            raise RuntimeError(
-                f"[{where}] this model is in use in another thread; "
-                "wait for it, or give each thread a model of its own"
-            )
-        try:
-            self._notice_changes(where)
-            yield
-        finally:
-            self._lock.release()
+        return Entry(self, where)
 
     def _notice_changes(self, where: str) -> None:
         """Trace anew if the module's attributes changed, and take over arrays that are not ours yet."""
-        if self._edits != edit_count():
-            self._edits = edit_count()
-            if not self._tables or any(_differs(table, copy) for table, copy in self._tables):
-                self._forget(where)
+        if self._seen == (edit_count(), chosen_threads()):
+            return
+        self.direct.clear()
+        if not self._tables or any(_differs(table, copy) for table, copy in self._tables):
+            self._forget(where)
         if self._memory is not None:
             self._memory.take_over()
+        self._seen = edit_count(), chosen_threads()
 
     def _forget(self, where: str) -> None:
         self._graphs.clear()
@@ -175,6 +197,7 @@ class Session:
         """Allocate the flat memory for a graph's parameters and move the module's arrays into it, once."""
         if self._memory is None:
             self._memory = ModelMemory(self.module, graph, self.optimizer, seed=self.seed, dtype=self.dtype)
+            self._seen = edit_count(), chosen_threads()  # moving the arrays was our own edit
             self.graph = graph
 
     @property
@@ -216,10 +239,13 @@ class Session:
             self._programs.move_to_end(key)
             return self._programs[key]
         plan = compile_plan(graph, spec)
+        threads = threads_for(plan, self.threads)
+        if threads > 1:
+            plan = compile_plan(graph, replace(spec, spread=True))
         isa = "generic" if self.dtype == "float64" else ""  # only that unit has float64
         program = _core.Program(native_plan(plan), self.memory.native, isa=isa)
-        team = self._team(threads_for(plan, self.threads))
-        executable = Executable(plan, program, team)
+        team = self._team(threads)
+        executable = Executable(plan, program, team, graph)
         self._programs[key] = executable
         if len(self._programs) > _MAX_PROGRAMS:
             self._programs.popitem(last=False)

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 
 import numpy as np
 
-from hotloop import optim
+from hotloop import direct, optim
 from hotloop.arguments import choice, count, number
 from hotloop.compile.plan import LossSpec, PlanSpec
 from hotloop.data import border
-from hotloop.engine import Data, predict, row_weights
+from hotloop.data.target import target_range
+from hotloop.engine import Data, checked_inputs, predict_any, row_weights
 from hotloop.errors import ShapeError
 from hotloop.fit_setup import ResolvedLoss, check_batches, check_data, check_loss
 from hotloop.graph import Graph
 from hotloop.losses import CallableLoss
-from hotloop.session import DType, Executable, Session
+from hotloop.session import Doubles, DType, Executable, Session
 from hotloop.threads import check_device, check_threads
 
 if TYPE_CHECKING:
@@ -77,10 +78,10 @@ class TrainStep:
             model, chosen, seed=count("TrainStep", "seed", seed), dtype=dtype,
             threads=check_threads(threads, "TrainStep"),
         )  # fmt: skip
-        self._graph: Graph | None = None
         self._max_rows = 0
         self._updates = 0
-        self._last: tuple[Executable, int] | None = None
+        self._last: tuple[Executable, int] | None = None  # whose gradients stand in flat_grads, and its rows
+        self._row: tuple[Executable, float, Doubles] | None = None
 
     # --- one call ---
 
@@ -91,19 +92,7 @@ class TrainStep:
         Raises before anything changes if they do not fit.
         """
         with self._session.entered("TrainStep"):
-            data, graph, loss = self._check(x, y, sample_weight)
-            if isinstance(loss, CallableLoss):
-                if not row_weights(data, slice(None)).any():
-                    return 0.0  # no row counts: no update either, as in the native step
-                value = self._callable_gradients(data, graph, loss)
-                self._update(None)
-                return value
-            exe, rows = self._load(data, graph, loss)
-            self._run(exe, rows, 0, len(exe.plan.steps))
-            self._last = None
-            self._updates += 1
-            self._session.memory.count_batches(1)
-            return self._batch_loss(exe)
+            return self._batch(x, y, sample_weight, update=True)
 
     def loss_and_grads(
         self, x: Any, y: Any, sample_weight: Any = None
@@ -113,15 +102,7 @@ class TrainStep:
         `update` applies these gradients, as they then stand in `flat_grads`.
         """
         with self._session.entered("loss_and_grads"):
-            data, graph, loss = self._check(x, y, sample_weight)
-            if isinstance(loss, CallableLoss):
-                value = self._callable_gradients(data, graph, loss)
-            else:
-                exe, rows = self._load(data, graph, loss)
-                self._run(exe, rows, 0, exe.plan.section("backward")[1])
-                self._last = exe, rows
-                self._session.memory.count_batches(1)
-                value = self._batch_loss(exe)
+            value = self._batch(x, y, sample_weight, update=False)
             return value, self._session.memory.gradients()
 
     # --- in parts ---
@@ -129,8 +110,14 @@ class TrainStep:
     def forward(self, x: Any) -> border.Array:
         """The model's output (rows, ...) in training mode (a copy); `backward` continues from here."""
         with self._session.entered("forward"):
-            arrays, graph = self._inputs(x, "forward")
-            return self._forward(arrays, graph)
+            found = direct.call(self._session, "forward", x, lr=self.lr, step=self._updates)
+            if found is None:
+                found = self._forward(*checked_inputs(self._session, x, "forward", name="x"))
+                end = found[1].plan.section("forward")[1]
+                direct.remember(self._session, "forward", found[1], x, end=end)
+            output: border.Array = found[0]
+            self._last = found[1:]
+            return output
 
     def backward(self, doutput: Any) -> dict[str, border.Array]:
         """Gradients by parameter name (copies) from the loss's gradient by the output of `forward`.
@@ -149,8 +136,7 @@ class TrainStep:
     def predict(self, x: Any) -> border.Array:
         """The model's output (rows, ...) in evaluation mode."""
         with self._session.entered("predict"):
-            arrays, graph = self._inputs(x, "predict", allow_empty=True)
-            return predict(self._session, graph, arrays)
+            return predict_any(self._session, x, "predict", name="x")
 
     # --- state ---
 
@@ -191,21 +177,27 @@ class TrainStep:
 
     # --- inside ---
 
-    def _inputs(self, x: Any, where: str, *, allow_empty: bool = False) -> tuple[border.Arrays, Graph]:
-        real = self._session.real
-        arrays = border.as_inputs(x, where=where, name="x", real=real, allow_empty=allow_empty)
-        graph = self._session.graph_for(arrays, where)
-        return border.fit_inputs(arrays, graph, where=where, name="x", real=real), graph
+    def _batch(self, x: Any, y: Any, weight: Any, *, update: bool) -> float:
+        """Forward, loss and backward, and the update if wanted; arrays like former ones go in directly."""
+        purpose = "step" if update else "gradients"
+        found = direct.call(self._session, purpose, x, y, weight, self.lr, self._updates)
+        if found is None:
+            data, graph, loss = self._check(x, y, weight)
+            if isinstance(loss, CallableLoss):
+                return self._callable_batch(data, graph, loss, update=update)
+            found = self._run_batch(data, graph, loss, update=update)
+            allowed = target_range(loss.kind, data.kind, border.row_shape(graph.types[graph.output]))
+            end = _end(found[1], update=update)
+            direct.remember(self._session, purpose, found[1], x, y, weight, target=allowed, end=end)
+        value, exe, rows = found
+        self._last = None if update else (exe, rows)
+        self._updates += update
+        return float(value)
 
-    def _check(self, x: Any, y: Any, weight: Any) -> tuple[Data, Graph, ResolvedLoss]:
-        given = self._loss or self._loss_given
-        data, graph, self._loss = check_data(
-            self._session, x, y, weight, given, where="TrainStep", batch=True
-        )
-        return data, graph, self._loss
-
-    def _load(self, data: Data, graph: Graph, loss: LossSpec) -> tuple[Executable, int]:
-        """Copy a checked batch into the training program's inputs."""
+    def _run_batch(
+        self, data: Data, graph: Graph, loss: LossSpec, *, update: bool
+    ) -> tuple[float, Executable, int]:
+        """Copy a checked batch in and run it: the loss, the program, the rows."""
         spec = PlanSpec(
             "train", self._room(data.rows), self._session.dtype, loss, data.kind, data.weighted,
             self._session.optimizer.spec(),
@@ -213,12 +205,28 @@ class TrainStep:
         exe = self._program(graph, spec, data.rows)
         for name, _ in exe.plan.inputs:
             exe.buffer(name, data.rows)[...] = data.arrays[name].ravel()
-        return exe, data.rows
+        self._run(exe, data.rows, 0, _end(exe, update=update))
+        self._session.memory.count_batches(1)
+        at = next(m.offset for m in exe.plan.metrics if m.kind == "batch_loss")
+        return exe.program.metrics[at], exe, data.rows
+
+    def _callable_batch(self, data: Data, graph: Graph, loss: CallableLoss, *, update: bool) -> float:
+        if update and not row_weights(data, slice(None)).any():
+            return 0.0  # no row counts: no update either, as in the native step
+        value = self._callable_gradients(data, graph, loss)
+        if update:
+            self._update(None)
+        return value
+
+    def _check(self, x: Any, y: Any, weight: Any) -> tuple[Data, Graph, ResolvedLoss]:
+        data, graph, self._loss = check_data(
+            self._session, x, y, weight, self._loss or self._loss_given, where="TrainStep", batch=True
+        )
+        return data, graph, self._loss
 
     def _program(self, graph: Graph, spec: PlanSpec, rows: int) -> Executable:
         if rows == 1:
             check_batches(graph, rows, rows, "TrainStep")
-        self._graph = graph
         return self._session.program(graph, spec)
 
     def _room(self, rows: int) -> int:
@@ -228,22 +236,21 @@ class TrainStep:
         return self._max_rows
 
     def _run(self, exe: Executable, rows: int, begin: int, end: int, lr: float | None = None) -> None:
-        assert self._graph is not None  # set with the program
-        params = self._session.params_table(
-            exe.plan, self._graph, (1.0,), number("TrainStep", "lr", self.lr if lr is None else lr, low=0)
-        )
-        seed, step = self._session.seed, self._updates
+        rate = number("TrainStep", "lr", self.lr if lr is None else lr, low=0)
         # Only whole steps are alike, so that their times may decide on the threads.
         adaptive = self._session.adaptive and end - begin == len(exe.plan.steps)
         exe.program.run(
-            exe.team, rows, begin=begin, end=end, seed=seed, step=step, params=params[0], adaptive=adaptive
-        )
+            exe.team, rows, begin=begin, end=end, seed=self._session.seed, step=self._updates,
+            params=self._params(exe, rate), adaptive=adaptive,
+        )  # fmt: skip
 
-    def _batch_loss(self, exe: Executable) -> float:
-        at = next(m.offset for m in exe.plan.metrics if m.kind == "batch_loss")
-        return float(exe.program.metrics[at])
+    def _params(self, exe: Executable, lr: float) -> Doubles:
+        """The row of step parameters; the last one serves again as long as the learning rate stays."""
+        if self._row is None or self._row[0] is not exe or self._row[1] != lr:
+            self._row = exe, lr, self._session.params_table(exe.plan, exe.graph, (1.0,), lr)[0]
+        return self._row[2]
 
-    def _forward(self, arrays: border.Arrays, graph: Graph) -> border.Array:
+    def _forward(self, arrays: border.Arrays, graph: Graph) -> tuple[border.Array, Executable, int]:
         rows = border.row_count(arrays)
         spec = PlanSpec(
             "vjp", self._room(rows), self._session.dtype, optimizer=self._session.optimizer.spec()
@@ -252,27 +259,26 @@ class TrainStep:
         for name, _ in graph.inputs:
             exe.buffer(name, rows)[...] = arrays[name].ravel()
         self._run(exe, rows, *exe.plan.section("forward"))
-        self._last = exe, rows
         self._session.memory.count_batches(1)
         shape = border.row_shape(graph.types[graph.output])
-        return np.array(exe.buffer("output", rows)).reshape(rows, *shape)
+        return np.array(exe.buffer("output", rows)).reshape(rows, *shape), exe, rows
 
     def _backward(self, doutput: Any) -> None:
         if self._last is None or self._last[0].plan.mode != "vjp":
             raise RuntimeError("[backward] no forward pass to go back from; call forward(x) first")
         exe, rows = self._last
-        assert self._graph is not None
-        shape = (rows, *border.row_shape(self._graph.types[self._graph.output]))
-        array = border.as_array(
-            doutput, "doutput", where="backward", real=self._session.real, check_finite=False
-        )
+        shape = (rows, *border.row_shape(exe.graph.types[exe.graph.output]))
+        real = self._session.real
+        array = border.as_array(doutput, "doutput", where="backward", real=real, check_finite=False)
         if array.shape != shape:
             raise ShapeError(f"[backward] doutput has shape {array.shape}; the output of forward had {shape}")
         exe.buffer("doutput", rows)[...] = array.ravel()
         self._run(exe, rows, *exe.plan.section("backward"))
 
     def _callable_gradients(self, data: Data, graph: Graph, loss: CallableLoss) -> float:
-        output = self._forward({name: data.arrays[name] for name, _ in graph.inputs}, graph)
+        inputs = {name: data.arrays[name] for name, _ in graph.inputs}
+        output, exe, rows = self._forward(inputs, graph)
+        self._last = exe, rows
         row_loss, gradient = loss(output, data.arrays["target"])
         weight = row_weights(data, slice(None))
         share = weight / (weight.sum() or 1.0)  # no weight at all: no loss and no gradient
@@ -286,3 +292,8 @@ class TrainStep:
         self._run(exe, rows, *exe.plan.section("update"), lr=lr)
         self._updates += 1
         self._last = None
+
+
+def _end(exe: Executable, *, update: bool) -> int:
+    """The step of a training program to stop before."""
+    return len(exe.plan.steps) if update else exe.plan.section("backward")[1]

@@ -8,18 +8,21 @@ numbers. Every argument is checked before anything changes; then whole epochs ru
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 from hotloop import classes, losses, optim, schedules
 from hotloop import metrics as metrics_
 from hotloop.arguments import choice, count, number
 from hotloop.callbacks import CallbackLike, as_callbacks
+from hotloop.checkpoint import Checkpoint
 from hotloop.compile.plan import LossSpec
 from hotloop.data import border
 from hotloop.data.split import SealedData
 from hotloop.early_stopping import EarlyStopping
-from hotloop.engine import NativeEngine, predict
-from hotloop.fit_loop import FitJob, run_fit
+from hotloop.engine import NativeEngine, predict_any
+from hotloop.fit_job import FitJob
+from hotloop.fit_loop import run_fit
 from hotloop.fit_setup import (
     ResolvedLoss,
     Validation,
@@ -37,6 +40,7 @@ from hotloop.session import Session
 from hotloop.threads import check_device, check_threads
 
 if TYPE_CHECKING:
+    from hotloop.checkpoint_file import StoredRun
     from hotloop.cost import CostPlan
     from hotloop.data.preprocess import Preprocessor
     from hotloop.files import Path as FilePath
@@ -142,6 +146,8 @@ class Trainer:
         max_time: float | None = None,
         reset_optimizer: bool = True,
         dry_run: bool = False,
+        checkpoint: Checkpoint | None = None,
+        resume: FilePath | None = None,
     ) -> History:
         """Train for at most ``epochs`` epochs from the present weights; a new run each time.
 
@@ -154,28 +160,39 @@ class Trainer:
                 of named sets, of which the first is monitored.
             sample_weight: (n,) finite numbers >= 0.
             shuffle: a new order of the rows in each epoch.
-            max_time: seconds after which the run ends, after the step in hand.
+            max_time: seconds after which the run ends, after the step in hand; counted from this call.
             reset_optimizer: begin with zero moments and step counts.
             dry_run: check and compile everything, train nothing, return an empty History.
+            checkpoint: an `hl.Checkpoint`, which writes the state of the run to its folder.
+            resume: a checkpoint's file, or a folder (its newest), to go on from: model, optimiser, history and
+                everything else come from it, and the run ends on the bits of an uninterrupted one. The other
+                arguments must be those of the run; only ``threads``, ``callbacks``, ``progress``,
+                ``on_divergence``, ``max_time`` and ``checkpoint`` may differ.
 
         The first Ctrl-C ends the run after the step in hand; the second raises `KeyboardInterrupt`. However
         the run ends, the best epoch is restored (see `restore_best`). Raises `ShapeError`, `DTypeError`,
-        `LabelError`, `NonFiniteError` or `ValueError` before anything changes; `RuntimeError` if the model
-        is in use elsewhere.
+        `LabelError`, `NonFiniteError` or `ValueError` before anything changes, `CheckpointError` if the
+        checkpoint is damaged or of another run; `RuntimeError` if the model is in use elsewhere; `OSError`.
         """
         epochs = count("fit", "epochs", epochs, low=1)
+        if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
+            raise TypeError(f"[fit] checkpoint must be an hl.Checkpoint, got {checkpoint!r:.80}")
         batch_size = count("fit", "batch_size", batch_size, low=1)
         max_time = None if max_time is None else number("fit", "max_time", max_time, low=0)
         with self._session.entered("fit"):
             if self._training:
                 raise RuntimeError("[fit] a callback may not call fit of the trainer that called it")
-            job = self._job(X, y, validation, sample_weight, epochs, batch_size, bool(shuffle), max_time)
+            stored = None if resume is None else _checkpoint_file().read(resume)
+            run = self._runs if stored is None else stored.record.run
+            job = self._job(X, y, validation, sample_weight, epochs, batch_size, bool(shuffle), max_time, run)
+            if checkpoint is not None or stored is not None:
+                job = self._recorded(job, checkpoint, stored, dry_run)
             if dry_run:
                 return job.history
-            if reset_optimizer:
+            if reset_optimizer and stored is None:
                 self._session.memory.reset_optimizer()
             self.history = job.history
-            self._runs += 1
+            self._runs = run + 1
             self._training = True
             try:
                 run_fit(job)
@@ -185,7 +202,7 @@ class Trainer:
 
     def _job(
         self, X: Any, y: Any, validation: Validation, weight: Any, epochs: int, batch_size: int,
-        shuffle: bool, max_time: float | None,
+        shuffle: bool, max_time: float | None, run: int,
     ) -> FitJob:  # fmt: skip
         session = self._session
         train, graph, loss = check_data(session, X, y, weight, self.loss, where="fit")
@@ -196,15 +213,31 @@ class Trainer:
         check_batches(graph, train.rows, batch_size)
         factors = run_factors(self.schedule, self.optimizer.lr, epochs, -(-train.rows // batch_size))
         engine = make_engine(session, graph, loss, names, self.clip_norm, self.clip_value)
-        train_pass = engine.prepare(train, batch_size)
+        train_pass = engine.prepare(train, batch_size, shuffle=shuffle, run=run)
         self._resolved = (self.loss, loss)
         return FitJob(
             session=session, graph=graph, engine=engine, train_pass=train_pass, train=train, validation=sets,
-            epochs=epochs, batch_size=batch_size, shuffle=shuffle, run=self._runs, max_time=max_time,
+            epochs=epochs, batch_size=batch_size, shuffle=shuffle, run=run, max_time=max_time,
             schedule=self.schedule, factors=factors, monitor=monitor, restore_best=self.restore_best,
             early_stopping=self.early_stopping, callbacks=self.callbacks, on_divergence=self.on_divergence,
             progress=make_progress(self.progress), history=History(monitor=monitor),
         )  # fmt: skip
+
+    def _recorded(
+        self, job: FitJob, checkpoint: Checkpoint | None, stored: StoredRun | None, dry_run: bool
+    ) -> FitJob:
+        """The job with its checkpoints, and with the run that it goes on from. The model stays as it is."""
+        file = _checkpoint_file()
+        settings = file.settings_of(self, job)
+        if stored is not None:
+            resumed = stored.resumed(job, settings)
+            job = replace(job, resumed=resumed, history=job.history if dry_run else resumed.record.history)
+        if checkpoint is not None:
+            recorder = file.FolderRecorder(self, checkpoint, settings)
+            if not dry_run:
+                recorder.open(job.run, None if stored is None else stored.path)
+            job = replace(job, recorder=recorder)
+        return job
 
     def optimizer_state(self) -> dict[str, border.Array]:
         """Copies of the optimiser's state: "{param}.exp_avg", "{param}.exp_avg_sq", "{param}.step"."""
@@ -230,9 +263,7 @@ class Trainer:
     def predict(self, X: Any) -> border.Array:
         """Raw outputs of the model, float32 (n, ...), in evaluation mode; n may be 0."""
         with self._session.entered("predict"):
-            arrays = border.as_inputs(X, where="predict", allow_empty=True)
-            graph = self._session.graph_for(arrays, "predict")
-            return predict(self._session, graph, border.fit_inputs(arrays, graph, where="predict"))
+            return predict_any(self._session, X, "predict")
 
     def predict_proba(self, X: Any) -> border.Array:
         """Class probabilities, float32 (n, C); two columns for a binary model of one output, and one per
@@ -275,7 +306,7 @@ class Trainer:
                 raise ValueError("[plan] a callable loss runs outside the plan; its cost is not known")
             from hotloop import cost
 
-            return cost.cost_plan(engine, data, min(batch_size, data.rows))
+            return cost.cost_plan(engine, data, min(batch_size, data.rows), keeps_epochs=self.restore_best)
 
     def save(self, path: FilePath) -> None:
         """Write everything to one file: parameters, state, moments, counters, history, preprocessor.
@@ -287,6 +318,12 @@ class Trainer:
             from hotloop import model_file  # with hashing and safetensors, which training does not need
 
             model_file.save(self, path)
+
+
+def _checkpoint_file() -> Any:
+    from hotloop import checkpoint_file  # with hashing and safetensors, which training does not need
+
+    return checkpoint_file
 
 
 def _positive(name: str, value: float | None) -> float | None:

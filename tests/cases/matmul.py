@@ -22,6 +22,7 @@ class Product:
         packed: B is stored in panels.
         pad: elements between the rows of A, B and out.
         spread: elements between the columns of A; 1 is dense.
+        gate: the activation's gradient is applied, instead of the activation.
     """
 
     m: int
@@ -34,6 +35,8 @@ class Product:
     bias: bool = False
     activation: str | None = None
     saved: bool = False
+    gate: bool = False
+    residual: bool = False
     row_sum: bool = False
     dropout: int = -1
     accumulate: bool = False
@@ -43,7 +46,16 @@ class Product:
     def label(self) -> str:
         flags = [
             name
-            for name in ("transposed_a", "packed", "bias", "saved", "row_sum", "accumulate")
+            for name in (
+                "transposed_a",
+                "packed",
+                "bias",
+                "saved",
+                "gate",
+                "residual",
+                "row_sum",
+                "accumulate",
+            )
             if getattr(self, name)
         ]
         extra = [f"{name}={getattr(self, name)}" for name in ("pad", "spread") if getattr(self, name) > 1]
@@ -70,6 +82,9 @@ class Product:
             row_sum=np.empty(m, dtype) if self.row_sum else None,
             a=stored_a, b=stored_b,
             bias=self.draw(rng, n).astype(dtype) if self.bias else None,
+            # positive, and below one: what every function can have read or written
+            gate=rng.uniform(0.1, 0.9, size).astype(dtype) if self.gate else None,
+            residual=self.draw(rng, size).astype(dtype) if self.residual else None,
             m=m, n=n, k=k,
             a_stride_m=self.spread if self.transposed_a else row_step,
             a_stride_k=row_step if self.transposed_a else self.spread,
@@ -126,12 +141,19 @@ EPILOGUES = [
     dict(bias=True, activation="relu", dropout=2),
     dict(bias=True, dropout=1),
     dict(accumulate=True),
+    dict(gate=True, activation="relu"),
+    dict(gate=True, activation="gelu", dropout=1, pad=1),
+    dict(gate=True, activation="tanh", dropout=0, row_sum=True),
+    dict(residual=True, bias=True),
+    dict(residual=True, activation="gelu", saved=True, dropout=1, pad=1),
+    dict(residual=True, gate=True, activation="elu", dropout=0),
 ]
 
 CASES = [
     *(case(Product(*shape, **layout)) for shape in SHAPES for layout in LAYOUTS),
     *(case(Product(*shape, **how)) for shape in SHAPES[2::2] for how in EPILOGUES),
     *(case(Product(9, 21, 5, bias=True, saved=True, activation=name)) for name in UNARY),
+    *(case(Product(9, 21, 5, gate=True, activation=name, dropout=d)) for name in UNARY for d in (-1, 1)),
     # rows of A a page apart in k, where the block of A is copied
     *(case(Product(m, 70, 300, transposed_a=True, pad=1024 - m, bias=True)) for m in (1, 6, 101)),
     *(

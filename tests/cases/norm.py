@@ -44,7 +44,8 @@ def layer_norm_fwd(draw: Draw, x: Array) -> Fields:
 def layer_norm_bwd(draw: Draw, x: Array) -> Fields:
     mean, rstd = _statistics(x, 1)
     dy, weight = draw(*x.shape), draw.opt(x.shape[1])
-    return dict(dx=np.empty_like(x), dy=dy, x=x, mean=mean, rstd=rstd, weight=weight)
+    residual = draw.opt(*x.shape)
+    return dict(dx=np.empty_like(x), dy=dy, x=x, mean=mean, rstd=rstd, weight=weight, residual=residual)
 
 
 def layer_norm_param_bwd(draw: Draw, x: Array) -> Fields:
@@ -63,7 +64,8 @@ def _root(x: Array) -> Array:
 
 
 def rms_norm_bwd(draw: Draw, x: Array) -> Fields:
-    return dict(dx=np.empty_like(x), dy=draw(*x.shape), x=x, rstd=_root(x), weight=draw.opt(x.shape[1]))
+    dy, weight, residual = draw(*x.shape), draw.opt(x.shape[1]), draw.opt(*x.shape)
+    return dict(dx=np.empty_like(x), dy=dy, x=x, rstd=_root(x), weight=weight, residual=residual)
 
 
 def rms_norm_param_bwd(draw: Draw, x: Array) -> Fields:

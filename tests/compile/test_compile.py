@@ -49,8 +49,8 @@ def test_passes_come_in_order() -> None:
     [
         ("train", ["forward", "backward", "update"]),
         ("vjp", ["forward", "backward", "update"]),
-        ("eval", ["forward"]),
-        ("predict", ["forward"]),
+        ("eval", ["prepare", "forward"]),
+        ("predict", ["prepare", "forward"]),
     ],
 )
 def test_sections_of_each_mode(mode: str, sections: list[str]) -> None:
@@ -63,8 +63,8 @@ def test_sections_of_each_mode(mode: str, sections: list[str]) -> None:
 def test_evaluation_has_no_dropout_and_keeps_nothing_for_a_gradient() -> None:
     graph = mlp((5, 7, 3), "gelu", 0.5)
     plan = compile_uncached(graph, dataclasses.replace(SPEC, mode="eval"))
-    layer = ["pack_panels", "matmul"]
-    assert kernels(plan) == [*layer, *layer, "row_weight", "cross_entropy", "loss_stats", "accuracy"]
+    layers = ["pack_panels", "pack_panels", "matmul", "matmul"]
+    assert kernels(plan) == [*layers, "row_weight", "cross_entropy", "loss_stats", "accuracy"]
     products = [dict(step.fields) for step in plan.steps if step.kernel == "matmul"]
     assert all(fields["saved"] is None and fields["dropout"] == -1 for fields in products)
     assert (plan.n_dropout, compile_uncached(graph, SPEC).n_dropout) == (0, 1)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
@@ -58,11 +59,34 @@ def test_an_mlp_stays_near_the_bound(depth: int) -> None:
     assert plan.arena_bytes <= 1.1 * lower_bound(list(lifetimes(plan).values()))
 
 
-def test_prediction_needs_two_layers_at_a_time() -> None:
+def test_prediction_needs_two_layers_at_a_time_and_all_panels() -> None:
     graph = mlp((64, *[64] * 6, 64), "relu")
     plan = compile_uncached(graph, PlanSpec("predict", max_rows=32))
     layer, panels = 4 * 32 * 64, 4 * 64 * 64
-    assert plan.arena_bytes == 2 * layer + panels
+    assert plan.arena_bytes == 2 * layer + 7 * panels
+
+
+@pytest.mark.parametrize("mode", ["eval", "predict"])
+def test_what_is_packed_from_parameters_comes_first_and_stays(mode: str) -> None:
+    plan = compile_uncached(mlp((16, 32, 32, 4)), dataclasses.replace(train_spec("mse"), mode=mode))  # type: ignore[arg-type]
+    assert [step.kernel for step in plan.steps[: plan.prepare]] == ["pack_panels"] * 3
+    assert "pack_panels" not in [step.kernel for step in plan.steps[plan.prepare :]]
+    for step in plan.steps[: plan.prepare]:
+        panels = dict(step.fields)["out"].buffer  # type: ignore[union-attr]
+        assert lifetimes(plan)[panels] == Life(lifetimes(plan)[panels].n_bytes, 0, len(plan.steps))
+
+
+def test_what_is_packed_from_a_batch_is_packed_again() -> None:
+    from hotloop.graph import Rows, TensorType
+    from hotloop.ops.registry import GraphBuilder
+
+    builder = GraphBuilder()
+    x = builder.input("x", TensorType((Rows(), 8)))
+    (sums,) = builder.emit("linear_grad_weight", x, x, bias=False)  # (8, 8), of the whole batch
+    graph = builder.build([("output", builder.emit("linear", x, sums, None)[0])])
+    plan = compile_uncached(graph, PlanSpec("predict", max_rows=4))
+    assert plan.prepare == 0
+    assert "pack_panels" in [step.kernel for step in plan.steps]
 
 
 def test_activations_are_written_over_inputs_that_die() -> None:

@@ -159,13 +159,19 @@ hotloop::EpochOptions options(const hotloop::Plan& plan, std::uint32_t epoch) {
   return made;
 }
 
+// The same plan for a team: weights packed | forward and loss by rows | weight gradient | update.
+std::shared_ptr<hotloop::Plan> staged_plan() {
+  const auto plan = regression_plan();
+  plan->stages = {{false, 0, 2}, {true, 2, 4}, {false, 4, 6}, {false, 6, 7}, {false, 7, 8}};
+  return plan;
+}
+
 struct Run {
   std::vector<double> losses;
   std::vector<float> parameters;
 };
 
-Run train(const Data& data, int threads, std::uint32_t epochs) {
-  const auto plan = regression_plan();
+Run train(const Data& data, const std::shared_ptr<hotloop::Plan>& plan, int threads, std::uint32_t epochs) {
   auto memory = std::make_shared<hotloop::Memory>(hotloop::MemorySizes{kIn * kOut, 0, 1, 0}, plan->real);
   hotloop::Program program(plan, memory, "");
   hotloop::ThreadTeam team(threads);
@@ -202,8 +208,29 @@ bool a_stop_from_another_thread_ends_the_run(const Data& data) {
   return result.status == hotloop::EpochStatus::kStopped && result.steps < 5;
 }
 
-bool refused(void (*spoil)(hotloop::Plan&)) {
+// Batches 0 and 1, then the rest, are the epoch.
+void pauses_anywhere(const Data& data) {
   const auto plan = regression_plan();
+  double totals[2][2];
+  for (const int64 cut : {int64{0}, int64{2}}) {
+    auto memory = std::make_shared<hotloop::Memory>(hotloop::MemorySizes{kIn * kOut, 0, 1, 0}, plan->real);
+    hotloop::Program program(plan, memory, "");
+    hotloop::ThreadTeam team(2);
+    auto o = options(*plan, 3);
+    o.batches = cut;
+    hotloop::EpochResult result = run_epoch(program, data.arrays, team, o);
+    CHECK(result.steps == cut && result.status == hotloop::EpochStatus::kPaused);
+    o.first_batch = cut;
+    o.batches = -1;
+    result = run_epoch(program, data.arrays, team, o);
+    CHECK(result.steps == 5 - cut && result.status == hotloop::EpochStatus::kDone);
+    std::memcpy(totals[cut / 2], program.metrics(), sizeof totals[0]);
+  }
+  CHECK(totals[0][0] == totals[1][0] && totals[0][1] == totals[1][1]);
+}
+
+bool refused(void (*spoil)(hotloop::Plan&)) {
+  const auto plan = staged_plan();
   spoil(*plan);
   try {
     check_plan(*plan, {kIn * kOut, 0, 1, 0});
@@ -217,19 +244,25 @@ bool refused(void (*spoil)(hotloop::Plan&)) {
 
 int main() {
   const Data data;
-  const Run one = train(data, 1, 30);
+  const Run one = train(data, regression_plan(), 1, 30);
   CHECK(one.losses.back() < 1e-3 * one.losses.front());
   for (const int threads : {2, 3, 7}) {
-    const Run many = train(data, threads, 30);
-    CHECK(many.losses == one.losses);
-    CHECK(many.parameters == one.parameters);
+    for (const auto& plan : {regression_plan(), staged_plan()}) {
+      const Run many = train(data, plan, threads, 30);
+      CHECK(many.losses == one.losses);
+      CHECK(many.parameters == one.parameters);
+    }
   }
   CHECK(a_stop_from_another_thread_ends_the_run(data));
-  check_plan(*regression_plan(), {kIn * kOut, 0, 1, 0});
+  pauses_anywhere(data);
+  check_plan(*staged_plan(), {kIn * kOut, 0, 1, 0});
   CHECK(refused([](hotloop::Plan& plan) { plan.arena_bytes -= 64; }));
   CHECK(refused([](hotloop::Plan& plan) { plan.buffers[kX].offset += 4; }));
   CHECK(refused([](hotloop::Plan& plan) { plan.steps[0].fields[0].buffer = 99; }));
   CHECK(refused([](hotloop::Plan& plan) { plan.steps[0].fields.pop_back(); }));
   CHECK(refused([](hotloop::Plan& plan) { plan.n_groups = 0; }));
+  CHECK(refused([](hotloop::Plan& plan) { plan.stages.pop_back(); }));
+  CHECK(refused([](hotloop::Plan& plan) { plan.stages[1].begin = 1; }));
+  CHECK(refused([](hotloop::Plan& plan) { plan.stages[2].rows = true; }));  // a weight gradient has no rows
   return test::report("epoch");
 }

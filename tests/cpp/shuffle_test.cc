@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "check.h"
+#include "kernels/isa.h"
 
 namespace {
 
@@ -57,6 +58,34 @@ double correlation(std::uint64_t n) {
   return covariance / variance;
 }
 
+// Positions [first, first + count) by a unit are those of one call each; `guard` stays.
+bool unit_agrees(const hotloop::IsaUnit& unit, std::uint64_t n, std::uint64_t first, std::uint64_t count) {
+  const hotloop::Permutation permutation(n, /*seed=*/n * 31, /*run=*/2, /*epoch=*/7);
+  constexpr std::int64_t guard = -1;
+  std::vector<std::int64_t> rows(count + 1, guard);
+  unit.shuffle_rows(permutation, static_cast<std::int64_t>(first), static_cast<std::int64_t>(count),
+                    rows.data());
+  for (std::uint64_t i = 0; i < count; ++i) {
+    if (rows[i] != static_cast<std::int64_t>(permutation(first + i))) return false;
+  }
+  return rows[count] == guard;
+}
+
+// Every n up to 4096 whole; then parts of large orders, on both sides of 32-bit rows and halves.
+bool unit_agrees(const hotloop::IsaUnit& unit) {
+  for (std::uint64_t n = 1; n <= 4096; ++n) {
+    if (!unit_agrees(unit, n, 0, n) || !unit_agrees(unit, n, n / 3, n - n / 3)) return false;
+  }
+  for (const int bits : {16, 31, 32, 33, 40, 53, 62}) {
+    for (const std::uint64_t n : {(1ull << bits) - 1, 1ull << bits, (1ull << bits) + 1}) {
+      for (const std::uint64_t count : {0ull, 1ull, 33ull, 2500ull}) {
+        if (!unit_agrees(unit, n, n - count, count) || !unit_agrees(unit, n, 5, count)) return false;
+      }
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 int main() {
@@ -68,5 +97,6 @@ int main() {
   // Seeking far into a large epoch costs no memory and stays in range.
   const std::uint64_t large = (1ull << 40) + 7;
   CHECK(hotloop::Permutation(large, 1, 0, 0)(large - 1) < large);
+  for (const hotloop::IsaUnit& unit : hotloop::usable_isas()) CHECK(unit_agrees(unit));
   return test::report("shuffle");
 }

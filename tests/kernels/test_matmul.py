@@ -18,11 +18,15 @@ from tests.kernels.harness import call, guarded
 
 Unit = tuple[str, type]
 
-#: Around the register tiles (6 x 16, 2 x 16), a vector and two.
-EDGES = [0, 1, 2, 3, 5, 6, 7, 12, 13, 15, 16, 17, 31, 33]
+#: Around the heights of register tiles (2, 6, 14; low ones are wider), and around one panel of columns to four.
+HEIGHTS = [0, 1, 2, 3, 5, 6, 7, 12, 13, 14, 15, 16, 17, 29]
+WIDTHS = [0, 1, 2, 7, 15, 16, 17, 31, 32, 33, 48, 49, 63, 65]
 DEPTHS = [0, 1, 2, 7, 33]
-#: Around a block of 96 rows, 128 columns, runs of 256 in k; one prime each.
-BLOCKS = [(96, 128, 256), (97, 129, 257), (95, 127, 255), (101, 40, 521), (7, 300, 300), (193, 17, 64)]
+#: Around a chunk of 96 or 224 rows, 128 columns (256 of 1024), runs of 256 in k; one prime each.
+BLOCKS = [
+    (96, 128, 256), (97, 129, 257), (95, 127, 255), (101, 40, 521), (7, 300, 300), (193, 17, 64),
+    (225, 33, 300), (230, 1030, 20), (3, 1024, 257),
+]  # fmt: skip
 
 
 def fields(seed: int, dtype: type, **how: Any) -> Fields:
@@ -87,14 +91,14 @@ EPILOGUES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("how", [*FORMS, *EPILOGUES], ids=str)
 def test_whole_numbers_are_exact(how: dict[str, Any], unit: Unit) -> None:
-    check_integers(*unit, how, [*product(EDGES, EDGES, DEPTHS), *BLOCKS])
+    check_integers(*unit, how, [*product(HEIGHTS, WIDTHS, DEPTHS), *BLOCKS])
 
 
 @pytest.mark.parametrize("transposed_a", [False, True])
 def test_transposed_b_is_packed_first(transposed_a: bool, unit: Unit) -> None:
     """NT and TT: B (k, n) lies as (n, k); pack_panels reads it with stride 1 along k."""
     isa, dtype = unit
-    for seed, (m, n, k) in enumerate([*product([1, 6, 17], EDGES, [0, 1, 7, 8, 9, 33]), *BLOCKS]):
+    for seed, (m, n, k) in enumerate([*product([1, 6, 17], WIDTHS, [0, 1, 7, 15, 16, 17, 33]), *BLOCKS]):
         f = fields(seed, dtype, m=m, n=n, k=k, transposed_a=transposed_a, packed=True, integers=True)
         a, b = exact(f)
         panels = np.full_like(f["b"], np.nan)
@@ -113,26 +117,37 @@ def test_a_row_has_the_same_bits_in_any_batch(
     m, n, k = shape
     f = fields(1, dtype, m=m, n=n, k=k, bias=True, **how)
     whole = matmul(f, isa)
-    for rows in (1, 2, 3, 5, 6, 7, 11, 13):
+    for rows in (1, 2, 3, 5, 6, 7, 11, 13, 15):
         for first in range(0, m - rows, 17):
             out = np.empty(rows * n, dtype)
             part = {**f, "a": f["a"][first * f["a_stride_m"] :], "m": rows, "out": out}
             assert matmul(part, isa).tobytes() == whole[first : first + rows].tobytes(), (rows, first)
 
 
-@pytest.mark.parametrize("shape", [(1, 5, 3), (13, 37, 70), (40, 16, 600), (101, 70, 300)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 5, 3), (4, 90, 9), (13, 37, 70), (40, 16, 600), (101, 70, 300)], ids=str
+)
 def test_layout_and_packing_do_not_change_bits(shape: tuple[int, int, int], unit: Unit) -> None:
     isa, dtype = unit
     m, n, k = shape
     plain = fields(2, dtype, m=m, n=n, k=k)
     want = matmul(plain, isa)
     packed = {**plain, "b": pack(plain["b"].reshape(k, n)).ravel(), "b_packed": 1}
+    a = plain["a"].reshape(m, k)
     # 1024 apart: the block of A is copied; 7 more than needed: it is read in place
-    for step in (m + 7, 1024):
-        spread = np.full((k, step), np.nan, dtype)
-        spread[:, :m] = plain["a"].reshape(m, k).T
-        transposed = {**packed, "a": spread.ravel(), "a_stride_m": 1, "a_stride_k": step}
-        assert matmul(transposed, isa).tobytes() == want.tobytes()
+    for row, column in ((k + 7, m + 7), (1024, 1024)):
+        by_rows = np.full((m, row), np.nan, dtype)
+        by_rows[:, :k] = a
+        rows = {**packed, "a": by_rows.ravel(), "a_stride_m": row}
+        assert matmul(rows, isa).tobytes() == want.tobytes()
+        by_columns = np.full((k, column), np.nan, dtype)
+        by_columns[:, :m] = a.T
+        columns = {**packed, "a": by_columns.ravel(), "a_stride_m": 1, "a_stride_k": column}
+        assert matmul(columns, isa).tobytes() == want.tobytes()
+    both = np.full((m, k, 2), np.nan, dtype)
+    both[:, :, 0] = a
+    spread = {**packed, "a": both.ravel(), "a_stride_m": 2 * k, "a_stride_k": 2}
+    assert matmul(spread, isa).tobytes() == want.tobytes()
     assert matmul(packed, isa).tobytes() == want.tobytes()
 
 
@@ -151,6 +166,24 @@ def test_fusion_does_not_change_bits(activation: str, unit: Unit) -> None:
     fused = matmul({**f, "activation": index, "dropout": layer, **parameters}, isa)
     assert fused.tobytes() == dropped.tobytes()
     assert f["saved"].tobytes() in (z.tobytes(), y.tobytes())
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "tanh", "softplus"])
+@pytest.mark.parametrize("layer", [-1, 0, 1])
+def test_a_gate_and_a_residual_do_not_change_bits(activation: str, layer: int, unit: Unit) -> None:
+    """matmul with a gate and a residual = matmul, then the function's gradient with dropout (layer 0: p = 0),
+    then add."""
+    isa, dtype = unit
+    m, n, k = 101, 150, 300
+    f = fields(3, dtype, m=m, n=n, k=k, gate=True, residual=True, dropout=layer)
+    parameters = dict(p0=1.0, p1=20.0)
+    plain = {**f, "out": np.empty(m * n, dtype), "gate": None, "residual": None, "dropout": -1}
+    dy = matmul(plain, isa).ravel()
+    dx = np.empty_like(dy)
+    step = dict(dx=dx, dy=dy, saved=f["gate"], n=dy.size, dropout=layer, dropout_row=f["n"], **parameters)
+    call(f"{activation}_bwd", step, isa)
+    gated = matmul({**f, "activation": ACTIVATIONS.index(activation), **parameters}, isa)
+    assert gated.tobytes() == (dx + f["residual"]).tobytes()
 
 
 def test_nan_stays_in_its_row_and_column(unit: Unit) -> None:
@@ -191,7 +224,7 @@ def test_row_sum_is_accurate(k: int, unit: Unit) -> None:
 def test_operands_may_end_where_memory_ends(unit: Unit) -> None:
     """Every height of tile, with B and out ending inside a vector."""
     isa, dtype = unit
-    for m, n, transposed_a in product(range(1, 14), (1, 9, 15, 17, 24), (False, True)):
+    for m, n, transposed_a in product(range(1, 16), (1, 9, 15, 17, 24, 33, 50), (False, True)):
         f = fields(7, dtype, m=m, n=n, k=5, transposed_a=transposed_a, bias=True)
         placed = {name: guarded(f[name], "end", name == "out") for name in ("a", "b", "bias", "out")}
         assert matmul({**f, **placed}, isa).tobytes() == matmul(f, isa).tobytes()

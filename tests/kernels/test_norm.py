@@ -63,7 +63,7 @@ def test_layer_norm_gradients_are_the_differences() -> None:
     x, dy, weight, bias = _problem()
     f = _layer_norm("generic", x, weight, bias)
     given = dict(dy=dy, x=x, mean=f.mean, rstd=f.rstd, rows=5, cols=4)
-    dx = run("layer_norm_bwd", "generic", dx=np.empty_like(x), weight=weight, **given).dx
+    dx = run("layer_norm_bwd", "generic", dx=np.empty_like(x), weight=weight, residual=None, **given).dx
     d = run("layer_norm_param_bwd", "generic", dweight=np.empty(4), dbias=np.empty(4), **given)
     expected = _difference(lambda v: _layer_norm("generic", v, weight, bias).y, x, dy)
     np.testing.assert_allclose(dx, expected, atol=1e-8)
@@ -76,7 +76,7 @@ def test_rms_norm_gradients_are_the_differences() -> None:
     x, dy, weight, _ = _problem()
     rstd = _rms_norm("generic", x, weight).rstd
     given = dict(dy=dy, x=x, rstd=rstd, rows=5, cols=4)
-    dx = run("rms_norm_bwd", "generic", dx=np.empty_like(x), weight=weight, **given).dx
+    dx = run("rms_norm_bwd", "generic", dx=np.empty_like(x), weight=weight, residual=None, **given).dx
     dweight = run("rms_norm_param_bwd", "generic", dweight=np.empty(4), **given).dweight
     expected = _difference(lambda v: _rms_norm("generic", v, weight).y, x, dy)
     np.testing.assert_allclose(dx, expected, atol=1e-8)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiler: a traced graph in, a Plan out.
 
-    specialize -> objective -> autodiff -> simplify -> fuse -> simplify -> lower -> memory -> check
+    specialize -> objective -> autodiff -> simplify -> fuse -> simplify -> lower -> stages -> memory -> check
 
 Each pass up to `lower` is a function from graph to graph, and every graph in between is verified. Memory is
 planned after lowering, because only then is it known what scratch the kernels need.
@@ -9,13 +9,13 @@ planned after lowering, because only then is it known what scratch the kernels n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 # the rules of every op
 import hotloop.ops
 from hotloop.compile.autodiff import add_gradients, differentiate
 from hotloop.compile.cache import cached
-from hotloop.compile.check import check_graph, check_plan
+from hotloop.compile.check import check_graph, check_plan, native_schema
 from hotloop.compile.explain import explain
 from hotloop.compile.fuse import fuse
 from hotloop.compile.layout import param_layout, state_layout
@@ -25,6 +25,7 @@ from hotloop.compile.objective import join_objective
 from hotloop.compile.plan import Plan, PlanSpec
 from hotloop.compile.simplify import simplify
 from hotloop.compile.specialize import specialize
+from hotloop.compile.stages import add_stages
 from hotloop.errors import GraphError
 from hotloop.graph import Graph
 
@@ -59,8 +60,8 @@ def compile_plan(graph: Graph, spec: PlanSpec) -> Plan:
     return compile_uncached(graph, spec)
 
 
-def compile_uncached(graph: Graph, spec: PlanSpec, *, fused: bool = True) -> Plan:
-    """As `compile_plan`, always anew; ``fused=False`` leaves every op on its own."""
+def compile_uncached(graph: Graph, spec: PlanSpec, *, fused: bool | Collection[str] = True) -> Plan:
+    """As `compile_plan`, always anew; ``fused``: which rules of `fuse` apply, False leaves every op alone."""
     if spec.max_rows < 1:
         raise GraphError(f"[compile] max_rows must be at least 1, got {spec.max_rows}")
     *_, (_, final) = pass_through(graph, spec, fused=fused)
@@ -68,10 +69,15 @@ def compile_uncached(graph: Graph, spec: PlanSpec, *, fused: bool = True) -> Pla
     training = spec.mode in ("train", "vjp")
     layers = [node.attr["layer"] for node in graph.nodes if training and node.op == "dropout"]
     plan = lower(final, spec, n_dropout=max(layers, default=-1) + 1)
+    schema = native_schema()
+    if spec.spread and schema is not None:  # without the extension nothing runs in threads
+        plan = add_stages(plan, schema)
     return check_plan(plan_memory(plan))
 
 
-def pass_through(graph: Graph, spec: PlanSpec, *, fused: bool = True) -> Iterator[tuple[str, Graph]]:
+def pass_through(
+    graph: Graph, spec: PlanSpec, *, fused: bool | Collection[str] = True
+) -> Iterator[tuple[str, Graph]]:
     """The graph after each pass, by the pass's name; each one is verified."""
     training = spec.mode in ("train", "vjp")
     yield "trace", check_graph(graph, "trace")
@@ -85,5 +91,5 @@ def pass_through(graph: Graph, spec: PlanSpec, *, fused: bool = True) -> Iterato
     graph = check_graph(simplify(graph), "simplify")
     yield "simplify", graph
     if fused:
-        graph = check_graph(simplify(fuse(graph)), "fuse")
+        graph = check_graph(simplify(fuse(graph, None if fused is True else fused)), "fuse")
         yield "fuse", graph

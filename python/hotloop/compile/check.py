@@ -7,12 +7,12 @@ kernel touches memory. The native executor checks plans once more on its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 
-from hotloop.compile.kernels import EXTENTS, family, in_place
-from hotloop.compile.memory import Life, lifetimes, operands
+from hotloop.compile.kernels import EXTENTS, family
+from hotloop.compile.memory import Life, lifetimes, operands, overwrites, step_lifetimes
 from hotloop.compile.plan import ALIGN_BYTES, ARENA_KINDS, Operand, Plan, Step
 from hotloop.errors import InternalError
 from hotloop.graph import Affine, Graph
@@ -78,6 +78,7 @@ def check_plan(plan: Plan, schema: Schema | None = None) -> Plan:
         _check_extents(plan, step, index)
         _check_numbers(plan, step, index)
     _check_sections(plan)
+    _check_stages(plan)
     _check_arena(plan)
     if schema is not None:
         _check_written(plan, schema)
@@ -154,9 +155,26 @@ def _check_sections(plan: Plan) -> None:
     _require(at == len(plan.steps), "sections", f"they end at {at} of {len(plan.steps)} steps")
 
 
+def _check_stages(plan: Plan) -> None:
+    """They cover the steps in order, and none reaches over the border of a section."""
+    at, borders = 0, {begin for _, begin, _ in plan.sections}
+    for stage in plan.stages:
+        _require(stage.begin == at < stage.end, "stages", f"{stage} is expected to begin at {at}")
+        within = not any(stage.begin < border < stage.end for border in borders)
+        _require(within, "stages", f"{stage} reaches into another section")
+        at = stage.end
+    _require(
+        not plan.stages or at == len(plan.steps), "stages", f"they end at {at} of {len(plan.steps)} steps"
+    )
+
+
 def _check_arena(plan: Plan) -> None:
     """Sweep over the steps: of the buffers alive at one, sorted by offset, no two neighbours may overlap."""
     lives = lifetimes(plan)
+    for buffer, first in _taken_over(plan).items():  # one life for those that follow each other in a place
+        own, before = lives.pop(buffer), lives[first]
+        end = max(own.end, before.end)
+        lives[first] = Life(before.n_bytes, before.begin, end)
     for buffer, life in lives.items():
         entry = plan.buffers[buffer]
         where = f"buffer {buffer}, {entry.name}"
@@ -185,7 +203,7 @@ def _check_apart(plan: Plan, index: int, alive: set[int], lives: Mapping[int, Li
     ordered = sorted(alive, key=lambda b: (plan.buffers[b].offset, b))
     for low, high in pairwise(ordered):
         end = plan.buffers[low].offset + lives[low].n_bytes
-        if end > plan.buffers[high].offset and {low, high} not in _allowed(plan, index, lives):
+        if end > plan.buffers[high].offset:
             raise _error(
                 f"step {index}",
                 f"buffers {low} ({plan.buffers[low].name}) and {high} ({plan.buffers[high].name}) "
@@ -193,21 +211,15 @@ def _check_apart(plan: Plan, index: int, alive: set[int], lives: Mapping[int, Li
             )
 
 
-def _allowed(plan: Plan, index: int, lives: Mapping[int, Life]) -> Iterator[set[int]]:
-    """Pairs of buffers that the step may hold at the very same place: an output over an input that dies."""
-    found = in_place(plan.steps[index]) if index < len(plan.steps) else None
-    if found is None:
-        return
-    out, inputs = found
-    mentions = [operand.buffer for operand in operands(plan.steps[index])]
-    for operand in inputs:
-        a, b = plan.buffers[out.buffer], plan.buffers[operand.buffer]
-        dies = operand.buffer in lives and lives[operand.buffer].end == index
-        exact = a.offset == b.offset and a.size == b.size and a.dtype == b.dtype
-        whole = not (operand.offset or out.offset)
-        only = mentions.count(operand.buffer) == sum(i.buffer == operand.buffer for i in inputs)
-        if dies and exact and whole and only:
-            yield {out.buffer, operand.buffer}
+def _taken_over(plan: Plan) -> dict[int, int]:
+    """Buffers that stand at the very place of an input of the step that writes them -> the first one there."""
+    exact = step_lifetimes(plan)
+    root: dict[int, int] = {}
+    for index in range(len(plan.steps)):
+        for out, source in overwrites(plan, index, exact):
+            if plan.buffers[out].offset == plan.buffers[source].offset:
+                root[out] = root.get(source, source)
+    return root
 
 
 def _check_written(plan: Plan, schema: Schema) -> None:

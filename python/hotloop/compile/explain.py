@@ -23,11 +23,12 @@ def explain(plan: Plan) -> str:
     for name, begin, end in plan.sections:
         lines.append(f"{name}")
         for index in range(begin, end):
+            lines += [f" {stage.kind}" for stage in plan.stages if stage.begin == index]
             step = plan.steps[index]
             flops = _count(step.flops.at(plan.max_rows)) if step.flops != Affine() else "-"
             lines.append(
                 f"  {index:3d}  {step.kernel:{kernel}}  {step.note:{note}}  {flops:>7} flop  "
-                f"{_count(_touched(plan, step)):>7}B  {_operands(plan, step)}"
+                f"{_count(touched_bytes(plan, step)):>7}B  {_operands(plan, step)}"
             )
     return "\n".join([*lines, *_totals(plan)])
 
@@ -62,7 +63,7 @@ def _buffer(plan: Plan, buffer: int) -> str:
     return f"{entry.name}[{entry.size!r}]{place}"
 
 
-def _touched(plan: Plan, step: Step) -> int:
+def touched_bytes(plan: Plan, step: Step) -> int:
     """Bytes of all operands, each counted once as far as the kernel reaches."""
     spans = EXTENTS.get(family(step.kernel), {})
     dims = {

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fuse: several nodes become one kernel call, so that a tensor in cache is read once.
 
-    linear + activation (+ dropout)        -> linear_fused
-    dropout's gradient + activation's      -> unary_grad_fused
+    linear + activation and/or dropout     -> linear_fused
+    gradient of a layer's input + those    -> input_grad_fused
+    either + a sum with another tensor     -> the same, with a residual
+    gradient of a norm + a sum likewise    -> norm_grad_fused
+    dropout's gradient + activation's      -> unary_grad_fused, where no product stands before them
     gradient of a weight + of its bias     -> linear_grad_weight with two outputs
     loss + its gradient                    -> {kind}_fused
 
@@ -13,73 +16,33 @@ and its readers, declines unless every value that others read is still written, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from hotloop.compile.rewrite import in_order
-from hotloop.graph import Attr, Graph, Node, TensorType, make_attrs
+from hotloop.compile.sketch import Sketch
+from hotloop.graph import Attr, Graph, Node, make_attrs
 from hotloop.ops.elementwise import UNARY
 from hotloop.ops.loss import LOSSES
 
 
-class _Sketch:
-    """A graph under change: nodes by number, and who reads each value."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.types: tuple[TensorType, ...] = graph.types
-        self.nodes: list[Node | None] = list(graph.nodes)
-        self.outputs = {value for _, value in graph.outputs}
-        self.producer = {value: index for index, node in enumerate(graph.nodes) for value in node.outputs}
-        self.readers: dict[int, list[int]] = {}
-        for index, node in enumerate(graph.nodes):
-            self._enter(index, node)
-
-    def read_by(self, value: int, op: str) -> list[int]:
-        """The nodes of this op whose first input is the value."""
-        result = []
-        for index in self.readers.get(value, ()):
-            node = self.nodes[index]
-            if node is not None and node.op == op and node.inputs[0] == value:
-                result.append(index)
-        return result
-
-    def only_reader(self, value: int, index: int) -> bool:
-        """Whether nothing but this node needs the value."""
-        return value not in self.outputs and set(self.readers.get(value, ())) <= {index}
-
-    def node(self, index: int) -> Node:
-        node = self.nodes[index]
-        assert node is not None
-        return node
-
-    def replace(self, index: int, node: Node | None) -> None:
-        old = self.node(index)
-        for value in {v for v in old.inputs if v is not None}:
-            self.readers[value].remove(index)
-        self.nodes[index] = node
-        if node is not None:
-            self._enter(index, node)
-
-    def _enter(self, index: int, node: Node) -> None:
-        for value in {v for v in node.inputs if v is not None}:
-            self.readers.setdefault(value, []).append(index)
-
-
-def fuse(graph: Graph) -> Graph:
-    """Apply every rule once, from the first node to the last."""
-    sketch = _Sketch(graph)
-    for index, node in enumerate(graph.nodes):
-        rule = RULES.get(node.op)
-        if rule is not None and sketch.nodes[index] is not None:
-            rule(sketch, index)
+def fuse(graph: Graph, rules: Collection[str] | None = None) -> Graph:
+    """Apply every rule of `RULES`, or only those named, once, from the first node to the last."""
+    sketch = Sketch(graph)
+    for index in range(len(graph.nodes)):
+        for name, (ops, rule) in RULES.items():
+            current = sketch.nodes[index]  # what the rules before have made of it
+            if current is not None and current.op in ops and (rules is None or name in rules):
+                rule(sketch, index)
     return dataclasses.replace(graph, nodes=tuple(in_order([n for n in sketch.nodes if n is not None])))
 
 
-def _linear(s: _Sketch, index: int) -> None:
+def _linear(s: Sketch, index: int) -> None:
     """y = f(x W^T + b), and dropout of y if nothing that the kernel does not write is read elsewhere."""
     linear = s.node(index)
     z = linear.outputs[0]
     found = next((i for name in UNARY for i in s.read_by(z, name)), None)
     if found is None:
+        _linear_dropout(s, index)
         return
     activation = s.node(found)
     y, reads = activation.outputs[0], UNARY[activation.op].reads
@@ -92,10 +55,54 @@ def _linear(s: _Sketch, index: int) -> None:
     # without dropout, y is both the output and what the gradient reads
     attrs["save"] = saved != out and _read_beside(s, saved, index)
     outputs = (out, saved) if attrs["save"] else (out,)
-    s.replace(index, Node("linear_fused", linear.inputs, outputs, make_attrs(attrs)))
+    s.replace(index, Node("linear_fused", (*linear.inputs, None), outputs, make_attrs(attrs)))
 
 
-def _take_dropout(s: _Sketch, y: int, saves_z: bool, activation: str, attrs: dict[str, Attr]) -> int:
+def _linear_dropout(s: Sketch, index: int) -> None:
+    """y = dropout(x W^T + b)"""
+    linear = s.node(index)
+    dropout = _sole_reader(s, linear.outputs[0], "dropout")
+    if dropout is None:
+        return
+    node = s.node(dropout)
+    attrs = make_attrs({"save": False, **node.attr})
+    s.replace(dropout, None)
+    s.replace(index, Node("linear_fused", (*linear.inputs, None), node.outputs, attrs))
+
+
+def _sole_reader(s: Sketch, value: int, *ops: str) -> int | None:
+    """The node of one of these ops that alone reads the value, as its first input."""
+    found = next((i for op in ops for i in s.read_by(value, op)), None)
+    return found if found is not None and s.only_reader(value, found) else None
+
+
+def _input_grad(s: Sketch, index: int) -> None:
+    """dz = dropout(dy W) * f'(saved)"""
+    product = s.node(index)
+    if product.op == "linear" and product.inputs[2] is not None:
+        return
+    taken, attrs, saved = [], {}, None
+    value = product.outputs[0]
+    dropout = _sole_reader(s, value, "dropout")
+    if dropout is not None:
+        taken.append(dropout)
+        attrs.update(s.node(dropout).attr)
+        value = s.node(dropout).outputs[0]
+    grad = _sole_reader(s, value, *(f"{name}_grad" for name in UNARY))
+    if grad is not None and s.node(grad).inputs[1] != value:
+        taken.append(grad)
+        attrs.update({"activation": s.node(grad).op.removesuffix("_grad"), **s.node(grad).attr})
+        saved = s.node(grad).inputs[1]
+    if not taken or (saved is None and product.op == "linear"):  # the latter is _linear's
+        return
+    out = s.node(taken[-1]).outputs
+    for reader in taken:
+        s.replace(reader, None)
+    inputs = (*product.inputs[:2], saved, None)
+    s.replace(index, Node("input_grad_fused", inputs, out, make_attrs({"product": product.op, **attrs})))
+
+
+def _take_dropout(s: Sketch, y: int, saves_z: bool, activation: str, attrs: dict[str, Attr]) -> int:
     """The value that comes out: of the one dropout that reads y, or y itself."""
     dropouts = s.read_by(y, "dropout")
     if len(dropouts) != 1 or (saves_z and not s.only_reader(y, dropouts[0])):
@@ -113,35 +120,94 @@ def _take_dropout(s: _Sketch, y: int, saves_z: bool, activation: str, attrs: dic
     return out
 
 
-def _drops(s: _Sketch, value: int | None, dropout: Node) -> bool:
+def _drops(s: Sketch, value: int | None, dropout: Node) -> bool:
     """Whether the value went through the same dropout, as the gradient of its output does."""
     index = None if value is None else s.producer.get(value)
     made_by = None if index is None else s.nodes[index]
     return made_by is not None and (made_by.op, made_by.attrs) == (dropout.op, dropout.attrs)
 
 
-def _read_beside(s: _Sketch, value: int, index: int) -> bool:
+def _read_beside(s: Sketch, value: int, index: int) -> bool:
     return value in s.outputs or any(reader != index for reader in s.readers.get(value, ()))
 
 
-def _dropout(s: _Sketch, index: int) -> None:
+def _residual(s: Sketch, index: int) -> None:
+    """y = product + residual, where nobody else needs the product and the residual does not come from it."""
+    product = s.node(index)
+    value = product.outputs[0]
+    found, other = _sum_of(s, index)
+    if found is None:
+        return
+    add = s.node(found)
+    inputs, attrs, outputs = product.inputs, product.attr, add.outputs + product.outputs[1:]
+    if not s.only_reader(value, found):
+        if attrs.get("save", True) or not _only_gradients_read(s, value, found, attrs.get("activation")):
+            return
+        outputs, attrs["save"] = (*outputs, value), True
+    if product.op in ("linear", "linear_grad_input"):
+        inputs, attrs = _bare(product)
+    op = "linear_fused" if "save" in attrs else "input_grad_fused"
+    s.replace(found, None)
+    s.replace(index, Node(op, (*inputs[:3], other), outputs, make_attrs(attrs)))
+
+
+def _sum_of(s: Sketch, index: int) -> tuple[int | None, int | None]:
+    """The node that adds this one's first output to a tensor of its shape, and that tensor, if there is one
+    that does not come from this node."""
+    value = s.node(index).outputs[0]
+    found = next((i for i in s.readers.get(value, ()) if s.node(i).op == "add"), None)
+    if found is None:
+        return None, None
+    add = s.node(found)
+    other = add.inputs[1] if add.inputs[0] == value else add.inputs[0]
+    assert other is not None
+    shape = s.types[value].shape
+    if s.types[other].shape != shape or s.types[add.outputs[0]].shape != shape or s.depends(other, index):
+        return None, None
+    return found, other
+
+
+def _norm_grad(s: Sketch, index: int) -> None:
+    """dx = gradient through a norm + gradient past it"""
+    norm = s.node(index)
+    found, other = _sum_of(s, index)
+    if found is None or not s.only_reader(norm.outputs[0], found):
+        return
+    outputs, attrs = s.node(found).outputs, make_attrs({"norm": norm.op, **norm.attr})
+    s.replace(found, None)
+    s.replace(index, Node("norm_grad_fused", (*norm.inputs, other), outputs, attrs))
+
+
+def _bare(product: Node) -> tuple[tuple[int | None, ...], dict[str, Attr]]:
+    """Inputs and attributes of the fused form of a product that nothing follows yet."""
+    if product.op == "linear":
+        return product.inputs, {"save": False}
+    return (*product.inputs, None), {"product": product.op}
+
+
+def _only_gradients_read(s: Sketch, y: int, but: int, activation: Attr | None) -> bool:
+    """Whether all readers of a layer's output except one are its activation's gradients. What those read can
+    be written beside the output (of a sign, dropped or not: at dropped elements the gradient is zero)."""
+    others = [s.node(i) for i in s.readers.get(y, ()) if i != but]
+    return y not in s.outputs and all(
+        n.op == f"{activation}_grad" and n.inputs[0] != y and n.inputs[1] == y for n in others
+    )
+
+
+def _dropout(s: Sketch, index: int) -> None:
     """dx = dropout(dy) * f'(saved)"""
     dropout = s.node(index)
     dy = dropout.outputs[0]
-    for name in UNARY:
-        for reader in s.read_by(dy, f"{name}_grad"):
-            grad = s.node(reader)
-            if not s.only_reader(dy, reader) or grad.inputs[1] == dy:
-                continue
-            attrs = make_attrs({"activation": name, **grad.attr, **dropout.attr})
-            s.replace(index, None)
-            s.replace(
-                reader, Node("unary_grad_fused", (dropout.inputs[0], grad.inputs[1]), grad.outputs, attrs)
-            )
-            return
+    reader = _sole_reader(s, dy, *(f"{name}_grad" for name in UNARY))
+    if reader is None or s.node(reader).inputs[1] == dy:
+        return
+    grad = s.node(reader)
+    attrs = make_attrs({"activation": grad.op.removesuffix("_grad"), **grad.attr, **dropout.attr})
+    s.replace(index, None)
+    s.replace(reader, Node("unary_grad_fused", (dropout.inputs[0], grad.inputs[1]), grad.outputs, attrs))
 
 
-def _linear_grad_weight(s: _Sketch, index: int) -> None:
+def _linear_grad_weight(s: Sketch, index: int) -> None:
     """dW = dy^T x and db = sum of dy over its rows: the product reads every element of dy anyway."""
     product = s.node(index)
     dy = product.inputs[0]
@@ -158,7 +224,7 @@ def _linear_grad_weight(s: _Sketch, index: int) -> None:
             return
 
 
-def _loss(s: _Sketch, index: int) -> None:
+def _loss(s: Sketch, index: int) -> None:
     """Row losses and their gradient share the reading of the prediction, and the softmax."""
     loss = s.node(index)
     assert loss.inputs[0] is not None
@@ -170,9 +236,13 @@ def _loss(s: _Sketch, index: int) -> None:
             return
 
 
-RULES: dict[str, Callable[[_Sketch, int], None]] = {
-    "linear": _linear,
-    "dropout": _dropout,
-    "linear_grad_weight": _linear_grad_weight,
-    **dict.fromkeys(LOSSES, _loss),
+#: name -> (ops that it begins at, rule)
+RULES: dict[str, tuple[Collection[str], Callable[[Sketch, int], None]]] = {
+    "input_grad": (("linear_grad_input", "linear"), _input_grad),
+    "epilogue": (("linear",), _linear),
+    "residual": (("linear", "linear_fused", "linear_grad_input", "input_grad_fused"), _residual),
+    "norm_grad": (("layer_norm_grad", "rms_norm_grad"), _norm_grad),
+    "dropout_grad": (("dropout",), _dropout),
+    "bias_grad": (("linear_grad_weight",), _linear_grad_weight),
+    "loss": (LOSSES, _loss),
 }

@@ -92,7 +92,7 @@ def _elements(product: str) -> Callable[[Dims], int]:
 _EXTENTS: dict[str, dict[str, Extent]] = {
     "pack_panels": {"out": _panels, "x": _strided(("k", "stride_k"), ("n", "stride_n"))},
     "matmul": {
-        "out saved": _strided(("m", "out_stride"), ("n", "1")),
+        "out saved gate residual": _strided(("m", "out_stride"), ("n", "1")),
         "row_sum": "m",
         "bias": "n",
         "a": _strided(("m", "a_stride_m"), ("k", "a_stride_k")),
@@ -111,10 +111,10 @@ _EXTENTS: dict[str, dict[str, Extent]] = {
     "softmax_fwd": {"y x": "rows*cols"},
     "softmax_bwd": {"dx dy y": "rows*cols"},
     "layer_norm_fwd": {"y x": "rows*cols", "mean rstd": "rows", "weight bias": "cols"},
-    "layer_norm_bwd": {"dx dy x": "rows*cols", "mean rstd": "rows", "weight": "cols"},
+    "layer_norm_bwd": {"dx dy x residual": "rows*cols", "mean rstd": "rows", "weight": "cols"},
     "layer_norm_param_bwd": {"dweight dbias": "cols", "dy x": "rows*cols", "mean rstd": "rows"},
     "rms_norm_fwd": {"y x": "rows*cols", "rstd": "rows", "weight": "cols"},
-    "rms_norm_bwd": {"dx dy x": "rows*cols", "rstd": "rows", "weight": "cols"},
+    "rms_norm_bwd": {"dx dy x residual": "rows*cols", "rstd": "rows", "weight": "cols"},
     "rms_norm_param_bwd": {"dweight": "cols", "dy x": "rows*cols", "rstd": "rows"},
     "batch_norm_fwd": {"y x": "rows*cols", "mean rstd running_mean running_var weight bias": "cols"},
     "batch_norm_eval": {"y x": "rows*cols", "running_mean running_var weight bias": "cols"},
@@ -144,6 +144,25 @@ EXTENTS: dict[str, dict[str, Callable[[Dims], int]]] = {
     }
     for name, rows in _EXTENTS.items()
 }
+
+#: family -> the size that counts rows, outermost in every operand; other families mix rows, or none does
+_ROWS: dict[str, str] = {
+    **dict.fromkeys(("unary_fwd", "unary_bwd", "dropout", "fill", "clamp", "embedding_fwd"), "n"),
+    **dict.fromkeys(("reduce_sum", "reduce_max_fwd", "reduce_max_bwd"), "outer"),
+    **dict.fromkeys(("softmax_fwd", "softmax_bwd", "layer_norm_fwd", "layer_norm_bwd"), "rows"),
+    **dict.fromkeys(("rms_norm_fwd", "rms_norm_bwd", "batch_norm_eval", "cross_entropy", "loss"), "rows"),
+    "matmul": "m",
+}
+
+
+def rows_field(step: Step) -> str | None:
+    """The size of a step that counts rows, if its kernel treats each row alone."""
+    name = family(step.kernel)
+    if name not in ("binary", "copy"):
+        return _ROWS.get(name)
+    sizes = dict(step.fields)
+    return next((d for d in ("d0", "d1", "d2", "d3") if sizes[d] != Affine(0, 1)), None)
+
 
 #: family -> (output, inputs that it may be written over exactly)
 _IN_PLACE: dict[str, tuple[str, tuple[str, ...]]] = {

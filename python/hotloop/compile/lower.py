@@ -4,7 +4,8 @@
 The result is a Plan whose arena offsets are still zero; the memory pass sets them. (What scratch a node
 needs is known only once it is lowered, so memory is planned on steps, not on nodes.) The forward section is
 what the statistics and the plan's outputs need; the rest, gradients, is the backward section. Gradients of
-parameters are written straight into the session's gradient buffer.
+parameters are written straight into the session's gradient buffer. Where parameters stand still, in
+evaluation, what is packed from them comes first, as the prepare section.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from hotloop.compile.kernels import INT_FIELDS, REAL_FIELDS
 from hotloop.compile.layout import n_groups, param_layout, state_layout
 from hotloop.compile.plan import (
     ALIGN_ELEMENTS,
+    REAL_BYTES,
     Buffer,
     BufferDType,
     BufferKind,
@@ -32,9 +34,6 @@ from hotloop.compile.rewrite import live_nodes
 from hotloop.compile.update import lower_update
 from hotloop.graph import Affine, Graph, Node, Rows, TensorType
 from hotloop.ops.registry import rule_of
-
-#: Bytes of an element of the flat buffers and constants.
-REAL_BYTES = {"float32": 4, "float64": 8}
 
 
 def lower(graph: Graph, spec: PlanSpec, *, n_dropout: int) -> Plan:
@@ -52,6 +51,9 @@ def lower(graph: Graph, spec: PlanSpec, *, n_dropout: int) -> Plan:
             lowerer.finish_gradients()
         elif name == "backward":
             break
+        elif spec.mode in ("eval", "predict"):
+            begin = lowerer.prepare_first()
+            sections.append(("prepare", 0, begin))
         sections.append((name, begin, len(lowerer.steps)))
     if spec.optimizer is not None and spec.mode in ("train", "vjp"):
         begin = len(lowerer.steps)
@@ -152,6 +154,17 @@ class Lowerer:
             flops = rule.flops(types, node.attr)
             self.flops = Affine(self.flops.per_row + flops.per_row, self.flops.const + flops.const)
             self.steps[-1] = dataclasses.replace(self.steps[-1], flops=flops)
+
+    def prepare_first(self) -> int:
+        """Move the steps that pack parameters to the front; how many they are."""
+
+        def packs_parameters(step: Step) -> bool:
+            source = dict(step.fields).get("x")
+            kind = self._buffers[source.buffer].kind if isinstance(source, Operand) else None
+            return step.kernel == "pack_panels" and kind in ("parameter", "constant")
+
+        self.steps.sort(key=packs_parameters, reverse=True)  # stable: otherwise the order stays
+        return sum(map(packs_parameters, self.steps))
 
     def finish_gradients(self) -> None:
         """Gradients that no node could write in place are copied; parameters without influence get zeros."""

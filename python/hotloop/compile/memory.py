@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Memory: give every buffer of the arena an offset, so that buffers share bytes when they live apart.
 
-A buffer lives from the first step that names it to the last. Sizes grow with the rows, so offsets are set
-for ``max_rows`` and hold for every smaller batch. Largest first, each at the lowest place that is free
+A buffer lives from the first step that names it to the last; in a plan with stages, whose steps overlap in
+time, from the first stage to the last. Sizes grow with the rows, so offsets are set for ``max_rows`` and
+hold for every smaller batch. Largest first, each at the lowest place that is free
 during its life: the greedy order that keeps the peak near the most bytes ever live at once.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hotloop.compile.kernels import in_place
@@ -40,11 +41,24 @@ def operands(step: Step) -> list[Operand]:
 
 
 def lifetimes(plan: Plan) -> dict[int, Life]:
-    """The life of every buffer of the arena.
+    """The life of every buffer of the arena, in whole stages.
 
     Inputs are filled before the first step; outputs may be read after the last; what the update section
-    uses for itself lives throughout, so that it may run at any time.
+    uses for itself, and what the prepare section makes, lives throughout: the one may run at any time, the
+    other serves many runs.
     """
+    begins, ends = list(range(len(plan.steps) + 1)), list(range(len(plan.steps) + 1))
+    for stage in plan.stages:
+        for index in range(stage.begin, stage.end):
+            begins[index], ends[index] = stage.begin, stage.end - 1
+    return {
+        buffer: Life(life.n_bytes, begins[life.begin], ends[life.end])
+        for buffer, life in step_lifetimes(plan).items()
+    }
+
+
+def step_lifetimes(plan: Plan) -> dict[int, Life]:
+    """The lives as if the steps ran one after the other."""
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for index, step in enumerate(plan.steps):
@@ -58,11 +72,13 @@ def lifetimes(plan: Plan) -> dict[int, Life]:
         first.setdefault(buffer, 0)
         last[buffer] = len(plan.steps)
     update = next((begin for name, begin, _ in plan.sections if name == "update"), len(plan.steps))
+    filled = dict(plan.inputs).values()
     lives: dict[int, Life] = {}
     for buffer, begin in first.items():
         if plan.buffers[buffer].kind in ARENA_KINDS:
             n_bytes = buffer_bytes(plan, buffer, plan.max_rows)
-            if begin >= update and buffer not in dict(plan.outputs).values():
+            prepared = begin < plan.prepare and buffer not in filled
+            if prepared or (begin >= update and buffer not in dict(plan.outputs).values()):
                 lives[buffer] = Life(n_bytes, 0, len(plan.steps))
             else:
                 lives[buffer] = Life(n_bytes, begin, last[buffer])
@@ -113,10 +129,15 @@ def plan_memory(plan: Plan) -> Plan:
 
     Where a kernel may write over an input and the input dies there, the output takes its place.
     """
-    lives = lifetimes(plan)
+    lives, exact = lifetimes(plan), step_lifetimes(plan)
     home: dict[int, int] = {}  # buffer -> the buffer whose place it takes
-    for index, step in enumerate(plan.steps):
-        _reuse(plan, step, index, lives, home)
+    for index in range(len(plan.steps)):
+        for out, source in overwrites(plan, index, exact):
+            leader = home.get(source, source)
+            life = lives[leader]
+            lives[leader] = Life(life.n_bytes, life.begin, max(life.end, lives[out].end))
+            home[out] = leader
+            break
     leaders = [buffer for buffer in lives if buffer not in home]
     offsets, total = pack([lives[buffer] for buffer in leaders])
     place = dict(zip(leaders, offsets, strict=True))
@@ -126,28 +147,41 @@ def plan_memory(plan: Plan) -> Plan:
     return dataclasses.replace(plan, buffers=tuple(buffers), arena_bytes=total)
 
 
-def _reuse(plan: Plan, step: Step, index: int, lives: dict[int, Life], home: dict[int, int]) -> None:
-    """Let the step's output continue the life of an input that ends here."""
-    found = in_place(step)
+def overwrites(plan: Plan, index: int, exact: Mapping[int, Life]) -> Iterator[tuple[int, int]]:
+    """(output, input) pairs of a step such that the output may take the very place of the input.
+
+    The kernel allows it, the input ends here, both are whole buffers of one size, and no step that
+    may run at the same time uses the input. ``exact``: `step_lifetimes`.
+    """
+    found = in_place(plan.steps[index])
     if found is None:
         return
     out, inputs = found
-    if out.buffer not in lives or lives[out.buffer].begin != index:
+    if out.buffer not in exact or exact[out.buffer].begin != index:
         return
-    mentions = [operand.buffer for operand in operands(step)]
+    mentions = [operand.buffer for operand in operands(plan.steps[index])]
+    beside = _beside(plan, index)
+    a = plan.buffers[out.buffer]
     for operand in inputs:
-        leader = home.get(operand.buffer, operand.buffer)
+        b = plan.buffers[operand.buffer]
         if (
-            operand.buffer in lives
+            operand.buffer in exact
             and not (operand.offset or out.offset)
             and mentions.count(operand.buffer) == sum(i.buffer == operand.buffer for i in inputs)
-            and lives[leader].end == index
-            and plan.buffers[operand.buffer].size == plan.buffers[out.buffer].size
-            and plan.buffers[operand.buffer].dtype == plan.buffers[out.buffer].dtype
+            and exact[operand.buffer].end == index
+            and (a.size, a.dtype) == (b.size, b.dtype)
+            and operand.buffer not in beside
         ):
-            lives[leader] = Life(lives[leader].n_bytes, lives[leader].begin, lives[out.buffer].end)
-            home[out.buffer] = leader
-            return
+            yield out.buffer, operand.buffer
+
+
+def _beside(plan: Plan, index: int) -> set[int]:
+    """Buffers of the steps that run at the same time in any order. In a stage of rows the order is kept."""
+    stage = next((s for s in plan.stages if s.begin <= index < s.end), None)
+    if stage is None or stage.kind == "rows":
+        return set()
+    others = (plan.steps[i] for i in range(stage.begin, stage.end) if i != index)
+    return {operand.buffer for step in others for operand in operands(step)}
 
 
 def _aligned(n_bytes: int) -> int:

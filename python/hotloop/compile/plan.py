@@ -32,6 +32,9 @@ ALIGN_BYTES = 64
 ALIGN_ELEMENTS = 16
 
 
+#: Bytes of an element of the flat buffers and constants.
+REAL_BYTES = {"float32": 4, "float64": 8}
+
 NO_FLOPS = Affine(0, 0)
 
 
@@ -68,6 +71,19 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """Steps [begin, end) between two barriers of a team; see stages.py.
+
+    rows    each thread takes blocks of rows through all of them
+    chunks  they touch none of one another's buffers; the chunks of all are one pool of work
+    """
+
+    kind: Literal["rows", "chunks"]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
 class Metric:
     """``size`` doubles at ``offset`` (in doubles) of the metric block; ``kind`` says how to read them.
 
@@ -82,9 +98,11 @@ class Metric:
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps in order. ``sections`` names ranges of them: forward, backward, update as far as present.
+    """Steps in order. ``sections`` names ranges of them: prepare, forward, backward, update as far as present.
 
-    The first two doubles of the metric block are always the loss totals (if there is a loss).
+    The first two doubles of the metric block are always the loss totals (if there is a loss). ``stages``
+    cover the steps in order, each within one section; without them every step is one of its own. In a
+    training plan with stages the section forward holds the backward steps as well.
     """
 
     mode: Mode
@@ -101,12 +119,18 @@ class Plan:
     n_groups: int
     n_dropout: int
     flops: Affine
+    stages: tuple[Stage, ...] = ()
 
     def section(self, name: str) -> tuple[int, int]:
         for key, begin, end in self.sections:
             if key == name:
                 return begin, end
         raise KeyError(name)
+
+    @property
+    def prepare(self) -> int:
+        """Where the prepare section ends; 0 without one."""
+        return next((end for name, _, end in self.sections if name == "prepare"), 0)
 
 
 @dataclass(frozen=True)
@@ -163,8 +187,10 @@ class PlanSpec:
 
     train    forward, loss, backward, update, statistics     sections forward, backward, update
     vjp      forward in training mode to output "output"; backward from input "doutput"; update
-    eval     forward in evaluation mode, loss, statistics    section forward
-    predict  forward in evaluation mode to output "output"   section forward
+    eval     forward in evaluation mode, loss, statistics    sections prepare, forward
+    predict  forward in evaluation mode to output "output"   sections prepare, forward
+
+    What prepare makes depends on parameters alone and stays until they change.
 
     ``target`` is the type of the target's elements: "index" for class labels (rows), "real" for anything
     of the output's shape (class probabilities, regression targets). ``weighted`` adds the input
@@ -181,3 +207,4 @@ class PlanSpec:
     clip_norm: float | None = None
     clip_value: float | None = None
     metrics: tuple[str, ...] = ()  # kinds: accuracy, regression
+    spread: bool = False  # in stages, for a team of threads

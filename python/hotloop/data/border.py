@@ -206,6 +206,14 @@ def _as_ids(array: Array, label: str, where: str) -> Array:
     return array if array.dtype == np.int32 else array.astype(np.int32)
 
 
+def id_limits(graph: Graph) -> dict[str, int]:
+    """Input name -> how many ids every embedding that reads it has."""
+    limits: dict[str, int] = {}
+    for name, limit, _ in _embeddings(graph):
+        limits[name] = min(limit, limits.get(name, limit))
+    return limits
+
+
 def _embeddings(graph: Graph) -> Iterator[tuple[str, int, str]]:
     """(input name, rows of the table, parameter name) of each embedding that reads an input."""
     names = {value: name for name, value in graph.inputs}

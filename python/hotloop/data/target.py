@@ -60,6 +60,13 @@ def as_target(
     return Target(array, "real")
 
 
+def target_range(loss: str, kind: str, output: tuple[int, ...]) -> tuple[float, float] | None:
+    """The least and largest value that `as_target` allows; None for any finite number."""
+    if kind == "index":
+        return 0, output[0] - 1
+    return (0, 1) if loss in ("cross_entropy", "bce_with_logits") else None
+
+
 def _target_hint(array: Array, loss: str, output: tuple[int, ...], name: str) -> str:
     if loss == "cross_entropy" and array.shape[1:] == (1,):
         return f"; use {name}.ravel()"

@@ -13,24 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import numpy as np
 
 from hotloop.errors import DTypeError, GraphError, ShapeError
-from hotloop.nn.parameter import Array, Buffer, Parameter
+from hotloop.nn.parameter import Array, Buffer, Parameter, count_edit
 from hotloop.trace import active_tracer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-
-_edits = 0
-
-
-def edit_count() -> int:
-    """How many attributes of any module have been set so far: if it stands still, no model has changed."""
-    return _edits
-
-
-def _count_edit() -> None:
-    global _edits
-    _edits += 1
 
 
 class LoadResult(NamedTuple):
@@ -92,7 +79,7 @@ class Module:
     # ---- attributes
 
     def __setattr__(self, name: str, value: object) -> None:
-        _count_edit()
+        count_edit()
         tables: dict[type, dict[str, Any]] = {
             Parameter: self._parameters, Module: self._modules, Buffer: self._buffers
         }  # fmt: skip
@@ -113,7 +100,7 @@ class Module:
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
 
     def __delattr__(self, name: str) -> None:
-        _count_edit()
+        count_edit()
         for table in (self._parameters, self._modules, self._buffers):
             if name in table:
                 del table[name]
@@ -130,7 +117,7 @@ class Module:
             raise GraphError(
                 f"[{type(self).__name__}] {name!r} must be a Module, got {type(module).__name__}"
             )
-        _count_edit()
+        count_edit()
         self._modules[name] = module
 
     # ---- who is there, in torch's order

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parameter and Buffer: the arrays of a model, which know their shape before they have values.
 
-Training binds them to views of its own flat memory, so everything goes through ``data``.
+Training moves them into its own flat memory, so everything goes through ``data``. A parameter that has moved
+has no array of its own: each look at it borrows a view, so that the memory knows when somebody else may be
+writing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Union
 
 import numpy as np
 
@@ -17,28 +19,56 @@ from hotloop.nn.init import Constant, Init, Values, stream
 from hotloop.trace import Operand, Tensor, Tracer, active_tracer
 
 Array = np.ndarray[Any, Any]
+#: Makes a view of memory that holds an array's values.
+Lender = Callable[[], Array]
+
+_edits = 0
+
+
+def edit_count() -> int:
+    """How many attributes of any module, and arrays of any parameter, have been set so far: if it stands
+    still, no model has changed but in place."""
+    return _edits
+
+
+def count_edit() -> None:
+    """One more."""
+    global _edits
+    _edits += 1
 
 
 class _Stored(Operand):
     """An array with a fixed shape, owned by a module, that training may move into memory of its own."""
 
     shape: tuple[int, ...]
-    _data: Array | None
+    _data: Union[Array, Lender, None]
 
     @property
     def data(self) -> Array:
         """The array itself; change it in place (``data[...] = values``)."""
-        raise NotImplementedError
+        assert self._data is not None
+        return self._data() if callable(self._data) else self._data
 
     @property
     def size(self) -> int:
         return math.prod(self.shape)
 
-    def bind(self, view: Array) -> None:
-        """From now on ``view`` is the data: same shape, same kind of dtype. Values are not copied."""
+    def bind(self, data: Union[Array, Lender]) -> None:
+        """From now on this is the data: an array, or what makes a view of one, of the same shape and kind of
+        dtype. Values are not copied."""
+        view = data() if callable(data) else data
         if view.shape != self.shape or view.dtype.kind != self._kind():
             raise ShapeError(f"[nn] cannot bind {view.dtype} {view.shape} to {self!r}")
-        self._data = view
+        self._data = data
+        count_edit()
+
+    def is_bound_to(self, lender: Lender) -> bool:
+        """Whether the data are still what `bind` was given."""
+        return self._data is lender
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy stands alone: it takes the values, not the way to the original's memory.
+        return {**vars(self), "_data": None if self._data is None else self.data}
 
     def _kind(self) -> str:
         return "f"
@@ -79,8 +109,8 @@ class Parameter(_Stored):
                 raise DTypeError(
                     f"[Parameter] values must be floating-point, got {shape.dtype}; use .astype(np.float32)"
                 )
-            self._data = np.array(shape, np.float32, order="C")
-            init = Values(self._data.copy())
+            values = np.array(shape, np.float32, order="C")
+            self._data, init = values, Values(values.copy())
             shape = shape.shape
         dims = (shape,) if isinstance(shape, int) else tuple(shape)
         if any(isinstance(d, bool) or not isinstance(d, (int, np.integer)) or d < 1 for d in dims):
@@ -98,8 +128,7 @@ class Parameter(_Stored):
         if self._data is None:
             Parameter._unplaced += 1
             self.draw(0, 2**63 + Parameter._unplaced)
-        assert self._data is not None
-        return self._data
+        return super().data
 
     def draw(self, seed: int, position: int) -> None:
         """Fills the parameter from the stream (seed, position), in place if it has an array."""
@@ -107,7 +136,7 @@ class Parameter(_Stored):
         if self._data is None:
             self._data = values
         else:
-            self._data[...] = values
+            self.data[...] = values
 
     def symbol(self) -> Tensor:
         return self._tracer().parameter(self)
@@ -121,14 +150,8 @@ class Buffer(_Stored):
 
     def __init__(self, array: Array) -> None:
         self._data = np.array(array, np.float32 if array.dtype.kind == "f" else None, order="C")
-        self._begin = self._data.copy()
+        self._begin: Array = self._data.copy()
         self.shape = self._data.shape
-
-    @property
-    def data(self) -> Array:
-        """The array itself; change it in place (``data[...] = values``)."""
-        assert self._data is not None
-        return self._data
 
     def reset(self) -> None:
         """Back to the values it was made with."""

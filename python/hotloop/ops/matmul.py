@@ -16,16 +16,16 @@ from typing import Any
 from hotloop.errors import ShapeError
 from hotloop.graph import Affine, Node, Rows, TensorType, product
 from hotloop.ops.dims import Shape, expect_shape, present, real, show, times
-from hotloop.ops.elementwise import activation_index
 from hotloop.ops.registry import Emitter, Lowering, Rule, ShapeRule, Types, register
 
 Gradients = tuple["int | None", ...]
 
 #: kPanel of args.h.
 PANEL = 16
-# A row of B of 512 floats is half a page: a register tile that walks down k touches a new page every second
-# step. Copying B into panels costs one pass, which ten tiles of six rows pay back.
-PACK_MIN_COLS = 512
+# A row of B of 1024 floats is a page: a register tile that walks down k touches a new page every step. Copying
+# B into panels costs one pass, which ten tiles of six rows pay back: a quarter of the time with AVX2, nothing
+# either way with AVX-512. Up to half a page reading in place is as fast.
+PACK_MIN_COLS = 1024
 PACK_MIN_ROWS = 64
 
 
@@ -67,21 +67,10 @@ def _linear_grad(g: Emitter, node: Node, douts: Gradients) -> Gradients:
     return dx, dw, db
 
 
-def lower_linear(
-    ctx: Lowering,
-    x: int,
-    weight: int,
-    bias: int | None,
-    out: int,
-    saved: int | None = None,
-    activation: str | None = None,
-    dropout: int = -1,
-    p0: float = 0.0,
-    p1: float = 0.0,
-) -> None:
-    """``out (m, n) = dropout(activation(x (m, k) weight (n, k)^T + bias (n)))``; saved as args.h says.
+def lower_linear(ctx: Lowering, x: int, weight: int, bias: int | None, out: int, **epilogue: Any) -> None:
+    """``out (m, n) = x (m, k) weight (n, k)^T + bias (n)``, graph values all.
 
-    ``x, weight, bias, out, saved`` are graph values, ``activation`` a name of unary.def, ``dropout`` a layer.
+    ``epilogue``: fields of the kernel that follow the product (saved, gate, residual, activation, dropout, p0, p1).
     """
     n, k = _matrix(ctx.type(weight), "linear")
     panels = ctx.scratch(-(-n // PANEL) * PANEL * k)
@@ -89,7 +78,6 @@ def lower_linear(
     _matmul_step(
         ctx,
         out=ctx.value(out),
-        saved=None if saved is None else ctx.value(saved),
         a=ctx.value(x),
         b=panels,
         bias=None if bias is None else ctx.value(bias),
@@ -99,11 +87,8 @@ def lower_linear(
         a_stride_m=k,
         a_stride_k=1,
         b_packed=1,
-        activation=activation_index(activation),
-        dropout=dropout,
-        dropout_row=product(ctx.type(x).shape[:-1]).per_row * n,
-        p0=p0,
-        p1=p1,
+        dropout_row=ctx.type(out).size.per_row,
+        **epilogue,
     )
 
 
@@ -113,6 +98,8 @@ def _matmul_step(ctx: Lowering, **fields: Any) -> None:
         "saved": None,
         "row_sum": None,
         "bias": None,
+        "gate": None,
+        "residual": None,
         "b_stride_k": 0,
         "out_stride": fields["n"],
         "dropout_row": 0,
@@ -149,23 +136,29 @@ def _product_shape(name: str) -> ShapeRule:
     return shape
 
 
-def _product_lower(ctx: Lowering, node: Node) -> None:
-    """a (..., k) b (k, n)"""
-    a, b = present(*node.inputs)
-    k, n = _matrix(ctx.type(b), node.op)
+def lower_product(ctx: Lowering, a: int, b: int, out: int, **epilogue: Any) -> None:
+    """``out (..., n) = a (..., k) b (k, n)``, graph values all; ``epilogue`` as in `lower_linear`."""
+    k, n = _matrix(ctx.type(b), "matmul")
     m = product(ctx.type(a).shape[:-1])
     operand = _row_major_b(ctx, ctx.value(b), m=m, n=n, k=Affine(0, k))
     _matmul_step(
         ctx,
-        out=ctx.value(node.outputs[0]),
+        out=ctx.value(out),
         a=ctx.value(a),
         m=m,
         n=n,
         k=k,
         a_stride_m=k,
         a_stride_k=1,
+        dropout_row=ctx.type(out).size.per_row,
         **operand,
+        **epilogue,
     )
+
+
+def _product_lower(ctx: Lowering, node: Node) -> None:
+    a, b = present(*node.inputs)
+    lower_product(ctx, a, b, node.outputs[0])
 
 
 def _matmul_grad(g: Emitter, node: Node, douts: Gradients) -> Gradients:

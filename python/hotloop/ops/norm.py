@@ -120,8 +120,8 @@ def _param_grad_shape(n_outputs: int) -> ShapeRule:
     return shape
 
 
-def _layer_norm_grad_lower(ctx: Lowering, node: Node) -> None:
-    dy, x, mean, rstd, weight = node.inputs
+def layer_norm_grad_lower(ctx: Lowering, node: Node, residual: int | None = None) -> None:
+    dy, x, mean, rstd, weight = node.inputs[:5]
     ctx.step(
         "layer_norm_bwd",
         dx=ctx.value(node.outputs[0]),
@@ -130,6 +130,7 @@ def _layer_norm_grad_lower(ctx: Lowering, node: Node) -> None:
         mean=optional(ctx, mean),
         rstd=optional(ctx, rstd),
         weight=optional(ctx, weight),
+        residual=optional(ctx, residual),
         **rows_cols(ctx, x, node.attr["n_axes"]),
     )
 
@@ -148,8 +149,8 @@ def _layer_norm_param_grad_lower(ctx: Lowering, node: Node) -> None:
     )
 
 
-def _rms_norm_grad_lower(ctx: Lowering, node: Node) -> None:
-    dy, x, rstd, weight = node.inputs
+def rms_norm_grad_lower(ctx: Lowering, node: Node, residual: int | None = None) -> None:
+    dy, x, rstd, weight = node.inputs[:4]
     ctx.step(
         "rms_norm_bwd",
         dx=ctx.value(node.outputs[0]),
@@ -157,6 +158,7 @@ def _rms_norm_grad_lower(ctx: Lowering, node: Node) -> None:
         x=optional(ctx, x),
         rstd=optional(ctx, rstd),
         weight=optional(ctx, weight),
+        residual=optional(ctx, residual),
         **rows_cols(ctx, x, node.attr["n_axes"]),
     )
 
@@ -177,10 +179,10 @@ for _rule in (
     Rule(
         "layer_norm", _forward_shape("layer_norm", 2), _layer_norm_lower, grad=_layer_norm_grad, flops=FLOPS
     ),
-    Rule("layer_norm_grad", _input_grad_shape, _layer_norm_grad_lower, flops=FLOPS),
+    Rule("layer_norm_grad", _input_grad_shape, layer_norm_grad_lower, flops=FLOPS),
     Rule("layer_norm_param_grad", _param_grad_shape(2), _layer_norm_param_grad_lower, flops=FLOPS),
     Rule("rms_norm", _forward_shape("rms_norm", 1), _rms_norm_lower, grad=_rms_norm_grad, flops=FLOPS),
-    Rule("rms_norm_grad", _input_grad_shape, _rms_norm_grad_lower, flops=FLOPS),
+    Rule("rms_norm_grad", _input_grad_shape, rms_norm_grad_lower, flops=FLOPS),
     Rule("rms_norm_param_grad", _param_grad_shape(1), _rms_norm_param_grad_lower, flops=FLOPS),
 ):
     register(_rule)

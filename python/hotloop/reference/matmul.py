@@ -55,11 +55,18 @@ def matmul(a: SimpleNamespace, ctx: Context) -> None:
         return
     if a.bias is not None:
         z = z + a.bias[: a.n]
-    y, saved = z, z
-    if a.activation >= 0:
-        function = UNARY[ACTIVATIONS[a.activation]]
+    a.out[where] = _epilogue(a, ctx, z, where)
+
+
+def _epilogue(a: SimpleNamespace, ctx: Context, z: Any, where: Any) -> Any:
+    """out from z (m, n), and what is saved on the way."""
+    function = UNARY[ACTIVATIONS[a.activation]] if a.activation >= 0 else None
+    y = z
+    if function is not None and a.gate is None:
         y = function.value(z, a.p0, a.p1).astype(z.dtype)
-        saved = y if function.reads_output else z
     if a.saved is not None:
-        a.saved[where] = saved
-    a.out[where] = drop(y.ravel(), ctx, a.dropout, a.dropout_row).reshape(y.shape)
+        a.saved[where] = y if function is not None and function.reads_output else z
+    out = drop(y.ravel(), ctx, a.dropout, a.dropout_row).reshape(y.shape)
+    if function is not None and a.gate is not None:
+        out = function.grad(a.gate[where], out, a.p0, a.p1)
+    return out if a.residual is None else out + a.residual[where]

@@ -26,6 +26,10 @@ def _or_zero(bias: Array | None) -> Array | float:
     return 0.0 if bias is None else bias
 
 
+def _residual(a: SimpleNamespace) -> Array | float:
+    return 0.0 if a.residual is None else _rows(a, "residual")[0]
+
+
 def _store(out: Array | None, value: Array) -> None:
     if out is not None:
         out[:] = value.ravel()
@@ -48,7 +52,7 @@ def layer_norm_bwd(a: SimpleNamespace, ctx: Context) -> None:
     hat = (x - mean) * rstd
     mean_g = g.mean(axis=1, keepdims=True)
     mean_gh = (g * hat).mean(axis=1, keepdims=True)
-    _store(a.dx, rstd * (g - mean_g - hat * mean_gh))
+    _store(a.dx, rstd * (g - mean_g - hat * mean_gh) + _residual(a))
 
 
 @reference("layer_norm_param_bwd")
@@ -71,7 +75,7 @@ def rms_norm_bwd(a: SimpleNamespace, ctx: Context) -> None:
     dy, x, rstd = _rows(a, "dy", "x", "rstd")
     g = dy * _or_one(a.weight)
     hat = x * rstd
-    _store(a.dx, rstd * (g - hat * (g * hat).mean(axis=1, keepdims=True)))
+    _store(a.dx, rstd * (g - hat * (g * hat).mean(axis=1, keepdims=True)) + _residual(a))
 
 
 @reference("rms_norm_param_bwd")

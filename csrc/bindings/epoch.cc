@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+// Passes over a data set: the source of rows, the flag that stops, and the epoch, in one call or bound once
+// for a whole run.
+#include "runtime/epoch.h"
+
+#include <exception>
+#include <optional>
+
+#include "bindings/register.h"
+#include "core/error.h"
+#include "kernels/isa.h"
+
+namespace hotloop {
+namespace {
+
+using DoubleArray = py::array_t<double, py::array::c_style>;
+
+// Keeps the arrays alive next to the pointers into them.
+class Source {
+ public:
+  explicit Source(std::vector<py::array> arrays) : owned_(std::move(arrays)) {
+    for (const py::array& array : owned_) arrays_.push_back(describe(array));
+  }
+  const std::vector<SourceArray>& arrays() const { return arrays_; }
+  int64 rows() const { return arrays_.empty() ? 0 : arrays_[0].rows; }
+
+ private:
+  static SourceArray describe(const py::array& array) {
+    check(array.ndim() >= 1, "[source] an array has no rows");
+    check((array.flags() & py::array::c_style) != 0, "[source] an array is not C-contiguous");
+    SourceArray out{static_cast<const std::byte*>(array.data()), element_type(array), array.shape(0), 1};
+    for (py::ssize_t axis = 1; axis < array.ndim(); ++axis) out.row_size *= array.shape(axis);
+    return out;
+  }
+
+  std::vector<py::array> owned_;
+  std::vector<SourceArray> arrays_;
+};
+
+struct StopFlag {
+  std::atomic<bool> value{false};
+};
+
+EpochOutput epoch_output(const Program& program, const Source& source, int buffer, const py::array& out) {
+  const Plan& plan = program.plan();
+  check(buffer >= 0 && buffer < static_cast<int>(plan.buffers.size()), "[epoch] output names buffer ",
+        buffer);
+  const Buffer& b = plan.buffers[static_cast<std::size_t>(buffer)];
+  check(b.size.constant == 0 && b.dtype == DType::kReal, "[epoch] output buffer ", buffer, " is not per row");
+  check(static_cast<std::size_t>(out.itemsize()) == real_bytes(plan.real) && out.dtype().kind() == 'f' &&
+            out.writeable() && (out.flags() & py::array::c_style) != 0 &&
+            out.size() == source.rows() * b.size.per_row,
+        "[epoch] an output array does not fit its buffer");
+  return {buffer, static_cast<std::byte*>(const_cast<void*>(out.data()))};
+}
+
+using Outputs = std::vector<std::pair<int, py::array>>;
+
+using EpochAnswer = std::pair<int64, std::string>;
+
+// Runs an epoch with the GIL released. Python's signal handlers run every 50 ms; what one of them raises ends
+// the epoch after the step in hand.
+EpochAnswer drive(Program& program, const Source& source, ThreadTeam& team, EpochOptions& options) {
+  std::exception_ptr raised;
+  options.poll = [&raised] {
+    const py::gil_scoped_acquire acquire;
+    if (PyErr_CheckSignals() != 0) raised = std::make_exception_ptr(py::error_already_set());
+    return raised != nullptr;
+  };
+  EpochResult result;
+  {
+    const py::gil_scoped_release
+        release;  // arrays are held by Source and by the caller; nothing else is touched
+    result = run_epoch(program, source.arrays(), team, options);
+  }
+  if (raised) std::rethrow_exception(raised);
+  constexpr const char* kStatus[] = {"done", "stopped", "time", "diverged", "paused"};
+  return {result.steps, kStatus[static_cast<int>(result.status)]};
+}
+
+void set_params(EpochOptions& options, const Program& program, const DoubleArray& params) {
+  check(params.ndim() == 2 && params.shape(1) == program.plan().params_width(),
+        "[epoch] step parameters must be (steps, ", program.plan().params_width(), ")");
+  options.params = params.data();
+  options.n_params = params.shape(0);
+}
+
+EpochAnswer epoch(Program& program, const Source& source, ThreadTeam& team, const std::vector<int>& inputs,
+                  int64 batch_size, bool shuffle, std::uint64_t seed, std::uint32_t run,
+                  std::uint32_t epoch_number, std::uint64_t step, int64 first_batch, int64 batches,
+                  const DoubleArray& params, int64 begin, int64 end, const Outputs& outputs,
+                  const StopFlag* stop, std::optional<double> deadline_s, bool adaptive, bool check_finite) {
+  EpochOptions options;
+  options.inputs = inputs;
+  for (const auto& [buffer, array] : outputs)
+    options.outputs.push_back(epoch_output(program, source, buffer, array));
+  options.batch_size = batch_size;
+  options.shuffle = shuffle;
+  options.seed = seed;
+  options.run = run;
+  options.epoch = epoch_number;
+  options.step = step;
+  options.first_batch = first_batch;
+  options.batches = batches;
+  set_params(options, program, params);
+  options.begin = begin;
+  options.end = end < 0 ? static_cast<int64>(program.plan().steps.size()) : end;
+  options.deadline_s = deadline_s.value_or(-1.0);
+  options.adaptive = adaptive;
+  options.check_finite = check_finite;
+  options.stop = stop == nullptr ? nullptr : &stop->value;
+  return drive(program, source, team, options);
+}
+
+// The epochs of one training run: what stays the same from one to the next is given once, so that an epoch
+// costs Python one short call. The objects it was made from must outlive it (keep_alive below).
+class BoundEpoch {
+ public:
+  BoundEpoch(Program& program, const Source& source, ThreadTeam& team, std::vector<int> inputs,
+             int64 batch_size, bool shuffle, std::uint64_t seed, std::uint32_t run, bool adaptive)
+      : program_(program), source_(source), team_(team) {
+    check(batch_size >= 1, "[epoch] batch size ", batch_size);
+    options_.inputs = std::move(inputs);
+    options_.batch_size = batch_size;
+    options_.shuffle = shuffle;
+    options_.seed = seed;
+    options_.run = run;
+    options_.adaptive = adaptive;
+    options_.check_finite = true;
+    options_.end = static_cast<int64>(program.plan().steps.size());
+  }
+
+  EpochAnswer run(std::uint32_t epoch_number, const DoubleArray& params, const StopFlag* stop,
+                  std::optional<double> deadline_s, int64 first_batch, int64 batches) {
+    EpochOptions options = options_;
+    options.epoch = epoch_number;
+    options.step = static_cast<std::uint64_t>(epoch_number) *
+                   static_cast<std::uint64_t>(ceil_div(source_.rows(), options.batch_size));
+    set_params(options, program_, params);
+    options.stop = stop == nullptr ? nullptr : &stop->value;
+    options.deadline_s = deadline_s.value_or(-1.0);
+    options.first_batch = first_batch;
+    options.batches = batches;
+    return drive(program_, source_, team_, options);
+  }
+
+ private:
+  Program& program_;
+  const Source& source_;
+  ThreadTeam& team_;
+  EpochOptions options_;
+};
+
+}  // namespace
+
+void register_epoch(py::module_& m) {
+  py::class_<Source>(m, "Source", "Arrays of equal row count that batches are gathered from.")
+      .def(py::init<std::vector<py::array>>(), py::arg("arrays"))
+      .def_property_readonly("rows", &Source::rows);
+  py::class_<StopFlag>(m, "StopFlag", "Ends an epoch after the step in hand; may be set from any thread.")
+      .def(py::init<>())
+      .def("set", [](StopFlag& flag) { flag.value.store(true); })
+      .def("clear", [](StopFlag& flag) { flag.value.store(false); })
+      .def("is_set", [](const StopFlag& flag) { return flag.value.load(); });
+  py::class_<BoundEpoch>(m, "BoundEpoch", "The epochs of one training run over one source.")
+      .def(py::init<Program&, const Source&, ThreadTeam&, std::vector<int>, int64, bool, std::uint64_t,
+                    std::uint32_t, bool>(),
+           py::arg("program"), py::arg("source"), py::arg("team"), py::kw_only(), py::arg("inputs"),
+           py::arg("batch_size"), py::arg("shuffle"), py::arg("seed"), py::arg("run"), py::arg("adaptive"),
+           py::keep_alive<1, 2>(), py::keep_alive<1, 3>(), py::keep_alive<1, 4>())
+      .def("run", &BoundEpoch::run, py::arg("epoch"), py::arg("params"), py::arg("stop") = py::none(),
+           py::arg("deadline_s") = py::none(), py::arg("first_batch") = 0, py::arg("batches") = -1,
+           "One epoch, or a part of it, as run_epoch; ends at the first loss that is not finite.");
+  m.def(
+      "run_epoch", &epoch, py::arg("program"), py::arg("source"), py::arg("team"), py::kw_only(),
+      py::arg("inputs"), py::arg("batch_size"), py::arg("shuffle"), py::arg("seed") = 0, py::arg("run") = 0,
+      py::arg("epoch") = 0, py::arg("step") = 0, py::arg("first_batch") = 0, py::arg("batches") = -1,
+      py::arg("params"), py::arg("begin") = 0, py::arg("end") = -1, py::arg("outputs") = Outputs(),
+      py::arg("stop") = py::none(), py::arg("deadline_s") = py::none(), py::arg("adaptive") = false,
+      py::arg("check_finite") = false,
+      "One pass over the source, or `batches` of it from `first_batch` on: (steps run, 'done' | 'stopped' | "
+      "'time' | 'diverged' | 'paused'). Metrics are zeroed first, unless it begins in mid-epoch.");
+  m.def(
+      "permutation",
+      [](int64 n, std::uint64_t seed, std::uint32_t run, std::uint32_t epoch_number, int64 first, int64 count,
+         const std::string& isa) {
+        check(first >= 0 && first <= n, "[permutation] first is ", first, "; allowed 0 to ", n);
+        if (count < 0) count = n - first;
+        check(count <= n - first, "[permutation] ", count, " positions from ", first, " on; there are ", n);
+        py::array_t<int64> order(count);
+        const Permutation permutation(static_cast<std::uint64_t>(n), seed, run, epoch_number);
+        find_isa(isa).shuffle_rows(permutation, first, count, order.mutable_data());
+        return order;
+      },
+      py::arg("n"), py::kw_only(), py::arg("seed"), py::arg("run"), py::arg("epoch"), py::arg("first") = 0,
+      py::arg("count") = -1, py::arg("isa") = "",
+      "The order in which an epoch reads its rows, or `count` of it from position `first` on.");
+}
+
+}  // namespace hotloop

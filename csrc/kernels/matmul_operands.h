@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where the tiles of a block find their operands: in place if that reads well, else in a copy on the stack.
+// A copy changes no bit: it holds the same elements, with zeros past the last column of B.
+#pragma once
+
+#include "kernels/matmul.h"
+
+namespace hotloop::HOTLOOP_ISA {
+
+// A part of the outputs: `rows` from `row` on, n columns from `column` on.
+struct Block {
+  int64 row, rows, column, n;
+};
+
+// A run of k: elements [begin, begin + depth).
+struct Run {
+  int64 begin, depth;
+  bool first, last;
+};
+
+// The tiles of a block, one below the other, as even in height as can be.
+template <class real>
+struct TileRows {
+  int64 rows, low, first_low;  // the tiles above first_low are one row higher
+
+  explicit TileRows(int64 block_rows) : rows(block_rows), low(block_rows), first_low(0) {
+    if (rows <= kTileRows<real>) return;  // no division for one tile
+    const int64 tiles = ceil_div(rows, kTileRows<real>);
+    low = rows / tiles;
+    first_low = (rows - low * tiles) * (low + 1);
+  }
+
+  // body(i, height)
+  template <class Body>
+  HOTLOOP_INLINE void for_each(Body&& body) const {
+    for (int64 i = 0; i < rows;) {
+      const int64 height = i < first_low ? low + 1 : low;
+      body(i, height);
+      i += height;
+    }
+  }
+};
+
+// The block of A for one run: tile (i, height) begins at a + i*step.
+template <class real>
+struct BlockOfA {
+  const real* a;
+  int64 step, stride;  // stride 0: the height of the tile
+  bool by_columns;
+};
+
+// Elements of a copied block: a tile's copy has room for the whole vectors that are stored.
+template <class real>
+constexpr int64 kCopySize = kCopyRows<real> * (kBlockDepth + Vec<real>::width);
+
+// If what a tile reads together falls into the same few sets of L1 (the stride is a multiple of a page), the
+// block is copied tile by tile, k-major inside: 70 against 52 % of the peak for 1024^3. Any other stride is
+// read in place, because the copy costs some 8 % of the work of eight panels. Tiles need one stride of 1.
+template <class real>
+bool copies_a(const MatmulArgs<real>& args, int64 columns) {
+  if (args.a_stride_m != 1 && args.a_stride_k != 1) return true;
+  const int64 stride = args.a_stride_k == 1 ? args.a_stride_m : args.a_stride_k;
+  return stride % kPage<real> == 0 && columns >= 4 * kPanel && args.m > kTileRows<real>;
+}
+
+// The rows [i, i + height) of A, k-major at `out`: by squares of vectors that are transposed in registers.
+// Whole vectors are stored: what is past a tile's rows is overwritten by its next k, or is padding.
+template <class real>
+void copy_rows_of_a(const real* a, int64 stride, int64 height, int64 depth, real* out) {
+  using V = Vec<real>;
+  for (int64 i = 0; i < height; i += V::width) {
+    for (int64 p = 0; p < depth; p += V::width) {
+      const int64 n = smaller(depth - p, V::width);
+      V square[V::width];
+      for (int64 lane = 0; lane < V::width; ++lane) {
+        square[lane] = i + lane < height ? load(a + (i + lane) * stride + p, n) : V::zero();
+      }
+      transpose(square);
+      for (int64 lane = 0; lane < n; ++lane) square[lane].store(out + (p + lane) * height + i);
+    }
+  }
+}
+
+// buffer: kCopySize, or null to read A in place.
+template <class real>
+BlockOfA<real> block_of_a(const MatmulArgs<real>& args, const Block& block, const TileRows<real>& tiles,
+                          const Run& run, real* buffer) {
+  const int64 stride_m = args.a_stride_m;
+  const int64 stride_k = args.a_stride_k;
+  const real* a = args.a + block.row * stride_m + run.begin * stride_k;
+  if (buffer == nullptr) {
+    return stride_k == 1 ? BlockOfA<real>{a, stride_m, stride_m, false}
+                         : BlockOfA<real>{a, 1, stride_k, true};
+  }
+  constexpr int64 width = Vec<real>::width;
+  const int64 step = run.depth + width;
+  if (stride_m == 1) {
+    for (int64 p = 0; p < run.depth; ++p) {
+      tiles.for_each([&](int64 i, int64 height) HOTLOOP_BODY {
+        for (int64 lane = i; lane < i + height; lane += width) {
+          const int64 n = smaller(block.rows - lane, width);
+          load(a + lane + p * stride_k, n).store(buffer + i * step + p * height + lane - i);
+        }
+      });
+    }
+  } else if (stride_k == 1) {
+    tiles.for_each([&](int64 i, int64 height) {
+      copy_rows_of_a(a + i * stride_m, stride_m, height, run.depth, buffer + i * step);
+    });
+  } else {
+    tiles.for_each([&](int64 i, int64 height) {
+      for (int64 e = 0; e < run.depth * height; ++e) {
+        buffer[i * step + e] = a[(i + e % height) * stride_m + e / height * stride_k];
+      }
+    });
+  }
+  return {buffer, step, 0, true};
+}
+
+// A few panels of B for one run: element (p, j) at b[p*stride + j/16*step + j%16].
+template <class real>
+struct PanelsOfB {
+  const real* b;
+  int64 stride, step;
+};
+
+// Panels that the copy of B has room for.
+template <class real>
+constexpr int64 kCopyPanels = kMaskedTail<real> ? 1 : kMostPanels<real>;
+
+// The panels at block.column, of block.n columns: in place, or copied into `buffer` with zeros past n where
+// there is less than a vector to read. The copy never paid elsewhere, up to rows of half a page.
+template <class real>
+PanelsOfB<real> panels_of_b(const MatmulArgs<real>& args, const Block& block, const Run& run, real* buffer) {
+  if (args.b_packed != 0) {
+    return {args.b + (block.column / kPanel * args.k + run.begin) * kPanel, kPanel, args.k * kPanel};
+  }
+  const real* b = args.b + run.begin * args.b_stride_k + block.column;
+  if (kMaskedTail<real> || block.n % kPanel == 0) return {b, args.b_stride_k, kPanel};
+  const int64 step = run.depth * kPanel;
+  for (int64 column = 0; column < block.n; column += kPanel) {
+    for (int64 p = 0; p < run.depth; ++p) {
+      for (int64 j = 0; j < kPanel; j += Vec<real>::width) {
+        const int64 n = larger(0, smaller(block.n - column - j, Vec<real>::width));
+        load(b + p * args.b_stride_k + column + j, n).store(buffer + column / kPanel * step + p * kPanel + j);
+      }
+    }
+  }
+  return {buffer, kPanel, step};
+}
+
+}  // namespace hotloop::HOTLOOP_ISA

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run in a file: the model's file, and in it also what the run needs to go on.
+
+The file's own tensors are the model that the run would end with there, its best epoch as a rule, so that
+`hl.load` predicts with it. Beside them stand the state in training, where that is another one, the record,
+and what a run must have in common with this one to end on the same bits.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import pathlib
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, Union
+
+import numpy as np
+
+from hotloop import __version__, losses, model_file
+from hotloop.checkpoint import Checkpoint, Folder
+from hotloop.data import border
+from hotloop.engine import Data, check_totals
+from hotloop.errors import CheckpointError, HotloopWarning
+from hotloop.files import Path as FilePath
+from hotloop.files import digest, read_safetensors, write_safetensors
+from hotloop.fit_job import FitJob, Resumed
+from hotloop.graph import graph_to_json
+from hotloop.model_memory import ModelMemory, Snapshot
+from hotloop.run_record import RunRecord
+
+if TYPE_CHECKING:
+    from hotloop.trainer import Trainer
+
+_VERSION = 1
+_TOTALS, _OTHER = "run/totals", "run/other/"
+#: What the file's own tensors are, and how the other of both states is stored.
+_Main = Literal["live", "kept"]
+_Other = Union[Literal["same", "stored"], None]
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+class FolderRecorder:
+    """Writes the checkpoints of one run; see `fit_job.Recorder`."""
+
+    def __init__(self, trainer: Trainer, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> None:
+        self.every = checkpoint.every
+        self._trainer, self._memory = trainer, trainer._session.memory
+        self._folder, self._keep = Folder(checkpoint.dir), checkpoint.keep
+        self._settings = settings
+
+    def open(self, run: int, resumed_from: pathlib.Path | None) -> None:
+        """Make the folder ready. Raises `FileExistsError` and other `OSError`."""
+        same = resumed_from is not None and resumed_from.parent.resolve() == self._folder.path.resolve()
+        self._folder.open(run, resumed=same)
+
+    def write(self, record: RunRecord, kept: Snapshot | None, *, ends_on_kept: bool) -> None:
+        live = _flat(self._memory, None)
+        spare = None if kept is None else _flat(self._memory, kept)
+        tensors, metadata = model_file.contents(self._trainer, record.history)
+        main: _Main = "live"
+        if spare is not None and ends_on_kept:
+            main = "kept"
+            aliases = self._trainer.model.tied_names()
+            tensors.update({**spare, **{alias: spare[name] for alias, name in aliases.items()}})
+            spare = live
+        other: _Other = None
+        if spare is not None:
+            other = "same" if all(_same_bits(tensors[name], spare[name]) for name in spare) else "stored"
+            if other == "stored":
+                tensors.update({_OTHER + name: value for name, value in spare.items()})
+        tensors[_TOTALS] = record.totals
+        metadata["run"] = json.dumps(
+            {
+                "version": _VERSION, "hotloop": __version__, "main": main, "other": other,
+                "record": record.to_dict(), "settings": self._settings,
+            }
+        )  # fmt: skip
+        write_safetensors(self._folder.file(record.run, record.step), tensors, metadata)
+        self._folder.prune(record.run, record.step, self._keep)
+
+
+def _flat(memory: ModelMemory, snapshot: Snapshot | None) -> dict[str, border.Array]:
+    """The tensors of a snapshot (None: the memory itself) under the names that they have in the file."""
+    model, optimizer = memory.tensors(snapshot)
+    return {**model, **{model_file.OPTIMIZER + name: value for name, value in optimizer.items()}}
+
+
+def _same_bits(a: border.Array, b: border.Array) -> bool:
+    return a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What a checkpoint holds, before it is compared with the run that wants to go on from it."""
+
+    path: pathlib.Path
+    tensors: Mapping[str, border.Array]
+    record: RunRecord
+    settings: Mapping[str, Any]
+    main: _Main
+    other: _Other
+
+    def resumed(self, job: FitJob, settings: Mapping[str, Any]) -> Resumed:
+        """The run, fit to go on as ``job``, which has these `settings_of`. Changes nothing.
+
+        Raises `CheckpointError` where the job differs from the run that was stored, or is not whole.
+        """
+        found = difference(settings, self.settings)
+        if found is not None:
+            what, got, allowed = found
+            raise CheckpointError(
+                f"[fit] cannot resume from {self.path}: {what} differs, got {got}; allowed {allowed}, as in the "
+                "run that was stored; give the same, or start a new run without resume"
+            )
+        memory = job.session.memory
+        own = {name: value for name, value in self.tensors.items() if not name.startswith("run/")}
+        states: dict[str, Snapshot | None] = {"live": None, "kept": None}
+        try:
+            states[self.main] = _snapshot(memory, own)
+            if self.other is not None:
+                part = own if self.other == "same" else model_file.part(self.tensors, _OTHER)
+                states["kept" if self.main == "live" else "live"] = _snapshot(memory, part)
+            check_totals(self.record.totals, len(job.train_pass.totals()))
+            if states["live"] is None or self.record.batch > job.steps_per_epoch:
+                raise ValueError("the state in training, or its position, is missing")
+        except ValueError as error:
+            raise CheckpointError(f"[fit] {self.path} does not hold a whole run: {error}") from None
+        return Resumed(self.record, states["live"], states["kept"])
+
+
+def _snapshot(memory: ModelMemory, tensors: Mapping[str, border.Array]) -> Snapshot:
+    return memory.snapshot_of(tensors, model_file.part(tensors, model_file.OPTIMIZER))
+
+
+def read(path: FilePath) -> StoredRun:
+    """The run in a checkpoint, or in the newest one of a folder that is whole.
+
+    Raises `CheckpointError` if there is none that is whole, and `OSError`. Damaged ones that were passed over
+    are told in a `HotloopWarning`.
+    """
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        return _read(path)
+    files = [file for _, file in Folder(path).files()]
+    if not files:
+        raise FileNotFoundError(errno.ENOENT, "[fit] cannot resume: no checkpoint in this folder", str(path))
+    first: CheckpointError | None = None
+    for file in reversed(files):
+        try:
+            run = _read(file)
+        except CheckpointError as error:
+            first = first or error
+            continue
+        if first is not None:
+            warnings.warn(f"{first}. Resuming from {file.name} instead", HotloopWarning, stacklevel=3)
+        return run
+    assert first is not None  # there is at least one file
+    raise first
+
+
+def _read(path: pathlib.Path) -> StoredRun:
+    tensors, metadata = read_safetensors(path)
+    if "run" not in metadata:
+        raise CheckpointError(
+            f"[fit] {path} holds no run to resume; give a file that hl.Checkpoint wrote, or train on the model "
+            "of hl.load without resume"
+        )
+    try:
+        data = json.loads(metadata["run"])
+        if int(data["version"]) > _VERSION:
+            raise CheckpointError(
+                f"[fit] {path} has run version {data['version']}; this hotloop reads up to {_VERSION}: upgrade it"
+            )
+        record = RunRecord.from_dict(data["record"], tensors[_TOTALS])
+        run = StoredRun(path, tensors, record, dict(data["settings"]), data["main"], data["other"])
+        if run.main not in ("live", "kept") or run.other not in (None, "same", "stored"):
+            raise ValueError(f"unknown states {run.main!r} and {run.other!r}")
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"[fit] {path} does not hold a whole run: {error!r}") from None
+    if data.get("hotloop") != __version__:
+        warnings.warn(
+            f"[fit] {path.name} was written by hotloop {data.get('hotloop')}, this is {__version__}: the run goes "
+            "on, but its last bits may differ from those of an uninterrupted one",
+            HotloopWarning,
+            stacklevel=4,  # read, Trainer.fit, the caller
+        )
+    return run
+
+
+# --- comparing ------------------------------------------------------------------------------------
+
+
+def settings_of(trainer: Trainer, job: FitJob) -> dict[str, Any]:
+    """All that decides on the bits of a run, as JSON data; Python callables by their names.
+
+    The data stand for themselves by a BLAKE2b digest of their bytes, at one to three seconds per gigabyte.
+    """
+    stopping = job.early_stopping
+    plain = {
+        "graph": json.loads(graph_to_json(job.graph)),
+        "loss": losses.to_dict(job.engine.loss),
+        "metrics": job.engine.metrics,
+        "optimizer": job.session.optimizer.to_dict(),
+        "schedule": job.schedule.to_dict(),
+        "early_stopping": stopping and asdict(stopping),
+        "monitor": job.monitor,
+        "restore_best": job.restore_best,
+        "epochs": job.epochs,
+        "batch_size": job.batch_size,
+        "shuffle": job.shuffle,
+        "seed": job.session.seed,
+        "clip_norm": trainer.clip_norm,
+        "clip_value": trainer.clip_value,
+        "device": "cpu",
+        "instruction set": job.train_pass.executable.program.isa,
+        "training data": _describe(job.train),
+        "validation": {name: _describe(data) for name, data in job.validation.items()},
+    }
+    return dict(json.loads(json.dumps(plain)))  # tuples become lists, as in a file
+
+
+def _describe(data: Data) -> dict[str, Any]:
+    return {
+        name: {"shape": array.shape, "dtype": array.dtype.str, "digest": digest(np.ascontiguousarray(array))}
+        for name, array in data.arrays.items()
+    }
+
+
+def difference(got: Any, allowed: Any, where: str = "") -> tuple[str, str, str] | None:
+    """(where, what is there, what should be) of the first place in which two JSON values differ.
+
+    >>> difference({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]})
+    ('a.1.b', '2', '3')
+    """
+    if isinstance(got, dict) and isinstance(allowed, dict):
+        for key in [*allowed, *(key for key in got if key not in allowed)]:
+            place = f"{where}.{key}" if where else str(key)
+            if key not in got or key not in allowed:
+                there = [f"{side[key]!r:.100}" if key in side else "nothing" for side in (got, allowed)]
+                return place, there[0], there[1]
+            found = difference(got[key], allowed[key], place)
+            if found is not None:
+                return found
+        return None
+    if isinstance(got, list) and isinstance(allowed, list) and len(got) == len(allowed):
+        both = zip(got, allowed, strict=True)
+        found_at = (difference(a, b, f"{where}.{i}") for i, (a, b) in enumerate(both))
+        return next((found for found in found_at if found is not None), None)
+    return None if got == allowed else (where, f"{got!r:.100}", f"{allowed!r:.100}")

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one run is made of, once everything is checked and compiled: the job of the loop in fit_loop.py.
+
+The loop knows of checkpoints only what stands here, so that training needs neither files nor hashing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, Union
+
+import numpy as np
+
+from hotloop.callbacks import Callback
+from hotloop.early_stopping import EarlyStopping
+from hotloop.engine import Data, Engine, TrainPass
+from hotloop.graph import Graph
+from hotloop.history import History
+from hotloop.model_memory import Snapshot
+from hotloop.progress import Silent
+from hotloop.run_record import RunRecord
+from hotloop.schedules import Factors, Schedule
+from hotloop.session import Doubles, Session
+
+
+class Recorder(Protocol):
+    """Writes checkpoints: after every so many steps of the run, or after every "epoch"."""
+
+    every: Union[int, Literal["epoch"]]
+
+    def write(self, record: RunRecord, kept: Snapshot | None, *, ends_on_kept: bool) -> None:
+        """Write the memory as it is, the snapshot to roll back to, and the record. ``ends_on_kept`` says
+        which of the two is the model if the run ends here. Raises `OSError`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A run read from a checkpoint: its record, its memory, and the snapshot to roll back to."""
+
+    record: RunRecord
+    live: Snapshot
+    kept: Snapshot | None
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """One run, checked and compiled: nothing here can be refused any more. ``history`` is filled in."""
+
+    session: Session
+    graph: Graph
+    engine: Engine
+    train_pass: TrainPass
+    train: Data
+    validation: Mapping[str, Data]
+    epochs: int
+    batch_size: int
+    shuffle: bool
+    run: int
+    max_time: float | None
+    schedule: Schedule
+    factors: Factors | None  # of the learning rate, one per step; None: all 1
+    monitor: str
+    restore_best: bool
+    early_stopping: EarlyStopping | None
+    callbacks: Sequence[Callback]
+    on_divergence: Literal["stop", "raise"]
+    progress: Silent
+    history: History
+    recorder: Recorder | None = None
+    resumed: Resumed | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.train.rows // self.batch_size)
+
+
+class StepParams:
+    """The table of step parameters of each epoch: one row where the whole epoch has the same, else one per
+    step. It is allocated once."""
+
+    def __init__(self, job: FitJob) -> None:
+        self._factors, self._n = job.factors, job.steps_per_epoch
+        self._lr, self._plan = job.session.optimizer.lr, job.train_pass.executable.plan
+        rows = 1 if job.factors is None else self._n
+        self._table = job.session.params_table(self._plan, job.graph, np.ones(rows))
+        self._scale = 1.0  # what the table holds, where it has one row
+
+    def of(self, epoch: int, scale: float) -> tuple[Doubles, float]:
+        """The table for an epoch (1-based), all rates times ``scale``, and the last rate in it."""
+        if self._factors is None:
+            if scale != self._scale:
+                self._scale = scale
+                self._fill(scale * self._lr)
+        else:
+            self._fill(self._factors[(epoch - 1) * self._n : epoch * self._n] * scale * self._lr)
+        return self._table, float(self._table[-1, 0])
+
+    def _fill(self, rates: Any) -> None:
+        for group in range(self._plan.n_groups):
+            self._table[:, 2 * group] = rates
