@@ -82,6 +82,19 @@ def test_parts_are_the_whole(toy: Any) -> None:
     np.testing.assert_allclose(whole.flat_params, parts.flat_params, rtol=2e-3, atol=2e-5)
 
 
+def test_a_forward_pass_serves_one_backward_pass(toy: Any) -> None:
+    X, _ = toy.classes(20)
+    step = hl.TrainStep(toy.mlp(6, 8, 3), "cross_entropy")
+    doutput = np.ones_like(step.forward(X))
+    first = step.backward(doutput)
+    with pytest.raises(RuntimeError, match="each serves once"):
+        step.backward(doutput)
+    step.forward(X)
+    second = step.backward(doutput)
+    for name, gradient in first.items():
+        np.testing.assert_array_equal(gradient, second[name])
+
+
 def test_dropout_masks_change_with_every_update_and_only_then(toy: Any) -> None:
     X, y = toy.classes(20)
     step = hl.TrainStep(toy.mlp(6, 32, 3, dropout=0.5), "cross_entropy", hl.optim.SGD(0.0))

@@ -30,9 +30,12 @@ class TeamChoice {
       return;
     }
     spent_[candidate_] += seconds;
+    ++tried_[candidate_];
     if (count_ >= kSkipped) samples_[count_ - kSkipped] = seconds;
-    if (++count_ < kSkipped + kSampled) return;
-    median_[candidate_] = median();
+    // Next to a step as long as that an interruption is short.
+    const bool alone_tells = seconds > kLongStep && count_ == kSkipped;
+    if (++count_ < kSkipped + kSampled && !alone_tells) return;
+    median_[candidate_] = alone_tells ? seconds : median();
     if (candidate_ == first_)
       next_candidate();
     else
@@ -43,12 +46,14 @@ class TeamChoice {
   // A team that slept needs a step to wake up; five samples have a median that one interruption cannot move.
   static constexpr int kSkipped = 1, kSampled = 5;
   static constexpr double kHoldSteps = 128.0, kHoldShare = 20.0;
+  static constexpr double kLongStep = 20e-3;
 
   void try_candidate(bool team) {
     trying_ = true;
     candidate_ = first_ = team;
     count_ = 0;
     spent_[0] = spent_[1] = 0.0;
+    tried_[0] = tried_[1] = 0;
   }
 
   void next_candidate() {
@@ -65,7 +70,7 @@ class TeamChoice {
     winner_ = median_[1] < worthwhile_ * median_[0];
     trying_ = false;
     held_ = 0.0;
-    const double wasted = spent_[!winner_] - median_[winner_] * (kSkipped + kSampled);
+    const double wasted = spent_[!winner_] - median_[winner_] * tried_[!winner_];
     hold_ = std::max(kHoldSteps * median_[winner_], kHoldShare * wasted);
   }
 
@@ -74,6 +79,7 @@ class TeamChoice {
   int count_ = 0;
   double samples_[kSampled] = {};
   double spent_[2] = {}, median_[2] = {};  // [alone, team]
+  int tried_[2] = {};
   double held_ = 0.0, hold_ = 0.0;
 };
 

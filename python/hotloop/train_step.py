@@ -81,6 +81,7 @@ class TrainStep:
         self._max_rows = 0
         self._updates = 0
         self._last: tuple[Executable, int] | None = None  # whose gradients stand in flat_grads, and its rows
+        self._can_go_back = False  # the backward steps write over what forward left for them
         self._row: tuple[Executable, float, Doubles] | None = None
 
     # --- one call ---
@@ -116,13 +117,13 @@ class TrainStep:
                 end = found[1].plan.section("forward")[1]
                 direct.remember(self._session, "forward", found[1], x, end=end)
             output: border.Array = found[0]
-            self._last = found[1:]
+            self._last, self._can_go_back = found[1:], True
             return output
 
     def backward(self, doutput: Any) -> dict[str, border.Array]:
         """Gradients by parameter name (copies) from the loss's gradient by the output of `forward`.
 
-        They also stand in `flat_grads`. Raises `RuntimeError` if no `forward` came before.
+        They also stand in `flat_grads`. Raises `RuntimeError` if no `forward` came before, or it was used.
         """
         with self._session.entered("backward"):
             self._backward(doutput)
@@ -264,8 +265,10 @@ class TrainStep:
         return np.array(exe.buffer("output", rows)).reshape(rows, *shape), exe, rows
 
     def _backward(self, doutput: Any) -> None:
-        if self._last is None or self._last[0].plan.mode != "vjp":
-            raise RuntimeError("[backward] no forward pass to go back from; call forward(x) first")
+        if self._last is None or self._last[0].plan.mode != "vjp" or not self._can_go_back:
+            raise RuntimeError(
+                "[backward] no forward pass to go back from, and each serves once; call forward(x) first"
+            )
         exe, rows = self._last
         shape = (rows, *border.row_shape(exe.graph.types[exe.graph.output]))
         real = self._session.real
@@ -273,12 +276,13 @@ class TrainStep:
         if array.shape != shape:
             raise ShapeError(f"[backward] doutput has shape {array.shape}; the output of forward had {shape}")
         exe.buffer("doutput", rows)[...] = array.ravel()
+        self._can_go_back = False
         self._run(exe, rows, *exe.plan.section("backward"))
 
     def _callable_gradients(self, data: Data, graph: Graph, loss: CallableLoss) -> float:
         inputs = {name: data.arrays[name] for name, _ in graph.inputs}
         output, exe, rows = self._forward(inputs, graph)
-        self._last = exe, rows
+        self._last, self._can_go_back = (exe, rows), True
         row_loss, gradient = loss(output, data.arrays["target"])
         weight = row_weights(data, slice(None))
         share = weight / (weight.sum() or 1.0)  # no weight at all: no loss and no gradient

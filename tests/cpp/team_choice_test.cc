@@ -54,9 +54,16 @@ void one_interruption_moves_nothing() {
   CHECK(steps(choice, {20e-6, 12e-6}, 20000, /*interrupted_every=*/97).on_team > 0.9);
 }
 
+void long_steps_are_tried_once() {
+  hotloop::TeamChoice choice;
+  CHECK(steps(choice, {120e-3, 70e-3}, 8).seconds <
+        6.1 * 70e-3 + 2 * 120e-3);  // a step to wake up, one to time
+}
+
 }  // namespace
 
 int main() {
+  long_steps_are_tried_once();
   picks_the_faster_and_pays_little();
   follows_a_machine_that_changes();
   one_interruption_moves_nothing();
