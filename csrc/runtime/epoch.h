@@ -32,7 +32,7 @@ struct EpochOptions {
   int64 n_params = 0;              // 1: the same row for every step
   int64 begin = 0, end = 0;        // steps of the plan
   double deadline_s = -1.0;        // seconds from the call; negative: none
-  bool adaptive = false;           // nobody asked for this team: it has to save a third of the time
+  bool adaptive = false;           // nobody asked for this team: it has to save a quarter of the time
   bool check_finite = false;       // end at the first batch whose loss totals are not finite
   const std::atomic<bool>* stop = nullptr;
   // Called every 50 ms; true ends the epoch after the step in hand.

@@ -16,8 +16,8 @@ class TeamChoice {
   // Share of the time of working alone that a team may take at most. Below 1 where nobody asked for threads:
   // a processor that saves little time is better left to others.
   void set_worthwhile(double share) { worthwhile_ = share; }
-  // Two threads that save a third take at most a third more of the processors' time.
-  static constexpr double kSavesAThird = 2.0 / 3.0;
+  // Two threads that save a quarter take at most half more of the processors' time.
+  static constexpr double kSavesAQuarter = 0.75;
 
   // Whether the next step should run on the whole team.
   bool team() const { return trying_ ? candidate_ : winner_; }
