@@ -22,7 +22,7 @@
 
 namespace hotloop {
 
-// Panel width of packed matrices, in elements: 16 floats are one cache line, two AVX2 vectors or one of AVX-512.
+// Panel width of packed matrices, in elements: 16 floats are a cache line, two AVX2 vectors, one of AVX-512.
 constexpr int64 kPanel = 16;
 constexpr int kMaxDims = 4;
 
