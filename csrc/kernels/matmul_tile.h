@@ -109,8 +109,8 @@ struct Tile {
   static constexpr int kVectors = panels * static_cast<int>(kPanel / V::width);
   static constexpr int kBases = by_columns ? 1 : (rows + 2) / 3;
 
-  const TileWork<real>& work;
   V sums[rows][kVectors];
+  const TileWork<real>& work;
   const real* a[kBases];  // by rows: of every third row, the others being one and two strides on
   const real* b;
 

@@ -265,16 +265,18 @@ class TrainStep:
         return np.array(exe.buffer("output", rows)).reshape(rows, *shape), exe, rows
 
     def _backward(self, doutput: Any) -> None:
-        if self._last is None or self._last[0].plan.mode != "vjp" or not self._can_go_back:
-            raise RuntimeError(
-                "[backward] no forward pass to go back from, and each serves once; call forward(x) first"
-            )
+        if self._last is None or self._last[0].plan.mode != "vjp":
+            raise RuntimeError("[backward] no forward pass to go back from; call forward(x) first")
         exe, rows = self._last
         shape = (rows, *border.row_shape(exe.graph.types[exe.graph.output]))
         real = self._session.real
         array = border.as_array(doutput, "doutput", where="backward", real=real, check_finite=False)
         if array.shape != shape:
             raise ShapeError(f"[backward] doutput has shape {array.shape}; the output of forward had {shape}")
+        if not self._can_go_back:
+            raise RuntimeError(
+                "[backward] the forward pass was gone back from; each serves once: call forward(x)"
+            )
         exe.buffer("doutput", rows)[...] = array.ravel()
         self._can_go_back = False
         self._run(exe, rows, *exe.plan.section("backward"))
