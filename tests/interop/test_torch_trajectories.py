@@ -104,10 +104,14 @@ def test_weights_stay_as_near_to_float64_as_torch(name: str) -> None:
     single = torch_trajectory(start, theirs, torch.float32)
     for key, truth in exact.items():
         floor = FLOOR_ULP * np.finfo(np.float32).eps * float(np.linalg.norm(truth))
-        # Rounding grows along the way: over a dozen draws the ratio is 0.4 to 2.3, its median 1.0 in every unit.
-        allowed = max(3.0 * float(np.linalg.norm(single[key] - truth)), floor)
+        # Rounding grows along the way: for RMSprop, whose steps begin as large as the learning rate, a dozen
+        # draws give ratios of 0.4 to 2.3 with a median of 1.0 in every unit.
+        times = 3.0 if name == "rmsprop" else 2.0
+        allowed = max(times * float(np.linalg.norm(single[key] - truth)), floor)
         distance = float(np.linalg.norm(got[key].astype(np.float64) - truth))
-        assert distance <= allowed, f"{key}: {distance:.3e} from float64, torch's float32 {allowed / 3:.3e}"
+        assert distance <= allowed, (
+            f"{key}: {distance:.3e} from float64, torch's float32 {allowed / times:.3e}"
+        )
         assert not np.array_equal(got[key], start[key]), f"{key} never moved"
 
 
