@@ -145,6 +145,7 @@ print(took, trainer.plan(X, X, batch_size=512).peak_bytes)
 """
 
 
+@pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="its allocator keeps what is freed")
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's peak of a process")
 def test_a_fit_takes_its_plan_and_ten_megabytes() -> None:
     """2.1 M parameters: four buffers and three for the rollback are 59 MB."""

@@ -159,7 +159,10 @@ def test_an_epoch_leaves_nothing_behind_but_its_numbers(toy: Any) -> None:
     # a list grows by an eighth at a time, and has its old and its new place while it does
     assert left < 1.2 * numbers + 100_000
     assert peak < 1.5 * numbers + 500_000
-    if statm.exists():  # tracemalloc sees no native memory, and doubles what Python needs
+    # The address sanitizer's allocator keeps what is freed; the C++ tests look for leaks under it.
+    if statm.exists() and "libasan" not in os.environ.get(
+        "LD_PRELOAD", ""
+    ):  # tracemalloc sees no native memory, and doubles what Python needs
         assert int(statm.read_text().split()[1]) * page - resident < 4 * numbers + 8_000_000
 
 
