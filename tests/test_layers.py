@@ -33,7 +33,13 @@ RUN = STEP | {
     "callbacks", "checkpoint", "classes", "cost", "early_stopping", "files", "fit_job", "fit_loop", "history",
     "progress", "run_record",
 }  # fmt: skip
-TRAINER = RUN | {"checkpoint_file", "model_file", "trainer"}  # a file becomes a trainer, a trainer a file
+TRAINER = RUN | {
+    "checkpoint_file",
+    "fit_prepare",
+    "model_file",
+    "predictor",
+    "trainer",
+}  # a file becomes a trainer, a trainer a file
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "arguments": {"errors"},
@@ -70,6 +76,8 @@ ALLOWED: dict[str, set[str]] = {
     "cost": RUN,
     "checkpoint_file": TRAINER,
     "model_file": TRAINER,
+    "predictor": RUN,
+    "fit_prepare": TRAINER,
     "trainer": TRAINER,
     "report_text": BASE | {"history", "metrics", "data"},
     "benchmarks": TRAINER | {"benchmarks", "__init__"},

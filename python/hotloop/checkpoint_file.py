@@ -13,7 +13,7 @@ import json
 import pathlib
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 import numpy as np
@@ -38,6 +38,22 @@ _TOTALS, _OTHER = "run/totals", "run/other/"
 #: What the file's own tensors are, and how the other of both states is stored.
 _Main = Literal["live", "kept"]
 _Other = Union[Literal["same", "stored"], None]
+
+
+def recorded(
+    trainer: Trainer, job: FitJob, checkpoint: Checkpoint | None, stored: StoredRun | None, *, dry_run: bool
+) -> FitJob:
+    """The job with its checkpoints, and with the run that it goes on from. The model stays as it is."""
+    settings = settings_of(trainer, job)
+    if stored is not None:
+        resumed = stored.resumed(job, settings)
+        job = replace(job, resumed=resumed, history=job.history if dry_run else resumed.record.history)
+    if checkpoint is not None:
+        recorder = FolderRecorder(trainer, checkpoint, settings)
+        if not dry_run:
+            recorder.open(job.run, None if stored is None else stored.path)
+        job = replace(job, recorder=recorder)
+    return job
 
 
 # --- writing --------------------------------------------------------------------------------------

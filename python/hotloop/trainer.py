@@ -8,46 +8,33 @@ numbers. Every argument is checked before anything changes; then whole epochs ru
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Union
 
-from hotloop import classes, losses, optim, schedules
 from hotloop import metrics as metrics_
+from hotloop import optim, schedules
 from hotloop.arguments import choice, count, number
 from hotloop.callbacks import CallbackLike, as_callbacks
 from hotloop.checkpoint import Checkpoint
-from hotloop.compile.plan import LossSpec
 from hotloop.data import border
-from hotloop.data.split import SealedData
 from hotloop.early_stopping import EarlyStopping
-from hotloop.engine import NativeEngine, predict_any
-from hotloop.fit_job import FitJob
+from hotloop.engine import NativeEngine
 from hotloop.fit_loop import run_fit
-from hotloop.fit_setup import (
-    ResolvedLoss,
-    Validation,
-    check_batches,
-    check_data,
-    check_loss,
-    check_validation,
-    make_engine,
-    resolve_monitor,
-    run_factors,
-)
+from hotloop.fit_prepare import make_job
+from hotloop.fit_setup import ResolvedLoss, Validation, check_data, check_loss, make_engine
 from hotloop.history import History
-from hotloop.progress import ProgressOption, check_progress, make_progress
+from hotloop.predictor import Predictor
+from hotloop.progress import ProgressOption, check_progress
 from hotloop.session import Session
 from hotloop.threads import check_device, check_threads
 
 if TYPE_CHECKING:
-    from hotloop.checkpoint_file import StoredRun
     from hotloop.cost import CostPlan
     from hotloop.data.preprocess import Preprocessor
     from hotloop.files import Path as FilePath
     from hotloop.nn import Module
 
 
-class Trainer:
+class Trainer(Predictor):
     """Trains a model; whole epochs run in native code with the GIL released.
 
     Args:
@@ -184,9 +171,12 @@ class Trainer:
                 raise RuntimeError("[fit] a callback may not call fit of the trainer that called it")
             stored = None if resume is None else _checkpoint_file().read(resume)
             run = self._runs if stored is None else stored.record.run
-            job = self._job(X, y, validation, sample_weight, epochs, batch_size, bool(shuffle), max_time, run)
+            job = make_job(
+                self, X, y, validation=validation, weight=sample_weight, epochs=epochs, batch_size=batch_size,
+                shuffle=bool(shuffle), max_time=max_time, run=run,
+            )  # fmt: skip
             if checkpoint is not None or stored is not None:
-                job = self._recorded(job, checkpoint, stored, dry_run)
+                job = _checkpoint_file().recorded(self, job, checkpoint, stored, dry_run=dry_run)
             if dry_run:
                 return job.history
             if reset_optimizer and stored is None:
@@ -200,97 +190,10 @@ class Trainer:
                 self._training = False
         return job.history
 
-    def _job(
-        self, X: Any, y: Any, validation: Validation, weight: Any, epochs: int, batch_size: int,
-        shuffle: bool, max_time: float | None, run: int,
-    ) -> FitJob:  # fmt: skip
-        session = self._session
-        train, graph, loss = check_data(session, X, y, weight, self.loss, where="fit")
-        train, sets = check_validation(session, validation, train, graph, loss, self.seed)
-        names = metrics_.resolve(self.metrics, loss, y)
-        monitor = resolve_monitor(self.monitor, names, tuple(sets), needed=self.early_stopping is not None)
-        batch_size = min(batch_size, train.rows)
-        check_batches(graph, train.rows, batch_size)
-        factors = run_factors(self.schedule, self.optimizer.lr, epochs, -(-train.rows // batch_size))
-        engine = make_engine(session, graph, loss, names, self.clip_norm, self.clip_value)
-        train_pass = engine.prepare(train, batch_size, shuffle=shuffle, run=run)
-        self._resolved = (self.loss, loss)
-        return FitJob(
-            session=session, graph=graph, engine=engine, train_pass=train_pass, train=train, validation=sets,
-            epochs=epochs, batch_size=batch_size, shuffle=shuffle, run=run, max_time=max_time,
-            schedule=self.schedule, factors=factors, monitor=monitor, restore_best=self.restore_best,
-            early_stopping=self.early_stopping, callbacks=self.callbacks, on_divergence=self.on_divergence,
-            progress=make_progress(self.progress), history=History(monitor=monitor),
-        )  # fmt: skip
-
-    def _recorded(
-        self, job: FitJob, checkpoint: Checkpoint | None, stored: StoredRun | None, dry_run: bool
-    ) -> FitJob:
-        """The job with its checkpoints, and with the run that it goes on from. The model stays as it is."""
-        file = _checkpoint_file()
-        settings = file.settings_of(self, job)
-        if stored is not None:
-            resumed = stored.resumed(job, settings)
-            job = replace(job, resumed=resumed, history=job.history if dry_run else resumed.record.history)
-        if checkpoint is not None:
-            recorder = file.FolderRecorder(self, checkpoint, settings)
-            if not dry_run:
-                recorder.open(job.run, None if stored is None else stored.path)
-            job = replace(job, recorder=recorder)
-        return job
-
     def optimizer_state(self) -> dict[str, border.Array]:
         """Copies of the optimiser's state: "{param}.exp_avg", "{param}.exp_avg_sq", "{param}.step"."""
         with self._session.entered("optimizer_state"):
             return self._session.memory.optimizer_state()
-
-    # --- using the model ---
-
-    def evaluate(self, X: Any, y: Any = None, *, sample_weight: Any = None) -> dict[str, float]:
-        """The loss and metrics on a data set, in evaluation mode. The sealed test set of `hl.split` may
-        stand for X and y; each such look is counted. Raises as `fit`."""
-        if isinstance(X, SealedData):
-            if y is not None:
-                raise TypeError("[evaluate] the sealed test set holds its own y; call evaluate(split.test)")
-            X, y = X.open("Trainer.evaluate")
-        with self._session.entered("evaluate"):
-            data, graph, loss = check_data(
-                self._session, X, y, sample_weight, self._known_loss(), where="evaluate"
-            )
-            names = metrics_.resolve(self.metrics, loss, y)
-            return make_engine(self._session, graph, loss, names).evaluate(data).metrics
-
-    def predict(self, X: Any) -> border.Array:
-        """Raw outputs of the model, float32 (n, ...), in evaluation mode; n may be 0."""
-        with self._session.entered("predict"):
-            return predict_any(self._session, X, "predict")
-
-    def predict_proba(self, X: Any) -> border.Array:
-        """Class probabilities, float32 (n, C); two columns for a binary model of one output, and one per
-        label (n, L) for several. Raises `ValueError` if the loss is not one of classes."""
-        kind = self._class_loss("predict_proba")
-        return classes.probabilities(self.predict(X), kind)
-
-    def predict_label(self, X: Any) -> border.Array:
-        """The most likely class of each row, int64 (n,); for several binary outputs 0 or 1 each, (n, L)."""
-        kind = self._class_loss("predict_label")
-        return classes.labels(self.predict(X), kind)
-
-    def _known_loss(self) -> Any:
-        """The loss as the last fit resolved it, unless another was set since."""
-        if self._resolved is not None and self._resolved[0] is self.loss:
-            return self._resolved[1]
-        return self.loss
-
-    def _class_loss(self, where: str) -> str:
-        loss = self._known_loss()
-        if loss == "auto":
-            raise RuntimeError(f"[{where}] the loss is not known yet; call fit first, or name it: loss=...")
-        loss = losses.resolve(loss)
-        if isinstance(loss, LossSpec) and loss.kind in ("cross_entropy", "bce_with_logits"):
-            return loss.kind
-        name = loss.kind if isinstance(loss, LossSpec) else loss.name
-        raise ValueError(f"[{where}] a model with the loss {name!r} predicts no classes; use predict")
 
     # --- cost and files ---
 

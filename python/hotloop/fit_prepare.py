@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a trainer and the arguments of `fit` to a job: checked, compiled, and nothing changed yet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hotloop import metrics as metrics_
+from hotloop.fit_job import FitJob
+from hotloop.fit_setup import (
+    Validation,
+    check_batches,
+    check_data,
+    check_validation,
+    make_engine,
+    resolve_monitor,
+    run_factors,
+)
+from hotloop.history import History
+from hotloop.progress import make_progress
+
+if TYPE_CHECKING:
+    from hotloop.trainer import Trainer
+
+
+def make_job(
+    trainer: Trainer, X: Any, y: Any, *, validation: Validation, weight: Any, epochs: int, batch_size: int,
+    shuffle: bool, max_time: float | None, run: int,
+) -> FitJob:  # fmt: skip
+    """The job of one run. Raises what `Trainer.fit` says for data and settings that do not fit."""
+    session, stopping = trainer._session, trainer.early_stopping
+    train, graph, loss = check_data(session, X, y, weight, trainer.loss, where="fit")
+    train, sets = check_validation(session, validation, train, graph, loss, trainer.seed)
+    names = metrics_.resolve(trainer.metrics, loss, y)
+    monitor = resolve_monitor(trainer.monitor, names, tuple(sets), needed=stopping is not None)
+    batch_size = min(batch_size, train.rows)
+    check_batches(graph, train.rows, batch_size)
+    factors = run_factors(trainer.schedule, trainer.optimizer.lr, epochs, -(-train.rows // batch_size))
+    engine = make_engine(session, graph, loss, names, trainer.clip_norm, trainer.clip_value)
+    train_pass = engine.prepare(train, batch_size, shuffle=shuffle, run=run)
+    trainer._resolved = (trainer.loss, loss)
+    return FitJob(
+        session=session, graph=graph, engine=engine, train_pass=train_pass, train=train, validation=sets,
+        epochs=epochs, batch_size=batch_size, shuffle=shuffle, run=run, max_time=max_time,
+        schedule=trainer.schedule, factors=factors, monitor=monitor, restore_best=trainer.restore_best,
+        early_stopping=stopping, callbacks=trainer.callbacks, on_divergence=trainer.on_divergence,
+        progress=make_progress(trainer.progress), history=History(monitor=monitor),
+    )  # fmt: skip

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Predictor`: what a trained model is used for, evaluation and prediction.
+
+The half of `Trainer` that changes nothing: it reads the session's model, the loss and the metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Union
+
+from hotloop import classes, losses
+from hotloop import metrics as metrics_
+from hotloop.compile.plan import LossSpec
+from hotloop.data import border
+from hotloop.data.split import SealedData
+from hotloop.engine import predict_any
+from hotloop.fit_setup import ResolvedLoss, check_data, make_engine
+from hotloop.session import Session
+
+
+class Predictor:
+    """Evaluates and predicts. Not to be made itself: `Trainer` is one."""
+
+    loss: Any
+    metrics: Union[str, Iterable[str], None]
+    _session: Session
+    _resolved: tuple[Any, ResolvedLoss] | None  # a loss as given, and what it was in fit
+
+    def evaluate(self, X: Any, y: Any = None, *, sample_weight: Any = None) -> dict[str, float]:
+        """The loss and metrics on a data set, in evaluation mode. The sealed test set of `hl.split` may
+        stand for X and y; each such look is counted. Raises as `fit`."""
+        if isinstance(X, SealedData):
+            if y is not None:
+                raise TypeError("[evaluate] the sealed test set holds its own y; call evaluate(split.test)")
+            X, y = X.open("Trainer.evaluate")
+        with self._session.entered("evaluate"):
+            data, graph, loss = check_data(
+                self._session, X, y, sample_weight, self._known_loss(), where="evaluate"
+            )
+            names = metrics_.resolve(self.metrics, loss, y)
+            return make_engine(self._session, graph, loss, names).evaluate(data).metrics
+
+    def predict(self, X: Any) -> border.Array:
+        """Raw outputs of the model, float32 (n, ...), in evaluation mode; n may be 0."""
+        with self._session.entered("predict"):
+            return predict_any(self._session, X, "predict")
+
+    def predict_proba(self, X: Any) -> border.Array:
+        """Class probabilities, float32 (n, C); two columns for a binary model of one output, and one per
+        label (n, L) for several. Raises `ValueError` if the loss is not one of classes."""
+        kind = self._class_loss("predict_proba")
+        return classes.probabilities(self.predict(X), kind)
+
+    def predict_label(self, X: Any) -> border.Array:
+        """The most likely class of each row, int64 (n,); for several binary outputs 0 or 1 each, (n, L)."""
+        kind = self._class_loss("predict_label")
+        return classes.labels(self.predict(X), kind)
+
+    def _known_loss(self) -> Any:
+        """The loss as the last fit resolved it, unless another was set since."""
+        if self._resolved is not None and self._resolved[0] is self.loss:
+            return self._resolved[1]
+        return self.loss
+
+    def _class_loss(self, where: str) -> str:
+        loss = self._known_loss()
+        if loss == "auto":
+            raise RuntimeError(f"[{where}] the loss is not known yet; call fit first, or name it: loss=...")
+        loss = losses.resolve(loss)
+        if isinstance(loss, LossSpec) and loss.kind in ("cross_entropy", "bce_with_logits"):
+            return loss.kind
+        name = loss.kind if isinstance(loss, LossSpec) else loss.name
+        raise ValueError(f"[{where}] a model with the loss {name!r} predicts no classes; use predict")
