@@ -43,6 +43,8 @@ step_torch() {
   if ! "$CLONE/.venv/bin/pip" install -q torch==2.13.0; then
     echo "no wheel of torch 2.13.0 for this machine"; return "$SKIP"
   fi
+  # Keras computes on torch here; without it only its own comparisons are left out.
+  "$CLONE/.venv/bin/pip" install -q keras || echo "no wheel of keras for this machine"
   local files
   mapfile -t files < <(cd "$CLONE" && grep -rlE 'importorskip\("torch"\)|^import torch|^from torch' tests bench --include='*.py')
   echo "${files[*]}"

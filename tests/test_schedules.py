@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Schedules: factors against formulas written out here, against torch, and their checks."""
+"""Schedules: factors against formulas written out here, their warm-up, their checks, their files.
+
+Against torch's and Keras's own schedules: tests/interop/test_schedules.py.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import hotloop as hl
 from hotloop import schedules
 from hotloop.schedules import (
     Constant,
     Cosine,
+    CosineRestarts,
     Custom,
     Exponential,
     Linear,
+    MultiStep,
     OneCycle,
+    Polynomial,
     ReduceOnPlateau,
     Schedule,
     Step,
@@ -37,15 +44,28 @@ def one_cycle(t: int, n: int, start: float, div: float, final: float, linear: bo
     return a + (b - a) * part if linear else b + (a - b) / 2 * (1 + math.cos(math.pi * part))
 
 
+def restarts(t: int, starts: list[int], gamma: float = 1.0) -> float:
+    """Half a cosine from each start to the next, each time ``gamma`` as high."""
+    cycle = max(i for i, start in enumerate(starts) if start <= t)
+    part = (t - starts[cycle]) / (starts[cycle + 1] - starts[cycle])
+    return gamma**cycle * (1 + math.cos(math.pi * part)) / 2
+
+
 LINEAR_CYCLE = OneCycle(None, 0.5, div_factor=10, final_div_factor=9, anneal="linear")
 FORMULAS: list[tuple[Schedule, Any]] = [
     (Constant(), lambda t: 1.0),
     (Linear(), lambda t: 1 - t / N),
     (Linear(0.5, 2.0), lambda t: 0.5 + 1.5 * t / N),
     (Step(2, 0.5), lambda t: 0.5 ** (t // EPOCH // 2)),
+    (MultiStep([1, 4, 9], 0.5), lambda t: 0.5 ** ((t // EPOCH >= 1) + (t // EPOCH >= 4))),
     (Exponential(0.9), lambda t: 0.9 ** (t // EPOCH)),
+    (Exponential(0.9, staircase=False), lambda t: 0.9 ** (t / EPOCH)),
+    (Polynomial(), lambda t: 1 - t / N),
+    (Polynomial(2.5, 0.2), lambda t: 0.2 + 0.8 * (1 - t / N) ** 2.5),
     (Cosine(), lambda t: 0.5 * (1 + math.cos(math.pi * t / N))),
     (Cosine(0.1), lambda t: 0.1 + 0.45 * (1 + math.cos(math.pi * t / N))),
+    (CosineRestarts(2), lambda t: restarts(t, [0, 8, 16, 24])),
+    (CosineRestarts(1, 2, 0.1, gamma=0.5), lambda t: 0.1 + 0.9 * restarts(t, [0, 4, 12, 28], 0.5)),
     (OneCycle(), lambda t: one_cycle(t, N, 0.3, 25, 1e4, False)),
     (LINEAR_CYCLE, lambda t: one_cycle(t, N, 0.5, 10, 9, True)),
     (ReduceOnPlateau(), lambda t: 1.0),
@@ -92,13 +112,13 @@ def test_one_cycle_of_very_few_steps_is_finite(n: int) -> None:
 
 
 @pytest.mark.parametrize(("schedule", "_"), FORMULAS, ids=case_id)
-@pytest.mark.parametrize("warmup", [1, 6, 0.25, N + 5])
+@pytest.mark.parametrize("warmup", [1, 6, 0.25, N])
 def test_warmup_climbs_to_the_schedule(schedule: Schedule, _: Any, warmup: float) -> None:
     lifted = dataclasses.replace(schedule, warmup=warmup)  # type: ignore[type-var]
     factors = lifted.factors(N, EPOCH)
     w = warmup if isinstance(warmup, int) else round(warmup * N)
-    spans_run = not isinstance(schedule, (Step, Exponential))
-    if spans_run:  # the shape begins after the warm-up, which multiplies its first value
+    if not isinstance(schedule, (Step, MultiStep, Exponential)):
+        # The shape begins after the warm-up, which multiplies its first value.
         body = schedule.factors(max(N - w, 1), EPOCH)
         expected = [body[0] * (t + 1) / w if t < w else body[t - w] for t in range(N)]
     else:  # epochs count from the start
@@ -111,10 +131,18 @@ def test_warmup_climbs_to_the_schedule(schedule: Schedule, _: Any, warmup: float
 def test_every_run_gets_finite_factors(n: int, per_epoch: int, warmup: float) -> None:
     for schedule in (
         Linear(warmup=warmup),
+        Polynomial(3, warmup=warmup),
         Cosine(warmup=warmup),
+        CosineRestarts(1, 1.5, warmup=warmup),
         OneCycle(warmup=warmup),
         Step(2, warmup=warmup),
+        MultiStep([1, 5], warmup=warmup),
+        Exponential(0.5, staircase=False, warmup=warmup),
     ):
+        if warmup > n:
+            with pytest.raises(ValueError, match=f"longer than the run, got {warmup} steps of {n};"):
+                schedule.factors(n, per_epoch)
+            continue
         factors = schedule.factors(n, per_epoch)
         assert factors.shape == (n,)
         assert np.isfinite(factors).all()
@@ -178,7 +206,23 @@ def test_plateau_floor_and_absolute_threshold() -> None:
         (lambda: Custom(lambda t: "x").factors(3), TypeError, "must be a number"),
         (lambda: Custom(lambda t: math.nan).factors(3), ValueError, "finite"),
         (lambda: Constant().factors(0), ValueError, "n_steps=0"),
-        (lambda: schedules.resolve("step"), ValueError, "unknown schedule"),
+        (lambda: Polynomial(-1), ValueError, "power"),
+        (lambda: Polynomial(final=-1), ValueError, "final"),
+        (lambda: MultiStep([]), ValueError, "at least one epoch"),
+        (lambda: MultiStep([0, 3]), ValueError, r"milestones\[0\] must be >= 1"),
+        (lambda: MultiStep([3, 3]), ValueError, "must increase, got 3 after 3 at index 1"),
+        (lambda: MultiStep([2, 5, 4]), ValueError, "must increase, got 4 after 5 at index 2"),
+        (lambda: MultiStep([2.5]), TypeError, r"milestones\[0\] must be a whole number"),
+        (lambda: MultiStep(30), TypeError, r"a sequence of epochs, as \[30, 60\], got 30"),
+        (lambda: MultiStep([1], -0.1), ValueError, "gamma"),
+        (lambda: CosineRestarts(0), ValueError, "first must be >= 1"),
+        (lambda: CosineRestarts(1, 0.5), ValueError, "mult"),
+        (lambda: CosineRestarts(1, gamma=-1), ValueError, "gamma"),
+        (lambda: Exponential(0.5, staircase=1), TypeError, "staircase"),
+        (lambda: Exponential(2.0).factors(2000), ValueError, "gives inf at step 1024"),
+        (lambda: Cosine(warmup=11).factors(10), ValueError, r"\[Cosine\] warmup is longer than the run"),
+        (lambda: schedules.resolve("step"), ValueError, r"write schedule=hl.schedules.Step\(every=10\)"),
+        (lambda: schedules.resolve("cosin"), ValueError, "unknown schedule 'cosin'; allowed: constant,"),
         (lambda: schedules.resolve(Cosine), TypeError, r"write hl.schedules.Cosine"),
         (lambda: schedules.resolve(3), TypeError, "a schedule is"),
         (lambda: schedules.from_dict({"kind": "?"}), ValueError, "unknown schedule"),
@@ -187,6 +231,48 @@ def test_plateau_floor_and_absolute_threshold() -> None:
 def test_bad_arguments(make: Any, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         make()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "constant", "linear", "step", "multi_step", "exponential", "polynomial", "cosine", "cosine_restarts",
+        "one_cycle", "reduce_on_plateau",
+    ],
+)  # fmt: skip
+def test_every_schedule_has_its_name(name: str) -> None:
+    """A name gives the schedule, or an error whose advice gives it."""
+    try:
+        schedule = schedules.resolve(name)
+    except ValueError as error:
+        advice = str(error).partition("schedule=hl.")[2]
+        schedule = eval(advice, {"schedules": schedules})
+    assert schedule.kind == name
+    assert schedules.from_dict(schedule.to_dict()) == schedule
+
+
+@pytest.mark.parametrize(
+    ("schedule", "epochs", "match"),
+    [
+        (Cosine(warmup=1000), 3, "warmup is longer than the run, got 1000 steps of 30"),
+        (Constant(warmup=31), 3, "got 31 steps of 30"),
+        (ReduceOnPlateau(warmup=31), 3, "got 31 steps of 30"),
+        (Custom(lambda t: 1 - t), 3, "gives -1.0 at step 2"),
+        (Exponential(1e200), 3, "gives inf at step 20"),
+    ],
+    ids=case_id,
+)
+def test_a_bad_schedule_is_refused_before_training(
+    schedule: Schedule, epochs: int, match: str, toy: Any, digest: Any
+) -> None:
+    X, y = toy.classes(320)
+    trainer = hl.Trainer(toy.mlp(6, 3), schedule=schedule)
+    trainer.predict(X)  # draws the weights
+    before = digest(trainer)
+    with pytest.raises(ValueError, match=match):
+        trainer.fit(X, y, epochs=epochs)
+    assert digest(trainer) == before
+    assert trainer.history is None
 
 
 def test_resolve() -> None:
@@ -208,48 +294,3 @@ def test_a_function_is_stored_by_name_and_missed_when_needed() -> None:
     assert restored.to_dict() == stored
     with pytest.raises(RuntimeError, match=r"one_cycle only; give it as schedule="):
         restored.factors(3)
-
-
-# --- against torch, where it is installed ---------------------------------------------------------
-
-
-def torch_factors(make: Any, n: int, every: int = 1) -> list[float]:
-    torch = pytest.importorskip("torch")
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    scheduler = make(torch.optim.lr_scheduler, optimizer)
-    factors = []
-    for step in range(n):
-        factors.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        if (step + 1) % every == 0 and step + 1 < n:
-            scheduler.step()
-    return factors
-
-
-@pytest.mark.parametrize(
-    ("schedule", "make", "every"),
-    [
-        (Linear(1.0, 0.25), lambda s, o: s.LinearLR(o, 1.0, 0.25, total_iters=N), 1),
-        (Cosine(0.01), lambda s, o: s.CosineAnnealingLR(o, N, eta_min=0.01), 1),
-        (Step(2, 0.5), lambda s, o: s.StepLR(o, 2, 0.5), EPOCH),
-        (Exponential(0.9), lambda s, o: s.ExponentialLR(o, 0.9), EPOCH),
-        (OneCycle(), lambda s, o: s.OneCycleLR(o, 1.0, total_steps=N, cycle_momentum=False), 1),
-    ],
-    ids=case_id,
-)
-def test_equals_torch(schedule: Schedule, make: Any, every: int) -> None:
-    expected = torch_factors(make, N, every)
-    np.testing.assert_allclose(schedule.factors(N, EPOCH), expected, rtol=1e-12)
-
-
-def test_plateau_equals_torch() -> None:
-    torch = pytest.importorskip("torch")
-    metrics = np.random.Generator(np.random.Philox(3)).normal(size=60).cumsum() * 0.1 + 1
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer, factor=0.5, patience=2, cooldown=2, min_lr=1e-3
-    )
-    ours = ReduceOnPlateau(0.5, 2, cooldown=2, min_lr=1e-3).tracker(0.1)
-    for metric in metrics:
-        theirs.step(metric)
-        assert ours.update(metric) * 0.1 == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
