@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When runs stop: tables of metrics against the epoch after which Keras would stop."""
+"""When runs stop: tables of metrics against the epoch after which Keras would stop.
+
+Against Keras itself, on random sequences: tests/interop/test_early_stopping.py.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +41,10 @@ def stops_after(rule: EarlyStopping, values: list[float], monitor: str = "val_lo
         ({"patience": 1, "start_from_epoch": 3}, [1, 2, 3, 4, 5], 5),
         ({"patience": 2}, [NAN, 1, NAN, NAN], 4),
         ({"patience": 2}, [-INF, 1, 0.5, 0.4], None),  # an infinite value is never the best
+        ({"patience": 2}, [1, -INF, -INF], 3),
+        ({"patience": 2}, [NAN, NAN, NAN, NAN], 3),  # the first epoch that counts is not waited for
+        ({"patience": 2, "start_from_epoch": 2}, [1, 1, NAN, NAN, NAN], 5),
+        ({"patience": 2, "baseline": 1.0}, [NAN, NAN, NAN], 2),  # but here, since it misses the baseline
     ],
 )  # fmt: skip
 def test_stops_like_keras(rule: dict[str, Any], values: list[float], expected: int | None) -> None:

@@ -155,6 +155,55 @@ def test_divergence_in_the_first_epoch_restores_the_start(toy: Any, digest: Any)
     assert digest(trainer) == before
 
 
+@pytest.mark.parametrize("monitor", ["val_r2", "val_loss"])
+def test_a_metric_that_is_no_number_is_not_divergence(toy: Any, monitor: str) -> None:
+    """R2 of one row is NaN, and the squared error of a huge input infinite; training goes well meanwhile."""
+    trainer, fit = toy.turning(monitor=monitor)
+    huge = np.full((1, 1), 1e30, np.float32)
+    run = trainer.fit(**{**fit, "validation": (huge, np.ones((1, 1))), "epochs": 6})
+    assert (run.stop_reason, run.epochs, run.best_epoch) == ("epochs", 6, None)
+    assert not np.isfinite(run.history[monitor]).any()
+    assert np.isfinite(run.history["loss"]).all()
+    assert int(trainer.optimizer_state()["0.weight.step"]) == 24  # there was nothing to go back to
+
+
+def test_a_metric_that_is_no_number_wears_patience_out(toy: Any) -> None:
+    trainer, fit = toy.turning(early_stopping=hl.EarlyStopping(patience=3), monitor="val_r2")
+    run = trainer.fit(**{**fit, "validation": (fit["X"][:1], fit["y"][:1])})
+    assert (run.stop_reason, run.epochs) == ("early_stopping", 4)
+
+
+def test_divergence_of_a_loss_in_python_is_noticed_too(toy: Any, digest: Any) -> None:
+    def own_loss(prediction: Any, target: Any) -> Any:
+        return np.full(len(target), np.nan), np.zeros_like(prediction)
+
+    trainer, fit = toy.turning()
+    trainer.loss = own_loss
+    trainer.predict(fit["X"])  # draws the weights
+    before = digest(trainer)
+    with pytest.warns(
+        hl.HotloopWarning, match="the loss became nan in epoch 1, step 1 of 4; restored the start"
+    ):
+        assert trainer.fit(**fit).stop_reason == "divergence"
+    assert digest(trainer) == before
+
+
+@pytest.mark.parametrize("policy", ["stop", "raise"])
+def test_divergence_tells_callbacks_and_history_whatever_the_policy(toy: Any, policy: Any) -> None:
+    seen: list[Any] = []
+
+    class Watch(hl.Callback):
+        def on_fit_end(self, state: Any) -> None:
+            seen.append(float(state.model[0].weight.data[0, 0]))
+
+    trainer, fit = diverging(toy, on_divergence=policy, callbacks=[Watch()])
+    with pytest.raises(hl.DivergenceError) if policy == "raise" else pytest.warns(hl.HotloopWarning):
+        trainer.fit(**fit)
+    assert trainer.history.stop_reason == "divergence"
+    assert seen == [float(trainer.model[0].weight.data[0, 0])]  # once, after the rollback
+    assert np.isfinite(seen[0])
+
+
 def test_restore_best_off_keeps_the_last_epoch(toy: Any) -> None:
     trainer, fit = toy.turning(restore_best=False)
     run = trainer.fit(**fit)

@@ -2,7 +2,8 @@
 """Which epoch is the best, and when to stop waiting for a better one.
 
 `BestEpoch` drives the rollback, which is on with or without early stopping; `EarlyStopping` only decides
-when to stop, with Keras's meaning of each argument. Both compare by `improves`, to which NaN is never better.
+when to stop, after the same epoch as Keras's callback. Both compare by `improves`, to which NaN and infinity
+are never better; docs/early_stopping.md has the whole rule.
 """
 
 from __future__ import annotations
@@ -43,8 +44,10 @@ class EarlyStopping:
     patience          epochs without improvement after which the run stops; 0 stops at the first one
     min_delta         an improvement must be larger than this
     mode              "min", "max", or "auto": larger is better for accuracy and R2, smaller for the rest
-    baseline          the metric must beat this value before patience is renewed
+    baseline          patience is renewed only by improvements that also beat this value by ``min_delta``
     start_from_epoch  epochs at the start that are not counted
+
+    The rollback knows of none of these: it goes back to the best epoch of all that ran.
 
     Raises `ValueError` or `TypeError` for a negative number, an unknown mode, or another type.
 
@@ -83,13 +86,15 @@ class Patience:
         if epoch <= rule.start_from_epoch:
             return False
         self.waited += 1
-        if improves(value, self._best, self._sense, rule.min_delta):
+        better = improves(value, self._best, self._sense, rule.min_delta)
+        if better:
             self._best = value
-            # Keras: patience is renewed only by what also beats the baseline.
-            if improves(value, rule.baseline, self._sense, rule.min_delta):
-                self.waited = 0
-            return False
-        return self.waited >= rule.patience and epoch > 1  # Keras never stops after the first epoch
+        elif epoch > rule.start_from_epoch + 1:
+            return self.waited >= rule.patience
+        # The first epoch that counts never ends a run, whatever its value is: there was nothing to wait for.
+        if rule.baseline is None or improves(value, rule.baseline, self._sense, rule.min_delta):
+            self.waited = 0
+        return False
 
     def state(self) -> dict[str, Any]:
         """Plain data from which `load` goes on."""
