@@ -38,6 +38,7 @@ TRAINER = RUN | {
     "fit_prepare",
     "model_file",
     "predictor",
+    "probes",
     "trainer",
 }  # a file becomes a trainer, a trainer a file
 ALLOWED: dict[str, set[str]] = {
@@ -77,6 +78,7 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoint_file": TRAINER,
     "model_file": TRAINER,
     "predictor": RUN,
+    "probes": RUN | {"probes"},
     "fit_prepare": TRAINER,
     "trainer": TRAINER,
     "report_text": BASE | {"history", "metrics", "data"},

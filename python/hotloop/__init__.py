@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from hotloop.files import save_safetensors as save_safetensors
     from hotloop.history import History as History
     from hotloop.model_file import load as load
+    from hotloop.probes.lr_result import LrFind as LrFind
     from hotloop.threads import Device as Device
     from hotloop.threads import devices as devices
     from hotloop.threads import get_num_threads as get_num_threads
@@ -61,6 +62,7 @@ _HOMES = {
     "EarlyStopping": "early_stopping",
     "FitState": "callbacks",
     "History": "history",
+    "LrFind": "probes.lr_result",
     "Split": "data.split",
     "TrainStep": "train_step",
     "Trainer": "trainer",

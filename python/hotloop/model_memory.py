@@ -8,6 +8,7 @@ parameters are loans: as long as one exists, what was packed from them is packed
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -40,6 +41,13 @@ class Snapshot:
     batches_tracked: tuple[int, ...]
 
 
+@dataclass
+class _Count:
+    """Stands for a BatchNorm's count in a copy of the memory."""
+
+    data: Array
+
+
 def _lend(native: _core.Memory, space: str, entry: ParamEntry) -> Array:
     """A view of one parameter or state. The memory counts those of parameters as long as they exist."""
     flat: Array = getattr(native, space)
@@ -60,11 +68,21 @@ class ModelMemory:
         self.layout = param_layout(graph, optimizer.spec().decay)
         self.states = state_layout(graph)
         self.native = self.allocate()
-        self._lenders = {
-            name: partial(_lend, self.native, space, entry) for name, space, entry in self._places()
-        }
+        self._lenders = self._make_lenders()
         self.find_owners("session")
         self.take_over()
+
+    def detached(self) -> ModelMemory:
+        """A copy that no module is bound to: what is trained in it, nobody else sees."""
+        twin = copy.copy(self)
+        twin.native = self.allocate()
+        twin.native.copy_from(self.native)
+        twin._lenders, twin._bound = twin._make_lenders(), []
+        twin._trackers = {name: _Count(tracker.data.copy()) for name, tracker in self._trackers.items()}
+        return twin
+
+    def _make_lenders(self) -> dict[str, Any]:
+        return {name: partial(_lend, self.native, space, entry) for name, space, entry in self._places()}
 
     def allocate(self, *, gradients: bool = True) -> _core.Memory:
         """Fresh native memory of the same sizes, all zero; what is only stored needs no gradients."""
@@ -109,7 +127,9 @@ class ModelMemory:
         if any(e.name not in owners or owners[e.name].shape != e.shape for e in entries):
             raise GraphError(CHANGED.format(where))
         self._bound = [(owners[name], lender) for name, lender in self._lenders.items()]
-        self._trackers = {name: b for name, b in buffers.items() if name.endswith("num_batches_tracked")}
+        self._trackers: dict[str, Any] = {
+            name: b for name, b in buffers.items() if name.endswith("num_batches_tracked")
+        }
 
     def take_over(self) -> None:
         """Copy in, and bind to our memory, every array of the module that does not lie in it."""

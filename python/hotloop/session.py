@@ -7,6 +7,7 @@ What the module's owner changes between two calls is taken over at the next entr
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -208,6 +209,15 @@ class Session:
                 "[session] the model has not seen data yet, so its shapes are unknown; use it once"
             )
         return self._memory
+
+    def replica(self) -> Session:
+        """A session on a copy of the memory, to try things on: graphs, compiled plans and teams are shared,
+        programs and numbers are its own, and the module is not bound to it. To be used while this session is
+        entered, and dropped. Raises `RuntimeError` before the first use of the model."""
+        twin = copy.copy(self)
+        twin._memory = self.memory.detached()
+        twin._programs, twin.direct = OrderedDict(), {}
+        return twin
 
     def _trace(self, arrays: border.Arrays, where: str) -> Graph:
         reserved = _RESERVED & arrays.keys()

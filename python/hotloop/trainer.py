@@ -23,6 +23,7 @@ from hotloop.fit_prepare import make_job
 from hotloop.fit_setup import ResolvedLoss, Validation, check_data, check_loss, make_engine
 from hotloop.history import History
 from hotloop.predictor import Predictor
+from hotloop.probes.methods import Probes
 from hotloop.progress import ProgressOption, check_progress
 from hotloop.session import Session
 from hotloop.threads import check_device, check_threads
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from hotloop.nn import Module
 
 
-class Trainer(Predictor):
+class Trainer(Predictor, Probes):
     """Trains a model; whole epochs run in native code with the GIL released.
 
     Args:

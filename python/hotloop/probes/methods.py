@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Probes`: the methods of a trainer that try something on a copy of its model, before a run.
+
+Arguments are checked as in `fit`, by the same functions; nothing of the trainer changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Union
+
+from hotloop import metrics as metrics_
+from hotloop.arguments import count, number
+from hotloop.engine import Data, Engine
+from hotloop.fit_setup import check_batches, check_data, make_engine
+from hotloop.session import Session
+
+if TYPE_CHECKING:
+    from hotloop.probes.lr_result import LrFind
+
+
+class Probes:
+    """Tries things before a run. Not to be made itself: `Trainer` is one."""
+
+    loss: Any
+    metrics: Union[str, Iterable[str], None]
+    clip_norm: float | None
+    clip_value: float | None
+    _session: Session
+    _runs: int
+
+    def lr_find(
+        self, X: Any, y: Any, *, sample_weight: Any = None, batch_size: int = 32, start: float = 1e-7,
+        end: float = 10.0, steps: int = 100, replicas: int = 3,
+    ) -> LrFind:  # fmt: skip
+        """Suggest a learning rate, from short runs whose rate grows in every step. The model, its optimiser's
+        state, BatchNorm's statistics and the history stay as they are, bit for bit.
+
+        Args:
+            X, y, sample_weight, batch_size: as in `fit`.
+            start, end: the smallest and the largest rate, with a constant ratio between steps.
+            steps: how many rates; a run ends earlier when the loss diverges.
+            replicas: how many such runs are averaged, each over another order of the rows.
+
+        The suggestion is a tenth of the rate at which the smoothed loss is least (the rule "minimum" of
+        fastai's finder; the test is Smith's, 2017, arXiv:1506.01186), and None where the loss does not fall
+        beyond its noise. The trainer's schedule is not used. Raises as `fit`.
+
+        >>> import numpy as np, hotloop as hl
+        >>> X = np.linspace(-1, 1, 640, dtype=np.float32).reshape(-1, 1)
+        >>> found = hl.Trainer(hl.nn.Linear(1, 1), "mse", optimizer="sgd").lr_find(X, 3 * X)
+        >>> 0.01 < found.suggestion < 1
+        True
+        """
+        start, end = number("lr_find", "start", start), number("lr_find", "end", end)
+        if not 0 < start < end:
+            raise ValueError(f"[lr_find] start and end must be 0 < start < end, got {start:g} and {end:g}")
+        steps = count("lr_find", "steps", steps, low=10)
+        replicas = count("lr_find", "replicas", replicas, low=1)
+        with self._session.entered("lr_find"):
+            engine, data, size = self._probe(X, y, sample_weight, batch_size, "lr_find")
+            from hotloop.probes.lr_range import find_lr
+
+            return find_lr(
+                engine,
+                data,
+                batch_size=size,
+                start=start,
+                end=end,
+                steps=steps,
+                replicas=replicas,
+                run=self._runs,
+            )
+
+    def _probe(
+        self, X: Any, y: Any, weight: Any, batch_size: int, where: str, metrics: Any = None
+    ) -> tuple[Engine, Data, int]:
+        """The engine of a run, the data in canonical form, and the batch size. Raises as `fit`."""
+        batch_size = count(where, "batch_size", batch_size, low=1)
+        data, graph, loss = check_data(self._session, X, y, weight, self.loss, where=where)
+        batch_size = min(batch_size, data.rows)
+        check_batches(graph, data.rows, batch_size, where)
+        names = metrics_.resolve(metrics, loss, y)
+        return (
+            make_engine(self._session, graph, loss, names, self.clip_norm, self.clip_value),
+            data,
+            batch_size,
+        )

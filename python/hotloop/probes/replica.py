@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A replica: a copy of a trainer's model and optimiser, and an engine that trains it.
+
+A copy, not a snapshot that is put back later: the model, its moments, counters, BatchNorm statistics, packed
+weights and choice of threads cannot be disturbed, not by an exception, a Ctrl-C or a view that somebody holds.
+Random numbers are functions of (seed, run, step), so that there is no generator to put back either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+
+from hotloop.engine import Data, Engine, TrainPass
+from hotloop.graph import Graph
+from hotloop.model_memory import Snapshot
+from hotloop.session import Doubles, Session
+
+
+class Replica:
+    """A copy of ``engine``'s model, with fresh moments unless they are ``kept``.
+
+    ``memory`` is the copy; `restart` brings it back to how it began.
+    """
+
+    def __init__(self, engine: Engine, *, keep_moments: bool = False) -> None:
+        original: Any = engine
+        self.session: Session = original.session.replica()
+        self.engine = cast(Engine, replace(original, session=self.session))
+        self.graph: Graph = original.graph
+        self.memory = self.session.memory
+        if not keep_moments:
+            self.memory.reset_optimizer()
+        self._begin: Snapshot = self.memory.snapshot()
+
+    def restart(self) -> None:
+        """Back to the numbers that the replica began with."""
+        self.memory.restore(self._begin)
+
+    def prepare(self, data: Data, batch_size: int, *, shuffle: bool, run: int) -> TrainPass:
+        """A pass over the data that trains the replica."""
+        return self.engine.prepare(data, batch_size, shuffle=shuffle, run=run)
+
+    def params(self, train: TrainPass, rates: Doubles) -> Doubles:
+        """The table of step parameters with these learning rates, (n,): a row for each."""
+        return self.session.params_table(train.executable.plan, self.graph, rates, lr=1.0)
+
+
+def batch_losses(train: TrainPass, params: Doubles, batches: int) -> Iterator[float]:
+    """Train batch after batch, each with its row of ``params``, over epochs of so many ``batches``; the loss of
+    each before its update. Ends early behind one that diverges."""
+    nothing = np.zeros_like(train.totals())
+    loss = 0.0
+    for step in range(len(params)):
+        epoch, batch = divmod(step, batches)
+        train.load_totals(nothing)
+        _, status = train.run(epoch, params[step : step + 1], None, None, batch, 1)
+        now = train.metrics()["loss"]
+        if status == "diverged":
+            yield now
+            return
+        loss = loss if np.isnan(now) else now  # without a row of weight > 0 a batch has no loss
+        yield loss
