@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from hotloop.history import History as History
     from hotloop.model_file import load as load
     from hotloop.probes.lr_result import LrFind as LrFind
+    from hotloop.probes.overfit import OverfitCheck as OverfitCheck
     from hotloop.threads import Device as Device
     from hotloop.threads import devices as devices
     from hotloop.threads import get_num_threads as get_num_threads
@@ -63,6 +64,7 @@ _HOMES = {
     "FitState": "callbacks",
     "History": "history",
     "LrFind": "probes.lr_result",
+    "OverfitCheck": "probes.overfit",
     "Split": "data.split",
     "TrainStep": "train_step",
     "Trainer": "trainer",

@@ -52,6 +52,9 @@ class Engine(Protocol):
     """What the fit loop needs."""
 
     @property
+    def graph(self) -> Graph: ...
+
+    @property
     def loss(self) -> Union[LossSpec, CallableLoss]: ...
 
     @property

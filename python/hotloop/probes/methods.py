@@ -17,6 +17,7 @@ from hotloop.session import Session
 
 if TYPE_CHECKING:
     from hotloop.probes.lr_result import LrFind
+    from hotloop.probes.overfit import OverfitCheck
 
 
 class Probes:
@@ -57,32 +58,49 @@ class Probes:
             raise ValueError(f"[lr_find] start and end must be 0 < start < end, got {start:g} and {end:g}")
         steps = count("lr_find", "steps", steps, low=10)
         replicas = count("lr_find", "replicas", replicas, low=1)
+        batch_size = count("lr_find", "batch_size", batch_size, low=1)
         with self._session.entered("lr_find"):
-            engine, data, size = self._probe(X, y, sample_weight, batch_size, "lr_find")
+            engine, data = self._probe(X, y, sample_weight, "lr_find", None)
+            batch_size = min(batch_size, data.rows)
+            check_batches(engine.graph, data.rows, batch_size, "lr_find")
             from hotloop.probes.lr_range import find_lr
 
             return find_lr(
-                engine,
-                data,
-                batch_size=size,
-                start=start,
-                end=end,
-                steps=steps,
-                replicas=replicas,
+                engine, data, batch_size=batch_size, start=start, end=end, steps=steps, replicas=replicas,
                 run=self._runs,
-            )
+            )  # fmt: skip
 
-    def _probe(
-        self, X: Any, y: Any, weight: Any, batch_size: int, where: str, metrics: Any = None
-    ) -> tuple[Engine, Data, int]:
-        """The engine of a run, the data in canonical form, and the batch size. Raises as `fit`."""
-        batch_size = count(where, "batch_size", batch_size, low=1)
+    def overfit_batch(
+        self, X: Any, y: Any, *, sample_weight: Any = None, batch_size: int = 32, steps: int = 200
+    ) -> OverfitCheck:
+        """Check whether the model can learn one batch by heart: a model that cannot will not learn a data set.
+
+        Args:
+            X, y, sample_weight: as in `fit`; one batch of ``batch_size`` of its rows is drawn by the seed.
+            steps: of training on that batch, at the optimiser's learning rate, without dropout.
+
+        A copy of the model is trained; the model, the optimiser's state and the history stay as they are, bit
+        for bit. It can if every row is classified right, or R2 on the batch is at least 0.95; otherwise
+        ``verdict`` names the likeliest cause. Raises as `fit`.
+
+        >>> import numpy as np, hotloop as hl
+        >>> X = np.eye(8, dtype=np.float32)
+        >>> trainer = hl.Trainer(hl.nn.Linear(8, 4), optimizer=hl.optim.AdamW(0.1))
+        >>> trainer.overfit_batch(X, np.arange(8) % 4).verdict
+        'can memorise one batch'
+        """
+        batch_size = count("overfit_batch", "batch_size", batch_size, low=1)
+        steps = count("overfit_batch", "steps", steps, low=1)
+        with self._session.entered("overfit_batch"):
+            engine, data = self._probe(X, y, sample_weight, "overfit_batch", "auto")
+            from hotloop.probes.overfit import draw, overfit_batch
+
+            rows = draw(data, batch_size, self._session.seed)
+            check_batches(engine.graph, len(rows), len(rows), "overfit_batch")
+            return overfit_batch(engine, data, rows, lr=self._session.optimizer.lr, steps=steps)
+
+    def _probe(self, X: Any, y: Any, weight: Any, where: str, metrics: str | None) -> tuple[Engine, Data]:
+        """The engine of a run, and the data in canonical form. Raises as `fit`."""
         data, graph, loss = check_data(self._session, X, y, weight, self.loss, where=where)
-        batch_size = min(batch_size, data.rows)
-        check_batches(graph, data.rows, batch_size, where)
         names = metrics_.resolve(metrics, loss, y)
-        return (
-            make_engine(self._session, graph, loss, names, self.clip_norm, self.clip_value),
-            data,
-            batch_size,
-        )
+        return make_engine(self._session, graph, loss, names, self.clip_norm, self.clip_value), data
