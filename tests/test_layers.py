@@ -30,7 +30,7 @@ SETTINGS = {"losses", "optim", "schedules", "metrics"}
 SESSION = COMPILE | SETTINGS | {"env", "threads", "trace", "nn", "data", "model_memory", "session"}
 STEP = SESSION | {"callable_engine", "direct", "engine", "fit_setup", "train_step"}
 RUN = STEP | {
-    "callbacks", "checkpoint", "classes", "cost", "early_stopping", "files", "fit_job", "fit_loop", "history",
+    "callbacks", "checkpoint", "classes", "cost", "dry_run", "early_stopping", "files", "fit_job", "fit_loop", "history",
     "progress", "run_record",
 }  # fmt: skip
 TRAINER = RUN | {
@@ -57,7 +57,8 @@ ALLOWED: dict[str, set[str]] = {
     "compile": COMPILE,
     "threads": BASE | {"env", "compile.plan"},
     "files": BASE,
-    "history": BASE,
+    "dry_run": BASE,
+    "history": BASE | {"dry_run"},
     "checkpoint": BASE | {"files"},
     "run_record": BASE | {"history"},
     "early_stopping": BASE | {"history"},

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from hotloop.cost import CostPlan as CostPlan
     from hotloop.data.split import Split as Split
     from hotloop.data.split import split as split
+    from hotloop.dry_run import DryRun as DryRun
     from hotloop.early_stopping import EarlyStopping as EarlyStopping
     from hotloop.files import load_safetensors as load_safetensors
     from hotloop.files import save_safetensors as save_safetensors
@@ -60,6 +61,7 @@ _HOMES = {
     "Checkpoint": "checkpoint",
     "CostPlan": "cost",
     "Device": "threads",
+    "DryRun": "dry_run",
     "EarlyStopping": "early_stopping",
     "FitState": "callbacks",
     "History": "history",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+import tempfile
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Literal, Union
@@ -87,15 +88,27 @@ class Folder:
         folder could not be told apart.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        self._refuse(run, resumed=resumed)
+        for path in self.path.iterdir():
+            if _TORN.fullmatch(path.name):
+                _remove(path)
+
+    def try_out(self, run: int, *, resumed: bool) -> None:
+        """Raises what `open` and writing would raise, `OSError`, and leaves nothing behind: a file is written
+        to the folder, or to the one in which it would be made, and removed."""
+        place = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"hotloop")
+        if place == self.path:
+            self._refuse(run, resumed=resumed)
+
+    def _refuse(self, run: int, *, resumed: bool) -> None:
         there = [path for (other, _), path in self.files() if other >= run]
         if there and not resumed:
             raise FileExistsError(
                 f"[fit] {self.path} already holds checkpoints of such a run, as {there[-1].name}; "
                 "go on with resume=, or choose another folder"
             )
-        for path in self.path.iterdir():
-            if _TORN.fullmatch(path.name):
-                _remove(path)
 
     def prune(self, run: int, step: int, keep: int) -> None:
         """Remove all but the ``keep`` newest up to a step. Later ones stay: they lead to the same end."""

@@ -50,8 +50,7 @@ def recorded(
         job = replace(job, resumed=resumed, history=job.history if dry_run else resumed.record.history)
     if checkpoint is not None:
         recorder = FolderRecorder(trainer, checkpoint, settings)
-        if not dry_run:
-            recorder.open(job.run, None if stored is None else stored.path)
+        recorder.open(job.run, None if stored is None else stored.path, dry_run=dry_run)
         job = replace(job, recorder=recorder)
     return job
 
@@ -68,10 +67,11 @@ class FolderRecorder:
         self._folder, self._keep = Folder(checkpoint.dir), checkpoint.keep
         self._settings = settings
 
-    def open(self, run: int, resumed_from: pathlib.Path | None) -> None:
-        """Make the folder ready. Raises `FileExistsError` and other `OSError`."""
+    def open(self, run: int, resumed_from: pathlib.Path | None, *, dry_run: bool) -> None:
+        """Make the folder ready, or only try whether it could be. Raises `FileExistsError` and other `OSError`."""
         same = resumed_from is not None and resumed_from.parent.resolve() == self._folder.path.resolve()
-        self._folder.open(run, resumed=same)
+        prepare = self._folder.try_out if dry_run else self._folder.open
+        prepare(run, resumed=same)
 
     def write(self, record: RunRecord, kept: Snapshot | None, *, ends_on_kept: bool) -> None:
         live = _flat(self._memory, None)

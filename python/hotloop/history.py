@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-StopReason = Literal["epochs", "early_stopping", "time", "interrupt", "divergence", "callback"]
+from hotloop.dry_run import DryRun
+
+StopReason = Literal["epochs", "early_stopping", "time", "interrupt", "divergence", "callback", "dry_run"]
 
 
 @dataclass
@@ -20,9 +22,11 @@ class History:
     history      metric name -> one float per whole epoch: "loss", "val_loss", "lr" (of the epoch's last
                  step), "accuracy", "val_accuracy", ...
     best_epoch   1-based; the best by the monitored metric, None if no epoch ended with a finite one
-    stop_reason  "epochs" | "early_stopping" | "time" | "interrupt" | "divergence" | "callback"
+    stop_reason  "epochs" | "early_stopping" | "time" | "interrupt" | "divergence" | "callback"; "dry_run" of
+                 a run that was only tried
     seconds      wall-clock time of the run
     epochs       whole epochs that ran; an epoch cut short leaves no entry
+    dry_run      what ``fit(..., dry_run=True)`` found out, else None; not stored in files
     """
 
     history: dict[str, list[float]] = field(default_factory=dict)
@@ -31,6 +35,7 @@ class History:
     seconds: float = 0.0
     monitor: str = "val_loss"
     epochs: int = 0
+    dry_run: DryRun | None = None
 
     def append(self, metrics: Mapping[str, float]) -> None:
         """Add the metrics of one more whole epoch."""
@@ -39,6 +44,8 @@ class History:
         self.epochs += 1
 
     def __repr__(self) -> str:
+        if self.dry_run is not None:
+            return f"History(dry run)\n{self.dry_run}"
         head = f"History({self.epochs} epochs in {self.seconds:.3g} s, stop_reason={self.stop_reason!r}"
         if self.best_epoch is not None and self.monitor in self.history:
             value = self.history[self.monitor][self.best_epoch - 1]

@@ -219,6 +219,11 @@ class Session:
         twin._programs, twin.direct = OrderedDict(), {}
         return twin
 
+    @property
+    def program_bytes(self) -> int:
+        """Native bytes of all programs that are kept."""
+        return sum(int(executable.program.nbytes) for executable in self._programs.values())
+
     def _trace(self, arrays: border.Arrays, where: str) -> Graph:
         reserved = _RESERVED & arrays.keys()
         if reserved:

@@ -18,6 +18,7 @@ from hotloop.checkpoint import Checkpoint
 from hotloop.data import border
 from hotloop.early_stopping import EarlyStopping
 from hotloop.engine import NativeEngine
+from hotloop.fit_job import FitJob
 from hotloop.fit_loop import run_fit
 from hotloop.fit_prepare import make_job
 from hotloop.fit_setup import ResolvedLoss, Validation, check_data, check_loss, make_engine
@@ -150,7 +151,9 @@ class Trainer(Predictor, Probes):
             shuffle: a new order of the rows in each epoch.
             max_time: seconds after which the run ends, after the step in hand; counted from this call.
             reset_optimizer: begin with zero moments and step counts.
-            dry_run: check and compile everything, train nothing, return an empty History.
+            dry_run: do everything once on two batches of a copy of the model (checks, compilation, training,
+                validation, a file in the checkpoints' folder) except callbacks, and change nothing. The
+                History has no epochs, stop_reason "dry_run", and a `DryRun` as its ``dry_run``: print it.
             checkpoint: an `hl.Checkpoint`, which writes the state of the run to its folder.
             resume: a checkpoint's file, or a folder (its newest), to go on from: model, optimiser, history and
                 everything else come from it, and the run ends on the bits of an uninterrupted one. The other
@@ -179,7 +182,7 @@ class Trainer(Predictor, Probes):
             if checkpoint is not None or stored is not None:
                 job = _checkpoint_file().recorded(self, job, checkpoint, stored, dry_run=dry_run)
             if dry_run:
-                return job.history
+                return _dry(job, keep_moments=not reset_optimizer)
             if reset_optimizer and stored is None:
                 self._session.memory.reset_optimizer()
             self.history = job.history
@@ -222,6 +225,12 @@ class Trainer(Predictor, Probes):
             from hotloop import model_file  # with hashing and safetensors, which training does not need
 
             model_file.save(self, path)
+
+
+def _dry(job: FitJob, *, keep_moments: bool) -> History:
+    from hotloop.probes import dry
+
+    return dry.run_dry(job, keep_moments=keep_moments)
 
 
 def _checkpoint_file() -> Any:

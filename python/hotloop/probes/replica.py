@@ -49,15 +49,15 @@ class Replica:
         return self.session.params_table(train.executable.plan, self.graph, rates, lr=1.0)
 
 
-def batch_losses(train: TrainPass, params: Doubles, batches: int) -> Iterator[float]:
-    """Train batch after batch, each with its row of ``params``, over epochs of so many ``batches``; the loss of
-    each before its update. Ends early behind one that diverges."""
+def batch_losses(train: TrainPass, params: Doubles, batches: int, *, first: int = 0) -> Iterator[float]:
+    """Train batch after batch from step ``first``, each with its row of ``params``, over epochs of so many
+    ``batches``; the loss of each before its update. Ends early behind one that diverges."""
     nothing = np.zeros_like(train.totals())
     loss = 0.0
-    for step in range(len(params)):
-        epoch, batch = divmod(step, batches)
+    for i in range(len(params)):
+        epoch, batch = divmod(first + i, batches)
         train.load_totals(nothing)
-        _, status = train.run(epoch, params[step : step + 1], None, None, batch, 1)
+        _, status = train.run(epoch, params[i : i + 1], None, None, batch, 1)
         now = train.metrics()["loss"]
         if status == "diverged":
             yield now
