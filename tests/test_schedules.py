@@ -7,8 +7,10 @@ Against torch's and Keras's own schedules: tests/interop/test_schedules.py.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -294,3 +296,26 @@ def test_a_function_is_stored_by_name_and_missed_when_needed() -> None:
     assert restored.to_dict() == stored
     with pytest.raises(RuntimeError, match=r"one_cycle only; give it as schedule="):
         restored.factors(3)
+
+
+# --- docs/schedules.md ----------------------------------------------------------------------------
+
+ROOT = Path(__file__).resolve().parents[1]
+CLASSES = {cls for cls in vars(schedules).values() if isinstance(cls, type) and issubclass(cls, Schedule)}
+
+
+def test_the_page_describes_every_schedule() -> None:
+    page = (ROOT / "docs" / "schedules.md").read_text(encoding="utf-8")
+    missing = [cls.__name__ for cls in CLASSES - {Schedule} if f"| `{cls.__name__}(" not in page]
+    assert missing == []
+
+
+def test_the_picture_shows_every_schedule(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    spec = importlib.util.spec_from_file_location("draw_schedules", ROOT / "tools" / "draw_schedules.py")
+    assert spec is not None and spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    assert {type(schedule) for panel in tool.PANELS for schedule in panel} == CLASSES - {Schedule}
+    tool.draw(tmp_path / "schedules.png")
+    assert (tmp_path / "schedules.png").stat().st_size > 20_000
