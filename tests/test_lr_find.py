@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,31 @@ def test_before_the_first_run_it_leaves_the_weights_that_fit_would_draw(toy: Any
     assert trainer.history is None
     assert alone.fit(X, y, epochs=2).history == trainer.fit(X, y, epochs=2).history
     assert digest(alone) == digest(trainer)
+
+
+def test_in_the_midst_of_a_run_it_does_not_disturb_that_either(digest: Any) -> None:
+    alone, fit = runs.make("batch_norm")
+    found: list[Any] = []
+
+    def probe(state: Any) -> None:
+        found.append(trainer.lr_find(fit["X"], fit["y"], batch_size=16, steps=20).losses[0])
+        found.append(trainer.overfit_batch(fit["X"], fit["y"], steps=5).first_loss)
+
+    trainer, _ = runs.make("batch_norm", callbacks=[probe])
+    assert trainer.fit(**fit).history == alone.fit(**fit).history
+    assert digest(trainer) == digest(alone)
+    assert len(set(found[::2])) == runs.EPOCHS  # it saw the model of each epoch
+
+
+def test_a_loaded_model_is_left_alone_too(tmp_path: Path, digest: Any) -> None:
+    trainer, fit = runs.make("batch_norm")
+    trainer.fit(**fit)
+    trainer.save(tmp_path / "m.safetensors")
+    loaded = hl.load(tmp_path / "m.safetensors")
+    before = digest(loaded)
+    first = loaded.lr_find(fit["X"], fit["y"], batch_size=16)
+    np.testing.assert_array_equal(first.losses, trainer.lr_find(fit["X"], fit["y"], batch_size=16).losses)
+    assert digest(loaded) == before == digest(trainer)
 
 
 def test_the_suggestion_trains_digits_well() -> None:

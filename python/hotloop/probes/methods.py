@@ -45,7 +45,8 @@ class Probes:
 
         The suggestion is a tenth of the rate at which the smoothed loss is least (the rule "minimum" of
         fastai's finder; the test is Smith's, 2017, arXiv:1506.01186), and None where the loss does not fall
-        beyond its noise. The trainer's schedule is not used. Raises as `fit`.
+        beyond its noise. It takes the time of at most ``2 * steps * replicas`` steps of training. The trainer's
+        schedule is not used. Raises as `fit`.
 
         >>> import numpy as np, hotloop as hl
         >>> X = np.linspace(-1, 1, 640, dtype=np.float32).reshape(-1, 1)
