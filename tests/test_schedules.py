@@ -222,6 +222,7 @@ def test_plateau_floor_and_absolute_threshold() -> None:
         (lambda: CosineRestarts(1, gamma=-1), ValueError, "gamma"),
         (lambda: Exponential(0.5, staircase=1), TypeError, "staircase"),
         (lambda: Exponential(2.0).factors(2000), ValueError, "gives inf at step 1024"),
+        (lambda: Cosine().factors(10**12), ValueError, "too long, got 1000000000000 steps"),
         (lambda: Cosine(warmup=11).factors(10), ValueError, r"\[Cosine\] warmup is longer than the run"),
         (lambda: schedules.resolve("step"), ValueError, r"write schedule=hl.schedules.Step\(every=10\)"),
         (lambda: schedules.resolve("cosin"), ValueError, "unknown schedule 'cosin'; allowed: constant,"),

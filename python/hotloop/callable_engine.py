@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,9 @@ class CallableEngine:
     def output_shape(self) -> tuple[int, ...]:
         """The shape of one row of the model's output."""
         return border.row_shape(self.graph.types[self.graph.output])
+
+    def on(self, session: Session) -> CallableEngine:
+        return replace(self, session=session)
 
     def prepare(self, data: Data, batch_size: int, *, shuffle: bool, run: int) -> CallableTrainPass:
         spec = PlanSpec(

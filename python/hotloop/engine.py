@@ -7,7 +7,7 @@ callable_engine.py the losses that are Python functions. A training pass can sto
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol, Union, cast
 
 import numpy as np
@@ -52,6 +52,9 @@ class Engine(Protocol):
     """What the fit loop needs."""
 
     @property
+    def session(self) -> Session: ...
+
+    @property
     def graph(self) -> Graph: ...
 
     @property
@@ -63,6 +66,10 @@ class Engine(Protocol):
     def prepare(self, data: Data, batch_size: int, *, shuffle: bool, run: int) -> TrainPass: ...
 
     def evaluate(self, data: Data, stop: Any = None) -> PassResult: ...
+
+    def on(self, session: Session) -> Engine:
+        """The same on another session of the model, such as a replica."""
+        ...
 
 
 class TrainPass(Protocol):
@@ -146,6 +153,9 @@ class NativeEngine:
     metrics: tuple[str, ...]
     clip_norm: float | None = None
     clip_value: float | None = None
+
+    def on(self, session: Session) -> NativeEngine:
+        return replace(self, session=session)
 
     def train_spec(self, data: Data, max_rows: int) -> PlanSpec:
         """What the training program of such data is compiled for."""

@@ -9,15 +9,12 @@ Random numbers are functions of (seed, run, step), so that there is no generator
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any, cast
 
 import numpy as np
 
 from hotloop.engine import Data, Engine, TrainPass
-from hotloop.graph import Graph
 from hotloop.model_memory import Snapshot
-from hotloop.session import Doubles, Session
+from hotloop.session import Doubles
 
 
 class Replica:
@@ -27,10 +24,8 @@ class Replica:
     """
 
     def __init__(self, engine: Engine, *, keep_moments: bool = False) -> None:
-        original: Any = engine
-        self.session: Session = original.session.replica()
-        self.engine = cast(Engine, replace(original, session=self.session))
-        self.graph: Graph = original.graph
+        self.session = engine.session.replica()
+        self.engine = engine.on(self.session)
         self.memory = self.session.memory
         if not keep_moments:
             self.memory.reset_optimizer()
@@ -46,7 +41,7 @@ class Replica:
 
     def params(self, train: TrainPass, rates: Doubles) -> Doubles:
         """The table of step parameters with these learning rates, (n,): a row for each."""
-        return self.session.params_table(train.executable.plan, self.graph, rates, lr=1.0)
+        return self.session.params_table(train.executable.plan, self.engine.graph, rates, lr=1.0)
 
 
 def batch_losses(train: TrainPass, params: Doubles, batches: int, *, first: int = 0) -> Iterator[float]:

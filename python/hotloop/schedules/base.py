@@ -20,6 +20,9 @@ Factors = npt.NDArray[np.float64]
 Warmup = Union[int, float]
 FactorFunction = Callable[[int], float]
 
+#: Two GiB of factors, and some more while they are computed. At ten microseconds a step, three quarters of an hour.
+_MOST_STEPS = 2**28
+
 
 class Steps(NamedTuple):
     """Where the steps of a run stand.
@@ -72,6 +75,11 @@ class Schedule:
         if n_steps < 1 or steps_per_epoch < 1:
             raise ValueError(
                 f"[schedules] steps must be >= 1, got n_steps={n_steps}, per epoch {steps_per_epoch}"
+            )
+        if n_steps > _MOST_STEPS:
+            raise ValueError(
+                f"[schedules] the table of the run is too long, got {n_steps} steps; allowed: at most {_MOST_STEPS}; "
+                "give fewer epochs, of which it makes a curve"
             )
         step = np.arange(n_steps, dtype=np.int64)
         n_warmup = self._n_warmup(n_steps)
