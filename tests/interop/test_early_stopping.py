@@ -35,7 +35,7 @@ RULES = st.fixed_dictionaries(
         "start_from_epoch": st.integers(0, 4),
     }
 )
-RUNS = settings(max_examples=300, deadline=None)
+RUNS = settings(max_examples=200, deadline=None)
 
 
 @pytest.fixture(scope="module")

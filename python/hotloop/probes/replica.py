@@ -18,7 +18,7 @@ from hotloop.session import Doubles
 
 
 class Replica:
-    """A copy of ``engine``'s model, with fresh moments unless they are ``kept``.
+    """A copy of the model of ``engine``, with fresh moments unless ``keep_moments`` is set.
 
     ``memory`` is the copy; `restart` brings it back to how it began.
     """
