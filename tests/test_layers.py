@@ -31,7 +31,7 @@ SESSION = COMPILE | SETTINGS | {"env", "threads", "trace", "nn", "data", "model_
 STEP = SESSION | {"callable_engine", "direct", "engine", "fit_setup", "train_step"}
 RUN = STEP | {
     "callbacks", "checkpoint", "classes", "cost", "dry_run", "early_stopping", "files", "fit_job", "fit_loop", "history",
-    "progress", "run_record",
+    "interrupt", "progress", "run_record",
 }  # fmt: skip
 TRAINER = RUN | {
     "checkpoint_file",
@@ -61,6 +61,7 @@ ALLOWED: dict[str, set[str]] = {
     "history": BASE | {"dry_run"},
     "checkpoint": BASE | {"files"},
     "run_record": BASE | {"history"},
+    "interrupt": set(),
     "early_stopping": BASE | {"history"},
     "callbacks": BASE | {"history"},
     "progress": BASE | {"history", "callbacks"},
@@ -96,7 +97,7 @@ NATIVE = {
     "engine",
     "callable_engine",
     "train_step",
-    "fit_loop",
+    "interrupt",
     "cost",
     "threads",
     "compile.check",

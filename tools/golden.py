@@ -22,7 +22,7 @@ import hotloop as hl
 
 FOLDER = Path(__file__).resolve().parents[1] / "tests" / "golden"
 #: Of the checkpoint's run: five steps an epoch, stored after the second of the second epoch.
-FIT = {"epochs": 4, "batch_size": 12}
+FIT: dict[str, Any] = {"epochs": 4, "batch_size": 12}
 STORED_AT = 7
 
 

@@ -3,35 +3,49 @@
 
 A file's name holds the number of the run and of its last step, so that names sort as time does. Files are
 written as all files are (whole or not at all), and an older one goes only when a newer one is on the disk.
+Which file is the best one is written in each file, so that no mark can be left behind or be missing.
 """
 
 from __future__ import annotations
 
+import errno
+import json
 import pathlib
 import re
 import tempfile
+import time
+import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Literal, Union
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 from hotloop.arguments import count
+from hotloop.errors import CheckpointError, HotloopWarning
 
 if TYPE_CHECKING:
     from hotloop.files import Path
 
+T = TypeVar("T")
 _NAME = re.compile(r"run(\d+)-step(\d+)\.safetensors")
 #: What `files` leaves of a file when the process is killed in the midst of writing it.
 _TORN = re.compile(rf"\.{_NAME.pattern}\..*\.tmp")
+_DURATION = re.compile(r"(\d+(?:\.\d*)?)\s*(s|sec|min|h)")
+_SECONDS = {"s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0}
+_ALLOWED = '"epoch", a number of steps, or a time such as "10min" (s, min, h) or a timedelta'
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """Write the state of a run to a folder, from which ``fit(resume=...)`` goes on with the same bits.
 
-    dir    the folder; it is made if there is none
-    every  "epoch", or a number of steps (batches, counted through the run). One more is written when the run
-           ends, by Ctrl-C, by its time limit or by a callback too
-    keep   how many of the newest files stay
+    dir        the folder; it is made if there is none
+    every      "epoch", a number of steps (batches, counted through the run), or a time from the end of one
+               writing to the next: "30s", "10min", "2h" or a timedelta. One more is written when the run ends,
+               by Ctrl-C, by its time limit or by a callback too
+    keep       how many of the newest files stay
+    keep_best  keep the file that was written at the end of the best epoch too, as long as it is the best
 
     Each file is also a model file: `hl.load` gives the trainer that the run would have ended with there.
     Raises `TypeError` or `ValueError` for another ``every`` and numbers below 1.
@@ -48,22 +62,111 @@ class Checkpoint:
     >>> rest = hl.Trainer(hl.nn.Linear(4, 1), "mse").fit(X, X[:, 0], epochs=6, resume=folder)
     >>> rest.history == whole.history
     True
+    >>> hl.Checkpoint.latest(folder).name, hl.Checkpoint.best(folder).name
+    ('run0000-step000000000002.safetensors', 'run0000-step000000000002.safetensors')
     """
 
     dir: Path
-    every: Union[int, Literal["epoch"]] = "epoch"
+    every: Union[int, str, timedelta] = "epoch"
     _: KW_ONLY
     keep: int = 2
+    keep_best: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dir", pathlib.Path(self.dir))
-        if self.every != "epoch":
-            if isinstance(self.every, str):
-                raise ValueError(
-                    f'[Checkpoint] every must be "epoch" or a number of steps, got {self.every!r}'
-                )
-            object.__setattr__(self, "every", count("Checkpoint", "every", self.every, low=1))
+        object.__setattr__(self, "every", _checked_every(self.every))
         object.__setattr__(self, "keep", count("Checkpoint", "keep", self.keep, low=1))
+        object.__setattr__(self, "keep_best", bool(self.keep_best))
+
+    @staticmethod
+    def latest(dir: Path) -> pathlib.Path:
+        """The newest checkpoint of a folder that is whole, which is what ``fit(resume=dir)`` and
+        ``hl.load(dir)`` take.
+
+        Damaged files that are passed over are told in a `HotloopWarning`. Raises `CheckpointError` if all are
+        damaged, `FileNotFoundError` if there are none, and other `OSError`.
+        """
+        return Folder(dir).newest(_metadata, stacklevel=2)[0]
+
+    @staticmethod
+    def best(dir: Path) -> pathlib.Path:
+        """The checkpoint whose model is that of the best epoch of the folder's newest run.
+
+        It is the file written at the end of that epoch; without one (``keep_best=False``, or ``every`` is not
+        "epoch") the newest, if its model is that epoch's, as it is where training restores the best epoch.
+        Raises as `latest`, and `FileNotFoundError` if no file holds that epoch's model.
+        """
+        folder = Folder(dir)
+        newest, metadata = folder.newest(_metadata, stacklevel=2)
+        run = json.loads(metadata["run"]) if "run" in metadata else {}
+        record, step = run.get("record", {}), run.get("record", {}).get("best_step")
+        if step is not None:
+            file = folder.file(record["run"], step)
+            if file.exists():
+                return file
+        if run.get("main") == "kept" and record["kept_epoch"] == record["best"]["epoch"]:
+            return newest
+        raise FileNotFoundError(
+            errno.ENOENT, "[Checkpoint] no checkpoint holds the model of the best epoch", str(dir)
+        )
+
+
+def _metadata(path: pathlib.Path) -> tuple[pathlib.Path, dict[str, str]]:
+    """The metadata of a file whose digests are right."""
+    from hotloop.files import read_safetensors  # with hashing, which training does not need
+
+    return path, read_safetensors(path)[1]
+
+
+def _checked_every(every: Any) -> Union[int, str, timedelta]:
+    if isinstance(every, str) and every != "epoch":
+        found = _DURATION.fullmatch(every.strip())
+        if found is None:
+            raise ValueError(f"[Checkpoint] every must be {_ALLOWED}, got {every!r}")
+        every = timedelta(seconds=float(found[1]) * _SECONDS[found[2]])
+    if isinstance(every, timedelta):
+        if every <= timedelta(0):
+            raise ValueError(f"[Checkpoint] every must be longer than nothing, got {every}")
+        return every
+    return every if every == "epoch" else count("Checkpoint", "every", every, low=1)
+
+
+class Timetable:
+    """When checkpoints are due in one run: by epochs, steps or time.
+
+    ``seconds_left`` and ``batches_left`` say when the loop has to pause, ``is_due`` whether to write there.
+    """
+
+    def __init__(
+        self, every: Union[int, str, timedelta], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._steps = every if isinstance(every, int) else None
+        self._seconds = every.total_seconds() if isinstance(every, timedelta) else None
+        self._clock = clock
+        self.restart()
+
+    def restart(self) -> None:
+        """Time counts from here: a checkpoint is on the disk. What writing takes is not counted, so that a slow
+        disk cannot make a run do nothing else."""
+        self._begin = self._clock()
+
+    def batches_left(self, step: int) -> int:
+        """Batches from a step of the run to the next checkpoint that is due by their number; -1: none is."""
+        return -1 if self._steps is None else self._steps - step % self._steps
+
+    def seconds_left(self) -> list[float]:
+        """Seconds until the next checkpoint that is due by the clock: one number or none."""
+        if self._seconds is None:
+            return []
+        return [max(self._begin + self._seconds - self._clock(), 0.0)]
+
+    def is_due(self, step: int, *, epoch_end: bool = False) -> bool:
+        """Whether to write after a step of the run."""
+        if self._steps is not None:
+            return step % self._steps == 0
+        if self._seconds is not None:
+            return self._clock() >= self._begin + self._seconds
+        return epoch_end
 
 
 class Folder:
@@ -80,6 +183,29 @@ class Folder:
         """((run, step), path) of each checkpoint, in that order. Raises `OSError`."""
         found = [(_NAME.fullmatch(path.name), path) for path in self.path.iterdir()]
         return sorted(((int(m[1]), int(m[2])), path) for m, path in found if m)
+
+    def newest(self, read: Callable[[pathlib.Path], T], *, stacklevel: int = 1) -> T:
+        """What ``read`` makes of the newest file that it does not raise `CheckpointError` for.
+
+        Raises as `Checkpoint.latest`; ``stacklevel`` is the warning's, counted from the caller.
+        """
+        files = [file for _, file in self.files()]
+        if not files:
+            raise FileNotFoundError(errno.ENOENT, "[Checkpoint] no checkpoint in this folder", str(self.path))
+        first: CheckpointError | None = None
+        for file in reversed(files):
+            try:
+                found = read(file)
+            except CheckpointError as error:
+                first = first or error
+                continue
+            if first is not None:
+                warnings.warn(
+                    f"{first}. Taking {file.name} instead", HotloopWarning, stacklevel=stacklevel + 1
+                )
+            return found
+        assert first is not None  # there is at least one file
+        raise first
 
     def open(self, run: int, *, resumed: bool) -> None:
         """Make the folder, and clear away what a killed process left half-written.
@@ -110,11 +236,13 @@ class Folder:
                 "go on with resume=, or choose another folder"
             )
 
-    def prune(self, run: int, step: int, keep: int) -> None:
-        """Remove all but the ``keep`` newest up to a step. Later ones stay: they lead to the same end."""
-        past = [path for position, path in self.files() if position <= (run, step)]
-        for path in past[:-keep]:
-            _remove(path)
+    def prune(self, run: int, step: int, keep: int, best: int | None = None) -> None:
+        """Remove all but the ``keep`` newest up to a step, and that of the ``best`` step. Later ones stay:
+        they lead to the same end."""
+        past = [(at, path) for at, path in self.files() if at <= (run, step)]
+        for at, path in past[:-keep]:
+            if at != (run, best):
+                _remove(path)
 
 
 def _remove(path: pathlib.Path) -> None:

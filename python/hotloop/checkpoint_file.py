@@ -8,7 +8,6 @@ and what a run must have in common with this one to end on the same bits.
 
 from __future__ import annotations
 
-import errno
 import json
 import pathlib
 import warnings
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 import numpy as np
 
 from hotloop import __version__, losses, model_file
-from hotloop.checkpoint import Checkpoint, Folder
+from hotloop.checkpoint import Checkpoint, Folder, Timetable
 from hotloop.data import border
 from hotloop.engine import Data, check_totals
 from hotloop.errors import CheckpointError, HotloopWarning
@@ -62,9 +61,9 @@ class FolderRecorder:
     """Writes the checkpoints of one run; see `fit_job.Recorder`."""
 
     def __init__(self, trainer: Trainer, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> None:
-        self.every = checkpoint.every
+        self.timetable = Timetable(checkpoint.every)
         self._trainer, self._memory = trainer, trainer._session.memory
-        self._folder, self._keep = Folder(checkpoint.dir), checkpoint.keep
+        self._folder, self._choice = Folder(checkpoint.dir), checkpoint
         self._settings = settings
 
     def open(self, run: int, resumed_from: pathlib.Path | None, *, dry_run: bool) -> None:
@@ -96,7 +95,9 @@ class FolderRecorder:
             }
         )  # fmt: skip
         write_safetensors(self._folder.file(record.run, record.step), tensors, metadata)
-        self._folder.prune(record.run, record.step, self._keep)
+        best = record.best_step if self._choice.keep_best else None
+        self._folder.prune(record.run, record.step, self._choice.keep, best)
+        self.timetable.restart()
 
 
 def _flat(memory: ModelMemory, snapshot: Snapshot | None) -> dict[str, border.Array]:
@@ -162,23 +163,7 @@ def read(path: FilePath) -> StoredRun:
     are told in a `HotloopWarning`.
     """
     path = pathlib.Path(path)
-    if not path.is_dir():
-        return _read(path)
-    files = [file for _, file in Folder(path).files()]
-    if not files:
-        raise FileNotFoundError(errno.ENOENT, "[fit] cannot resume: no checkpoint in this folder", str(path))
-    first: CheckpointError | None = None
-    for file in reversed(files):
-        try:
-            run = _read(file)
-        except CheckpointError as error:
-            first = first or error
-            continue
-        if first is not None:
-            warnings.warn(f"{first}. Resuming from {file.name} instead", HotloopWarning, stacklevel=3)
-        return run
-    assert first is not None  # there is at least one file
-    raise first
+    return Folder(path).newest(_read, stacklevel=3) if path.is_dir() else _read(path)
 
 
 def _read(path: pathlib.Path) -> StoredRun:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Union
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from hotloop.callbacks import Callback
+from hotloop.checkpoint import Timetable
 from hotloop.early_stopping import EarlyStopping
 from hotloop.engine import Data, Engine, TrainPass
 from hotloop.graph import Graph
@@ -25,9 +26,9 @@ from hotloop.session import Doubles, Session
 
 
 class Recorder(Protocol):
-    """Writes checkpoints: after every so many steps of the run, or after every "epoch"."""
+    """Writes checkpoints; ``timetable`` says when."""
 
-    every: Union[int, Literal["epoch"]]
+    timetable: Timetable
 
     def write(self, record: RunRecord, kept: Snapshot | None, *, ends_on_kept: bool) -> None:
         """Write the memory as it is, the snapshot to roll back to, and the record. ``ends_on_kept`` says

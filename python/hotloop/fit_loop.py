@@ -8,53 +8,25 @@ batch and go on from the record with the same bits.
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from types import FrameType, MappingProxyType
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from hotloop import _core
-from hotloop.callbacks import FitState
+from hotloop.callbacks.hooks import Hooks
+from hotloop.callbacks.state import FitState
 from hotloop.early_stopping import BestEpoch, Patience, direction
 from hotloop.errors import DivergenceError, HotloopWarning
 from hotloop.fit_job import FitJob, Resumed, StepParams
 from hotloop.history import StopReason
+from hotloop.interrupt import interruptible
 from hotloop.model_memory import Snapshot
 from hotloop.run_record import Ended, RunRecord
 from hotloop.schedules import ReduceOnPlateau
 from hotloop.session import Doubles
-
-
-@contextmanager
-def interruptible() -> Iterator[Any]:
-    """A stop flag that the first Ctrl-C sets; the second raises KeyboardInterrupt.
-
-    Only in the main thread, which is the one that gets signals, and only in place of Python's own handler:
-    a handler that somebody installed knows better than we do.
-    """
-    stop = _core.StopFlag()
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield stop
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            signal.default_int_handler(number, frame)
-        stop.set()
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run_fit(job: FitJob) -> None:
@@ -87,7 +59,11 @@ class _FitLoop:
         self.epoch = self.batch = 0  # whole epochs done, and batches of the next one
         self.ended: Ended | None = None
         self.recorded = (-1, -1)  # the position in the newest checkpoint
-        self.state = FitState(model=job.session.module, epochs=job.epochs)
+        shown = MappingProxyType(self.history.history)
+        state = FitState(
+            job.session.module, job.epochs, run=job.run, history=shown, tensors=self.memory.read_only
+        )
+        self.hooks = Hooks(job.callbacks, state)
         self.kept: Snapshot | None = None
         self.kept_epoch = 0
         mode = job.early_stopping.mode if job.early_stopping else "auto"
@@ -115,19 +91,16 @@ class _FitLoop:
         self.recorded, self.seconds = (record.epoch, record.batch), record.seconds
         self.kept, self.kept_epoch = resumed.kept, record.kept_epoch
         self.job.train_pass.load_totals(record.totals)
+        self._show()
+        self.hooks.load(record.callbacks)
         self.memory.restore(resumed.live)
-        if record.epoch:
-            metrics = {name: values[-1] for name, values in self.history.history.items()}
-            self._show(metrics)
 
     # --- the run ---
 
     def run(self, stop: Any) -> StopReason:
         job = self.job
         job.progress.start(job.epochs, job.train.rows, self.epoch)
-        for callback in job.callbacks:
-            callback.on_fit_start(self.state)
-        if self.state.stop_requested:
+        if self.hooks.fit_start():
             return "callback"
         deadline = None if job.max_time is None else self.begin + job.max_time
         while self.ended is None:
@@ -159,30 +132,37 @@ class _FitLoop:
         return self._after_epoch(metrics, stop, deadline)
 
     def _batches(self, params: Doubles, stop: Any, deadline: float | None) -> StopReason | None:
-        """Train to the end of the epoch, with a checkpoint wherever one is due on the way."""
+        """Train to the end of the epoch, pausing where callbacks want to look or a checkpoint is due."""
+        timetable = None if self.job.recorder is None else self.job.recorder.timetable
         while True:
-            left = None if deadline is None else max(deadline - time.perf_counter(), 0.0)
+            times = [] if deadline is None else [max(deadline - time.perf_counter(), 0.0)]
+            pauses = [self.hooks.batches_left(self._step)]
+            if timetable is not None:
+                times += timetable.seconds_left()
+                pauses.append(timetable.batches_left(self._step))
             steps, status = self.job.train_pass.run(
-                self.epoch, params, stop, left, self.batch, self._batches_to_checkpoint()
-            )
+                self.epoch, params, stop, min(times, default=None), self.batch,
+                min((n for n in pauses if n > 0), default=-1),
+            )  # fmt: skip
             self.batch += steps
+            if status == "diverged":
+                return "divergence"
+            if steps and self.hooks.is_due(self._step) and self._batch_end(params):
+                return "callback"
             if status == "done":
                 return None
-            if status == "paused":
+            if timetable is not None and timetable.is_due(self._step):
                 self.record()
-                if stop.is_set():
-                    return "interrupt"
-                if deadline is not None and time.perf_counter() >= deadline:
-                    return "time"
-            else:
-                return _REASONS[status]
+            if status == "stopped" or stop.is_set():
+                return "interrupt"
+            if deadline is not None and time.perf_counter() >= deadline:
+                return "time"
 
-    def _batches_to_checkpoint(self) -> int:
-        """Batches until the next checkpoint is due, in this epoch or a later one; -1 if none is."""
-        recorder = self.job.recorder
-        if recorder is None or recorder.every == "epoch":
-            return -1
-        return recorder.every - self._step % recorder.every
+    def _batch_end(self, params: Doubles) -> bool:
+        """Let callbacks see a batch; whether one of them ends the run."""
+        lr = float(params[min(self.batch, len(params)) - 1, 0])
+        self.hooks.show((self.epoch + 1, self.batch, self._step), self.job.train_pass.metrics(), lr)
+        return self.hooks.batch_end()
 
     @property
     def _step(self) -> int:
@@ -198,10 +178,9 @@ class _FitLoop:
     def _after_epoch(self, metrics: dict[str, float], stop: Any, deadline: float | None) -> StopReason | None:
         job = self.job
         stopped = False
-        if job.callbacks:
-            self._show(metrics)
-            answers = [callback.on_epoch_end(self.state) for callback in job.callbacks]
-            stopped = self.state.stop_requested or any(answers)
+        if self.hooks:
+            self._show()
+            stopped = self.hooks.epoch_end()
         monitored = metrics[job.monitor]
         if self.plateau is not None:
             self.plateau.update(monitored)
@@ -209,9 +188,7 @@ class _FitLoop:
             self.ended = "early_stopping"
         elif self.epoch == job.epochs:
             self.ended = "epochs"
-        if job.recorder is not None and (
-            job.recorder.every == "epoch" or self._step % job.recorder.every == 0
-        ):
+        if job.recorder is not None and job.recorder.timetable.is_due(self._step, epoch_end=True):
             self.record()
         if stopped:
             return "callback"
@@ -223,10 +200,10 @@ class _FitLoop:
             return "time"
         return None
 
-    def _show(self, metrics: dict[str, float]) -> None:
-        """Let callbacks see an epoch."""
-        self.state.epoch, self.state.lr = self.epoch, metrics["lr"]
-        self.state.metrics = MappingProxyType(metrics)
+    def _show(self) -> None:
+        """Let callbacks see where the run stands, with the metrics of its last whole epoch."""
+        metrics = {name: values[-1] for name, values in self.history.history.items()}
+        self.hooks.show((self.epoch, self.batch, self._step), metrics, metrics.get("lr", 0.0))
 
     # --- how it ends ---
 
@@ -244,6 +221,7 @@ class _FitLoop:
             totals=job.train_pass.totals(), ended=self.ended, seconds=seconds, history=history,
             best=self.best.state(), patience=None if self.patience is None else self.patience.state(),
             plateau=None if self.plateau is None else self.plateau.state(), kept_epoch=self.kept_epoch,
+            callbacks=self.hooks.stored(), best_step=self.best.epoch and self.best.epoch * job.steps_per_epoch,
         )  # fmt: skip
         job.recorder.write(record, self.kept, ends_on_kept=self._ends_on_kept)
         self.recorded = (self.epoch, self.batch)
@@ -268,8 +246,8 @@ class _FitLoop:
         history = self.history
         history.stop_reason, history.seconds, history.best_epoch = reason, self._seconds(), self.best.epoch
         self.job.progress.stop(repr(history))
-        for callback in self.job.callbacks:
-            callback.on_fit_end(self.state)
+        self._show()
+        self.hooks.fit_end()
         if reason != "divergence":
             return
         message = self._divergence_message()
@@ -288,6 +266,3 @@ class _FitLoop:
         else:
             state = "nothing was restored, as restore_best=False asks"
         return f"[fit] {what} in {where}; {state}; try a smaller learning rate or clip_norm=1.0"
-
-
-_REASONS: dict[str, StopReason] = {"diverged": "divergence", "stopped": "interrupt", "time": "time"}

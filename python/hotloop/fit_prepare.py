@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hotloop import metrics as metrics_
+from hotloop.callbacks.base import as_callbacks, asks_for_batches
 from hotloop.fit_job import FitJob
 from hotloop.fit_setup import (
     Validation,
@@ -31,6 +32,9 @@ def make_job(
     session, stopping = trainer._session, trainer.early_stopping
     train, graph, loss = check_data(session, X, y, weight, trainer.loss, where="fit")
     train, sets = check_validation(session, validation, train, graph, loss, trainer.seed)
+    callbacks = as_callbacks(trainer.callbacks)
+    for callback in callbacks:
+        asks_for_batches(callback)  # may refuse
     names = metrics_.resolve(trainer.metrics, loss, y)
     monitor = resolve_monitor(trainer.monitor, names, tuple(sets), needed=stopping is not None)
     batch_size = min(batch_size, train.rows)
@@ -43,6 +47,6 @@ def make_job(
         session=session, graph=graph, engine=engine, train_pass=train_pass, train=train, validation=sets,
         epochs=epochs, batch_size=batch_size, shuffle=shuffle, run=run, max_time=max_time,
         schedule=trainer.schedule, factors=factors, monitor=monitor, restore_best=trainer.restore_best,
-        early_stopping=stopping, callbacks=trainer.callbacks, on_divergence=trainer.on_divergence,
+        early_stopping=stopping, callbacks=callbacks, on_divergence=trainer.on_divergence,
         progress=make_progress(trainer.progress), history=History(monitor=monitor),
     )  # fmt: skip

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hotloop import losses, optim, schedules
+from hotloop.checkpoint import Folder
 from hotloop.data import border
 from hotloop.data.preprocess import Preprocessor
 from hotloop.early_stopping import EarlyStopping
@@ -74,7 +76,8 @@ def _describe(trainer: Trainer, history: History | None) -> dict[str, Any]:
 
 
 def load(path: FilePath, *, threads: int | None = None) -> Trainer:
-    """The trainer that `Trainer.save` wrote: parameters, state, moments, counters and history.
+    """The trainer that `Trainer.save` wrote: parameters, state, moments, counters and history. Of a folder of
+    checkpoints it is the newest one that is whole (see `Checkpoint.latest`).
 
     Its model is a `hl.nn.GraphModule`, made from the stored graph, which predicts and trains without the
     code of the original. A loss or schedule that was a Python callable is known by name only: what needs it
@@ -89,7 +92,11 @@ def load(path: FilePath, *, threads: int | None = None) -> Trainer:
     >>> bool((again.predict(np.eye(3)) == trainer.predict(np.eye(3))).all())
     True
     """
-    tensors, metadata = read_safetensors(path)
+    path = pathlib.Path(path)
+    if path.is_dir():
+        tensors, metadata = Folder(path).newest(read_safetensors, stacklevel=2)
+    else:
+        tensors, metadata = read_safetensors(path)
     if metadata.get("kind") != "trainer":
         raise CheckpointError(f"[load] {path} holds tensors, not a trainer; use hl.load_safetensors")
     if not metadata.get("version", "").isdecimal() or int(metadata["version"]) > _VERSION:

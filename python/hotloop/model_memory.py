@@ -12,6 +12,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -117,6 +118,14 @@ class ModelMemory:
         return {
             e.name: flat[e.offset : e.offset + e.size].reshape(e.shape).copy() for e in self.layout.entries
         }
+
+    def read_only(self, space: str) -> Mapping[str, Array]:
+        """Views of the "parameters" or "gradients" by name, of which none can be made writable."""
+        flat: Array = getattr(self.native, space)
+        flat.flags.writeable = False
+        return MappingProxyType(
+            {e.name: flat[e.offset : e.offset + e.size].reshape(e.shape) for e in self.layout.entries}
+        )
 
     def find_owners(self, where: str) -> None:
         """Pair every place in the flat memory with the parameter or buffer of its name."""

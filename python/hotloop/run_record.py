@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a run stands: what, beside the model's memory, it needs to go on as if it had never stopped.
 
-Plain data with a JSON form. Shuffles and dropout need nothing but the position, because both are functions of
+Plain data with a JSON form, to which a field may be added if its absence means its default. Shuffles and dropout need nothing but the position, because both are functions of
 it; the sums behind the metrics of the epoch in hand are the only ones that cannot be computed again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Union, cast
 
 import numpy as np
@@ -33,6 +33,8 @@ class RunRecord:
     history      of the whole epochs
     best, patience, plateau   the states of `BestEpoch`, `Patience` and `PlateauTracker`
     kept_epoch   the epoch of the snapshot to roll back to; 0 the start of the run
+    callbacks    the states that callbacks want to have kept, see `Hooks.stored`
+    best_step    the step that the best epoch so far ended with, or None
     """
 
     run: int
@@ -47,6 +49,8 @@ class RunRecord:
     patience: Union[Mapping[str, Any], None]
     plateau: Union[Mapping[str, Any], None]
     kept_epoch: int
+    callbacks: list[dict[str, Any]] = field(default_factory=list)
+    best_step: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, without ``totals``."""
@@ -69,4 +73,9 @@ class RunRecord:
             best=dict(data["best"]),
             patience=data["patience"] and dict(data["patience"]),
             plateau=data["plateau"] and dict(data["plateau"]),
+            callbacks=[
+                {"name": str(c["name"]), "index": int(c["index"]), "state": dict(c["state"])}
+                for c in data.get("callbacks", [])
+            ],
+            best_step=None if data.get("best_step") is None else int(data["best_step"]),
         )
