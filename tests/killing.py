@@ -67,7 +67,13 @@ def make(kind: str) -> tuple[Any, dict[str, Any]]:
         model, optimizer=hl.optim.AdamW(0.005), schedule=schedule, progress=False, seed=2, callbacks=[Ledger()],
         early_stopping=hl.EarlyStopping(patience=4, min_delta=0.02), clip_norm=1.0,
     )  # fmt: skip
-    return trainer, {"X": X[:240], "y": y[:240], "validation": (X[240:], y[240:]), "epochs": 30, "batch_size": 16}
+    return trainer, {
+        "X": X[:240],
+        "y": y[:240],
+        "validation": (X[240:], y[240:]),
+        "epochs": 30,
+        "batch_size": 16,
+    }
 
 
 class Begin(hl.Callback):

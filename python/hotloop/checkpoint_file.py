@@ -129,7 +129,7 @@ class StoredRun:
 
         Raises `CheckpointError` where the job differs from the run that was stored, or is not whole.
         """
-        found = difference(settings, self.settings)
+        found = difference(settings, with_absent(self.settings))
         if found is not None:
             what, got, allowed = found
             raise CheckpointError(
@@ -198,6 +198,29 @@ def _read(path: pathlib.Path) -> StoredRun:
 
 
 # --- comparing ------------------------------------------------------------------------------------
+
+#: Settings that older files lack, by their place in `settings_of`, and what their absence stands for. A setting
+#: that is added to `settings_of`, or to what it is made of, gets a row, so that old runs go on.
+ABSENT: dict[str, Any] = {}
+
+
+def with_absent(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored settings with the rows of `ABSENT` that they lack, where there is a place for them.
+
+    >>> ABSENT["optimizer.amsgrad"] = False
+    >>> with_absent({"optimizer": {"lr": 0.1}})
+    {'optimizer': {'lr': 0.1, 'amsgrad': False}}
+    >>> del ABSENT["optimizer.amsgrad"]
+    """
+    found: dict[str, Any] = json.loads(json.dumps(settings))
+    for place, value in ABSENT.items():
+        *parents, name = place.split(".")
+        at: Any = found
+        for parent in parents:
+            at = at.get(parent) if isinstance(at, dict) else None
+        if isinstance(at, dict):
+            at.setdefault(name, value)
+    return found
 
 
 def settings_of(trainer: Trainer, job: FitJob) -> dict[str, Any]:
