@@ -8,6 +8,7 @@
 
 #include "bindings/register.h"
 #include "core/error.h"
+#include "core/fingerprint.h"
 #include "kernels/isa.h"
 
 namespace hotloop {
@@ -180,6 +181,21 @@ void register_epoch(py::module_& m) {
       py::arg("check_finite") = false,
       "One pass over the source, or `batches` of it from `first_batch` on: (steps run, 'done' | 'stopped' | "
       "'time' | 'diverged' | 'paused'). Metrics are zeroed first, unless it begins in mid-epoch.");
+  m.def(
+      "fingerprint",
+      [](const py::array& array) {
+        check((array.flags() & py::array::c_style) != 0, "[fingerprint] an array is not C-contiguous");
+        const auto* data = static_cast<const std::byte*>(array.data());
+        const auto bytes = static_cast<std::size_t>(array.nbytes());
+        Fingerprint found{};
+        {
+          const py::gil_scoped_release
+              release;  // the argument keeps the bytes; who writes them meanwhile errs
+          found = Fingerprinter::of(data, bytes);
+        }
+        return std::make_pair(found.hi, found.lo);
+      },
+      py::arg("array"), "128 bits that tell an array's bytes from others; not cryptographic.");
   m.def(
       "permutation",
       [](int64 n, std::uint64_t seed, std::uint32_t run, std::uint32_t epoch_number, int64 first, int64 count,

@@ -243,6 +243,11 @@ def cpu_count() -> int:
     Processors this process may use: affinity and cgroup quota.
     """
 
+def fingerprint(array: numpy.ndarray) -> tuple[int, int]:
+    """
+    128 bits that tell an array's bytes from others; not cryptographic.
+    """
+
 def fma_peak_gflops(isa: str = "", seconds: typing.SupportsFloat | typing.SupportsIndex = 0.2) -> float:
     """
     Best rate of float32 fused multiply-adds of one core, in GFLOP/s, over that many seconds.
