@@ -31,12 +31,13 @@ SESSION = COMPILE | SETTINGS | {"env", "threads", "trace", "nn", "data", "model_
 STEP = SESSION | {"callable_engine", "direct", "engine", "fit_setup", "train_step"}
 RUN = STEP | {
     "callbacks", "checkpoint", "classes", "cost", "dry_run", "early_stopping", "files", "fit_job", "fit_loop", "history",
-    "interrupt", "progress", "run_record",
+    "interrupt", "progress", "provenance", "run_record",
 }  # fmt: skip
 TRAINER = RUN | {
     "checkpoint_file",
     "fit_prepare",
     "model_file",
+    "model_info",
     "predictor",
     "probes",
     "trainer",
@@ -79,6 +80,8 @@ ALLOWED: dict[str, set[str]] = {
     "cost": RUN,
     "checkpoint_file": TRAINER,
     "model_file": TRAINER,
+    "model_info": TRAINER,
+    "provenance": RUN,
     "predictor": RUN,
     "probes": RUN | {"probes"},
     "fit_prepare": TRAINER,
@@ -98,6 +101,7 @@ NATIVE = {
     "callable_engine",
     "train_step",
     "interrupt",
+    "provenance",
     "cost",
     "threads",
     "compile.check",

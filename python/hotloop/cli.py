@@ -120,6 +120,7 @@ def train(
         table, parts.train, _widths(hidden), dropout, patience, lr=lr, weight_decay=weight_decay, seed=seed,
         threads=threads, progress="auto" if progress is None else progress,
     )  # fmt: skip
+    trainer.split = parts.info
     _print_plan(table, parts, trainer, batch_size)
     prepare = trainer.preprocessor
     x, y = prepare.transform(parts.train.X), prepare.transform_target(parts.train.y)
@@ -205,24 +206,14 @@ def info(model: str | None = None) -> int:
     Parameters
     ----------
     model
-        A file that hotloop wrote.
+        A file that hotloop wrote, or a folder of checkpoints.
     """
     import hotloop
 
     if model is None:
         hotloop.show_config()
         return 0
-    trainer = hotloop.load(model)
-    state = trainer.model.state_dict()
-    print(f"{model}: {sum(value.size for value in state.values()):,} parameters and statistics")
-    for name, value in state.items():
-        print(f"  {name:<32} {tuple(value.shape)}")
-    prepare = trainer.preprocessor
-    if prepare is not None:
-        print(f"{prepare.task} of {prepare.target_name!r} from {len(prepare.feature_names)} features:")
-        print(f"  {', '.join(prepare.feature_names)[:500]}")
-        if prepare.class_names:
-            print(f"classes: {', '.join(prepare.class_names)[:500]}")
+    print(f"{model}: {hotloop.load(model).info}")
     return 0
 
 

@@ -20,6 +20,7 @@ from hotloop.graph import Graph
 from hotloop.history import History
 from hotloop.model_memory import Snapshot
 from hotloop.progress import Silent
+from hotloop.provenance import Provenance
 from hotloop.run_record import RunRecord
 from hotloop.schedules import Factors, Schedule
 from hotloop.session import Doubles, Session
@@ -69,6 +70,7 @@ class FitJob:
     on_divergence: Literal["stop", "raise"]
     progress: Silent
     history: History
+    provenance: Provenance
     recorder: Recorder | None = None
     resumed: Resumed | None = None
 

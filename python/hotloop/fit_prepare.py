@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hotloop import metrics as metrics_
 from hotloop.callbacks.base import as_callbacks, asks_for_batches
 from hotloop.fit_job import FitJob
@@ -19,6 +21,7 @@ from hotloop.fit_setup import (
 )
 from hotloop.history import History
 from hotloop.progress import make_progress
+from hotloop.provenance import provenance_of
 
 if TYPE_CHECKING:
     from hotloop.trainer import Trainer
@@ -31,6 +34,7 @@ def make_job(
     """The job of one run. Raises what `Trainer.fit` says for data and settings that do not fit."""
     session, stopping = trainer._session, trainer.early_stopping
     train, graph, loss = check_data(session, X, y, weight, trainer.loss, where="fit")
+    given = train
     train, sets = check_validation(session, validation, train, graph, loss, trainer.seed)
     callbacks = as_callbacks(trainer.callbacks)
     for callback in callbacks:
@@ -43,10 +47,19 @@ def make_job(
     engine = make_engine(session, graph, loss, names, trainer.clip_norm, trainer.clip_value)
     train_pass = engine.prepare(train, batch_size, shuffle=shuffle, run=run)
     trainer._resolved = (trainer.loss, loss)
+    held_out = float(validation) if isinstance(validation, (int, float, np.number)) else None
+    provenance = provenance_of(
+        given,
+        {} if held_out else sets,
+        held_out=held_out,
+        seed=trainer.seed,
+        isa=train_pass.executable.program.isa,
+    )
     return FitJob(
         session=session, graph=graph, engine=engine, train_pass=train_pass, train=train, validation=sets,
         epochs=epochs, batch_size=batch_size, shuffle=shuffle, run=run, max_time=max_time,
         schedule=trainer.schedule, factors=factors, monitor=monitor, restore_best=trainer.restore_best,
         early_stopping=stopping, callbacks=callbacks, on_divergence=trainer.on_divergence,
         progress=make_progress(trainer.progress), history=History(monitor=monitor),
+        provenance=provenance,
     )  # fmt: skip

@@ -17,6 +17,7 @@ from hotloop import losses, optim, schedules
 from hotloop.checkpoint import Folder
 from hotloop.data import border
 from hotloop.data.preprocess import Preprocessor
+from hotloop.data.split import SplitInfo
 from hotloop.early_stopping import EarlyStopping
 from hotloop.errors import CheckpointError, HotloopError
 from hotloop.files import Path as FilePath
@@ -24,6 +25,7 @@ from hotloop.files import read_safetensors, write_safetensors
 from hotloop.graph import graph_from_json, graph_to_json
 from hotloop.history import History
 from hotloop.nn import GraphModule
+from hotloop.provenance import Provenance
 
 if TYPE_CHECKING:
     from hotloop.trainer import Trainer
@@ -69,6 +71,8 @@ def _describe(trainer: Trainer, history: History | None) -> dict[str, Any]:
         "early_stopping": trainer.early_stopping and dataclasses.asdict(trainer.early_stopping),
         "history": history and history.to_dict(),
         "runs": trainer._runs,
+        "provenance": trainer.provenance and trainer.provenance.to_dict(),
+        "split": trainer.split and dataclasses.asdict(trainer.split),
         # in torch's order, which the file does not keep, and with the further names of shared tensors
         "tensors": list(trainer.model.state_dict()),
         "aliases": trainer.model.tied_names(),
@@ -125,10 +129,14 @@ def _restore(tensors: dict[str, border.Array], metadata: dict[str, str], threads
         metrics=tuple(metrics) if isinstance(metrics, list) else metrics,
         early_stopping=None if stopping is None else EarlyStopping(**stopping),
         threads=threads,
-        **{name: data[name] for name in _PLAIN},
+        **{name: data[name] for name in _PLAIN if name in data},  # else Trainer's own default
     )
     trainer._runs = int(data["runs"])
     trainer.history = None if data["history"] is None else History.from_dict(data["history"])
+    if data.get("provenance") is not None:
+        trainer.provenance = Provenance.from_dict(data["provenance"])
+    if data.get("split") is not None:
+        trainer.split = SplitInfo.from_dict(data["split"])
     trainer._session.open(graph)
     trainer._session.memory.load_optimizer_state(part(tensors, OPTIMIZER), "load")
     if "preprocessor" in metadata:

@@ -26,14 +26,18 @@ from hotloop.history import History
 from hotloop.predictor import Predictor
 from hotloop.probes.methods import Probes
 from hotloop.progress import ProgressOption, check_progress
+from hotloop.provenance import was_trained_on
 from hotloop.session import Session
 from hotloop.threads import check_device, check_threads
 
 if TYPE_CHECKING:
     from hotloop.cost import CostPlan
     from hotloop.data.preprocess import Preprocessor
+    from hotloop.data.split import SplitInfo
     from hotloop.files import Path as FilePath
+    from hotloop.model_info import ModelInfo
     from hotloop.nn import Module
+    from hotloop.provenance import Provenance
 
 
 class Trainer(Predictor, Probes):
@@ -114,6 +118,10 @@ class Trainer(Predictor, Probes):
         self.history: History | None = None
         #: What turns raw columns into X, if this model has one; it travels in the model's file.
         self.preprocessor: Preprocessor | None = None
+        #: How the data was split (`hl.Split.info`), if you say so; it travels in the model's file.
+        self.split: SplitInfo | None = None
+        #: When and on what the last run began; None before the first.
+        self.provenance: Provenance | None = None
         self._runs = 0
         self._training = False
         self._resolved: tuple[Any, ResolvedLoss] | None = None  # a loss as given, and what it was in fit
@@ -185,7 +193,7 @@ class Trainer(Predictor, Probes):
                 return _dry(job, keep_moments=not reset_optimizer)
             if reset_optimizer and stored is None:
                 self._session.memory.reset_optimizer()
-            self.history = job.history
+            self.history, self.provenance = job.history, job.provenance
             self._runs = run + 1
             self._training = True
             try:
@@ -215,8 +223,22 @@ class Trainer(Predictor, Probes):
 
             return cost.cost_plan(engine, data, min(batch_size, data.rows), keeps_epochs=self.restore_best)
 
+    @property
+    def info(self) -> ModelInfo:
+        """What the model says of itself: tensors, settings, data, date, versions, curves. ``print`` it."""
+        from hotloop.model_info import model_info
+
+        return model_info(self)
+
+    def was_trained_on(self, X: Any, y: Any, sample_weight: Any = None) -> bool:
+        """Whether the last `fit` was given this data: values and order of the rows, by the digests that the
+        model's file keeps. Raises as `fit` for data that does not fit the model."""
+        with self._session.entered("was_trained_on"):
+            return was_trained_on(self._session, self._known_loss(), self.provenance, X, y, sample_weight)
+
     def save(self, path: FilePath) -> None:
-        """Write everything to one file: parameters, state, moments, counters, history, preprocessor.
+        """Write everything to one file: parameters, state, moments, counters, history, preprocessor, and where
+        the model comes from (`info`).
 
         The file is replaced in one step and verified on loading. Python callables are stored by name.
         Raises `RuntimeError` if the model has not seen data yet, and `OSError`.

@@ -91,6 +91,35 @@ class SealedData:
 
 
 @dataclass(frozen=True)
+class SplitInfo:
+    """How data was split, without the data: what a model file keeps of it (`Trainer.split`).
+
+    rows        of training, validation and test
+    seed        that `split` was called with
+    stratified  whether classes were kept even
+    digest      BLAKE2b of the row numbers of all parts, hexadecimal: equal splits have equal ones
+    """
+
+    rows: tuple[int, int, int]
+    seed: int
+    stratified: bool
+    digest: str
+
+    def __str__(self) -> str:
+        train, validation, test = self.rows
+        how = ", stratified" if self.stratified else ""
+        return f"{train} train, {validation} validation, {test} test{how}; seed {self.seed}, rows {self.digest[:12]}"
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SplitInfo:
+        """From what `dataclasses.asdict` gave. Raises `KeyError`, `TypeError` or `ValueError` for other data."""
+        train, validation, test = (int(n) for n in data["rows"])
+        return cls(
+            (train, validation, test), int(data["seed"]), bool(data["stratified"]), str(data["digest"])
+        )
+
+
+@dataclass(frozen=True)
 class Split:
     """Three disjoint parts of the data; ``rows`` holds the row numbers of each, in order."""
 
@@ -98,6 +127,21 @@ class Split:
     validation: Part
     test: SealedData
     rows: tuple[Rows, Rows, Rows]
+    seed: int = 0
+    stratified: bool = False
+
+    @property
+    def info(self) -> SplitInfo:
+        """Sizes, seed and digest: ``trainer.split = data.info`` has them kept in the model's file."""
+        import hashlib  # for the few who ask
+
+        train, validation, test = self.rows
+        hasher = hashlib.blake2b(digest_size=16)
+        for part in self.rows:
+            hasher.update(f"{len(part)};".encode() + np.ascontiguousarray(part, "<i8").tobytes())
+        return SplitInfo(
+            (len(train), len(validation), len(test)), self.seed, self.stratified, hasher.hexdigest()
+        )
 
     def __repr__(self) -> str:
         train, validation, test = map(len, self.rows)
@@ -134,14 +178,15 @@ def split(
     n = _common_length(X, y)
     counts = _part_counts(sizes, n)
     labels = _labels(stratify, y, n)
-    rank = _random_order(n, count("split", "seed", seed))
+    seed = count("split", "seed", seed)
+    rank = _random_order(n, seed)
     if labels is None:
         parts = np.split(rank, np.cumsum(counts)[:-1])
     else:
         parts = _stratified(rank, labels, counts)
     rows = (parts[0], parts[1], parts[2])
     train, validation, test = (Part(_take(X, r), _take(y, r)) for r in rows)
-    return Split(train, validation, SealedData(*test), rows)
+    return Split(train, validation, SealedData(*test), rows, seed, labels is not None)
 
 
 # --- arguments ------------------------------------------------------------------------------------
