@@ -12,7 +12,7 @@ import pytest
 
 import hotloop as hl
 
-FORBIDDEN = ("sklearn", "torch", "pandas", "rich", "matplotlib", "cyclopts", "scipy", "jinja2", "narwhals")
+FORBIDDEN = ("tensorboardX", "sklearn", "torch", "pandas", "rich", "matplotlib", "cyclopts", "scipy", "jinja2", "narwhals")
 
 
 def in_fresh_python(code: str) -> Any:
