@@ -25,9 +25,14 @@ step_readme_example() {
 }
 
 step_examples() {
-  local script
+  local script library
   for script in "$CLONE"/examples/*.py; do
     echo "--- ${script##*/}"
+    library=$(sed -nE 's/^# needs: (\w+).*/\1/p' "$script")
+    if [[ -n $library ]] && ! "$CLONE/.venv/bin/python" -c "import $library" 2>/dev/null; then
+      echo "skipped: $library is not installed"
+      continue
+    fi
     (cd "$WORK" && "$CLONE/.venv/bin/python" -W error "$script")
   done
 }

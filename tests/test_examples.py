@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -17,6 +18,8 @@ RESULTS = {
     "classification": (r"test accuracy (\S+);", 0.97, 1.0),
     "regression": (r"test RMSE (\S+) ", 90.0, 140.0),
     "custom_module": (r"accuracy (\S+) on rows", 0.93, 1.0),
+    "track_mlflow": (r"last with val_accuracy (\S+)", 0.9, 1.0),
+    "track_wandb": (r"last with val_accuracy (\S+)", 0.9, 1.0),
     "own_schedule": (r"one cycle .* loss (\S+)", 0.009, 0.0125),
 }
 
@@ -27,6 +30,9 @@ def test_every_example_has_a_row() -> None:
 
 @pytest.mark.parametrize("name", RESULTS)
 def test_example(name: str, tmp_path: Path) -> None:
+    for library in re.findall(r"^# needs: (\w+)", (FOLDER / f"{name}.py").read_text(encoding="utf-8"), re.M):
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} is not installed")
     command = [sys.executable, "-W", "error", str(FOLDER / f"{name}.py")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,18 @@ import pytest
 
 import hotloop as hl
 
-FORBIDDEN = ("tensorboardX", "sklearn", "torch", "pandas", "rich", "matplotlib", "cyclopts", "scipy", "jinja2", "narwhals")
+FORBIDDEN = (
+    "tensorboardX",
+    "sklearn",
+    "torch",
+    "pandas",
+    "rich",
+    "matplotlib",
+    "cyclopts",
+    "scipy",
+    "jinja2",
+    "narwhals",
+)
 
 
 def in_fresh_python(code: str) -> Any:
