@@ -24,6 +24,18 @@ KINDS = ("classifier", "regression", "two_inputs", "checkpoint")
 pytestmark = pytest.mark.filterwarnings("ignore:.*was written by hotloop:hotloop.HotloopWarning")
 
 
+class Count(hl.Callback):
+    """As in tools/golden.py: counts epochs, those before the checkpoint included."""
+
+    epochs = 0
+
+    def on_epoch_end(self, state: Any) -> None:
+        self.epochs += 1
+
+    def load_state_dict(self, state: Any) -> None:
+        self.epochs = state["epochs"]
+
+
 def expected(version: str, kind: str) -> dict[str, Any]:
     """What the version itself made of the file."""
     with np.load(GOLDEN / version / "expected.npz") as stored:
@@ -45,6 +57,8 @@ def check_resumes(path: Path, data: dict[str, Any], monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HOTLOOP_ISA", "generic")
     trainer = hl.load(path)
     trainer.progress = False
+    count = Count()
+    trainer.callbacks = (count,)
     run = trainer.fit(
         data["x"], data["y"], validation=(data["x_val"], data["y_val"]), resume=path,
         epochs=int(data["epochs"]), batch_size=int(data["batch_size"]),
@@ -52,6 +66,8 @@ def check_resumes(path: Path, data: dict[str, Any], monkeypatch: pytest.MonkeyPa
     close(run.history["loss"], data["loss"])
     close(run.history["val_loss"], data["val_loss"])
     close(trainer.predict(data["x"]), data["prediction"])
+    if "counted" in data:  # the first files know nothing of callbacks
+        assert count.epochs == data["counted"]
     return trainer
 
 
@@ -70,6 +86,15 @@ def test_a_model_predicts_and_saves_again(version: str, kind: str, tmp_path: Pat
     assert trainer.history is not None and trainer.history.epochs == len(trainer.history.history["loss"]) > 0
     trainer.save(tmp_path / "again")  # in the present form
     np.testing.assert_array_equal(predict(hl.load(tmp_path / "again"), data), predict(trainer, data))
+
+
+@pytest.mark.parametrize("version", VERSIONS[1:])
+def test_where_a_model_comes_from(version: str) -> None:
+    trainer = hl.load(GOLDEN / version / "classifier.safetensors")
+    assert trainer.provenance is not None and trainer.split is not None
+    assert trainer.provenance.fitted.startswith("20")
+    assert sum(trainer.split.rows) == trainer.provenance.data.rows == 60
+    assert "classes     low, middle, high" in str(trainer.info)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -38,6 +38,21 @@ class TwoInputs(hl.nn.Module):
         return self.head(self.body(hl.nn.functional.concat([num, self.table(cat)], 1)))
 
 
+class Count(hl.Callback):
+    """Counts epochs, in a state that travels."""
+
+    epochs = 0
+
+    def on_epoch_end(self, state: Any) -> None:
+        self.epochs += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs": self.epochs}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.epochs = state["epochs"]
+
+
 def _numbers(rows: int, columns: int) -> Any:
     return np.random.Generator(np.random.PCG64(7)).normal(size=(rows, columns)).astype(np.float32)
 
@@ -57,6 +72,7 @@ def classifier(path: Path) -> dict[str, Any]:
         early_stopping=hl.EarlyStopping(patience=5), clip_norm=1.0, seed=11,
     )  # fmt: skip
     trainer.preprocessor = prepare
+    trainer.split = hl.split(raw, labels).info
     trainer.fit(prepare.transform(raw), labels, validation=0.25, epochs=6, batch_size=16)
     trainer.save(path)
     return {"x": raw, "prediction": trainer.predict_proba(prepare.transform(raw))}
@@ -97,7 +113,7 @@ def checkpoint(path: Path) -> dict[str, Any]:
         return hl.Trainer(
             hl.nn.Sequential(hl.nn.Linear(4, 8), hl.nn.GELU(), hl.nn.Dropout(0.3), hl.nn.Linear(8, 2)),
             optimizer=hl.optim.Adam(0.02), schedule=hl.schedules.OneCycle(), seed=5,
-            early_stopping=hl.EarlyStopping(patience=3), progress=False,
+            early_stopping=hl.EarlyStopping(patience=3), progress=False, callbacks=[Count()],
         )  # fmt: skip
 
     with tempfile.TemporaryDirectory() as folder:
@@ -111,6 +127,7 @@ def checkpoint(path: Path) -> dict[str, Any]:
     return {
         "x": x, "y": y, "x_val": x_val, "y_val": y_val, **FIT,
         "prediction": whole.predict(x), "loss": run.history["loss"], "val_loss": run.history["val_loss"],
+        "counted": run.epochs,
     }  # fmt: skip
 
 
