@@ -16,6 +16,7 @@ from hotloop.data import border
 from hotloop.data.split import SealedData
 from hotloop.engine import predict_any
 from hotloop.fit_setup import ResolvedLoss, check_data, make_engine
+from hotloop.provenance import Provenance, was_trained_on
 from hotloop.session import Session
 
 
@@ -24,6 +25,8 @@ class Predictor:
 
     loss: Any
     metrics: Union[str, Iterable[str], None]
+    #: When and on what the last run began; None before the first.
+    provenance: Provenance | None
     _session: Session
     _resolved: tuple[Any, ResolvedLoss] | None  # a loss as given, and what it was in fit
 
@@ -56,6 +59,12 @@ class Predictor:
         """The most likely class of each row, int64 (n,); for several binary outputs 0 or 1 each, (n, L)."""
         kind = self._class_loss("predict_label")
         return classes.labels(self.predict(X), kind)
+
+    def was_trained_on(self, X: Any, y: Any, sample_weight: Any = None) -> bool:
+        """Whether the last `fit` was given this data: values and order of the rows, by the digests that the
+        model's file keeps. Raises as `fit` for data that does not fit the model."""
+        with self._session.entered("was_trained_on"):
+            return was_trained_on(self._session, self._known_loss(), self.provenance, X, y, sample_weight)
 
     def _known_loss(self) -> Any:
         """The loss as the last fit resolved it, unless another was set since."""

@@ -26,7 +26,6 @@ from hotloop.history import History
 from hotloop.predictor import Predictor
 from hotloop.probes.methods import Probes
 from hotloop.progress import ProgressOption, check_progress
-from hotloop.provenance import was_trained_on
 from hotloop.session import Session
 from hotloop.threads import check_device, check_threads
 
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from hotloop.files import Path as FilePath
     from hotloop.model_info import ModelInfo
     from hotloop.nn import Module
-    from hotloop.provenance import Provenance
 
 
 class Trainer(Predictor, Probes):
@@ -120,8 +118,7 @@ class Trainer(Predictor, Probes):
         self.preprocessor: Preprocessor | None = None
         #: How the data was split (`hl.Split.info`), if you say so; it travels in the model's file.
         self.split: SplitInfo | None = None
-        #: When and on what the last run began; None before the first.
-        self.provenance: Provenance | None = None
+        self.provenance = None
         self._runs = 0
         self._training = False
         self._resolved: tuple[Any, ResolvedLoss] | None = None  # a loss as given, and what it was in fit
@@ -229,12 +226,6 @@ class Trainer(Predictor, Probes):
         from hotloop.model_info import model_info
 
         return model_info(self)
-
-    def was_trained_on(self, X: Any, y: Any, sample_weight: Any = None) -> bool:
-        """Whether the last `fit` was given this data: values and order of the rows, by the digests that the
-        model's file keeps. Raises as `fit` for data that does not fit the model."""
-        with self._session.entered("was_trained_on"):
-            return was_trained_on(self._session, self._known_loss(), self.provenance, X, y, sample_weight)
 
     def save(self, path: FilePath) -> None:
         """Write everything to one file: parameters, state, moments, counters, history, preprocessor, and where
