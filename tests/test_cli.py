@@ -220,6 +220,19 @@ def test_info_shows_the_installation(capsys: Captured) -> None:
     assert capsys.readouterr().out.startswith(f"hotloop {hl.__version__}")
 
 
+def test_info_of_checkpoints_is_that_of_the_newest(tmp_path: Path, capsys: Captured) -> None:
+    X = np.eye(4)
+    trainer = hl.Trainer(hl.nn.Linear(4, 1), "mse")
+    trainer.fit(X, X[:, 0], epochs=3, checkpoint=hl.Checkpoint(tmp_path))
+    assert main(["info", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "trained     3 epochs" in out
+    assert re.search(r"data +4 rows, x [0-9a-f]{12}, target [0-9a-f]{12}\n", out)
+    (tmp_path / "empty").mkdir()
+    assert main(["info", str(tmp_path / "empty")]) == 2
+    assert "no checkpoint in this folder" in capsys.readouterr().err
+
+
 def module(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "hotloop", *arguments]
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
