@@ -88,7 +88,8 @@ def test_by_the_clock_in_mid_epoch_without_a_change_of_bits(tmp_path: Path, toy:
 
     expected = run()
     assert (
-        run(checkpoint=hl.Checkpoint(tmp_path / "a", every=timedelta(milliseconds=2), keep=1000)) == expected
+        run(checkpoint=hl.Checkpoint(tmp_path / "a", every=timedelta(microseconds=500), keep=10000))
+        == expected
     )
     steps = [int(name[12:24]) for name in names(tmp_path / "a")]
     within = [step for step in steps if step % 2700]
