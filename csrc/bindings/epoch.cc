@@ -89,7 +89,7 @@ void set_params(EpochOptions& options, const Program& program, const DoubleArray
 EpochAnswer epoch(Program& program, const Source& source, ThreadTeam& team, const std::vector<int>& inputs,
                   int64 batch_size, bool shuffle, std::uint64_t seed, std::uint32_t run,
                   std::uint32_t epoch_number, std::uint64_t step, int64 first_batch, int64 batches,
-                  const DoubleArray& params, int64 begin, int64 end, const Outputs& outputs,
+                  const DoubleArray& params, int64 begin, int64 end, int64 accumulate, const Outputs& outputs,
                   const StopFlag* stop, std::optional<double> deadline_s, bool adaptive, bool check_finite) {
   EpochOptions options;
   options.inputs = inputs;
@@ -106,6 +106,7 @@ EpochAnswer epoch(Program& program, const Source& source, ThreadTeam& team, cons
   set_params(options, program, params);
   options.begin = begin;
   options.end = end < 0 ? static_cast<int64>(program.plan().steps.size()) : end;
+  options.accumulate = accumulate;
   options.deadline_s = deadline_s.value_or(-1.0);
   options.adaptive = adaptive;
   options.check_finite = check_finite;
@@ -118,7 +119,8 @@ EpochAnswer epoch(Program& program, const Source& source, ThreadTeam& team, cons
 class BoundEpoch {
  public:
   BoundEpoch(Program& program, const Source& source, ThreadTeam& team, std::vector<int> inputs,
-             int64 batch_size, bool shuffle, std::uint64_t seed, std::uint32_t run, bool adaptive)
+             int64 batch_size, bool shuffle, std::uint64_t seed, std::uint32_t run, bool adaptive,
+             int64 accumulate)
       : program_(program), source_(source), team_(team) {
     check(batch_size >= 1, "[epoch] batch size ", batch_size);
     options_.inputs = std::move(inputs);
@@ -126,6 +128,7 @@ class BoundEpoch {
     options_.shuffle = shuffle;
     options_.seed = seed;
     options_.run = run;
+    options_.accumulate = accumulate;
     options_.adaptive = adaptive;
     options_.check_finite = true;
     options_.end = static_cast<int64>(program.plan().steps.size());
@@ -165,10 +168,10 @@ void register_epoch(py::module_& m) {
       .def("is_set", [](const StopFlag& flag) { return flag.value.load(); });
   py::class_<BoundEpoch>(m, "BoundEpoch", "The epochs of one training run over one source.")
       .def(py::init<Program&, const Source&, ThreadTeam&, std::vector<int>, int64, bool, std::uint64_t,
-                    std::uint32_t, bool>(),
+                    std::uint32_t, bool, int64>(),
            py::arg("program"), py::arg("source"), py::arg("team"), py::kw_only(), py::arg("inputs"),
            py::arg("batch_size"), py::arg("shuffle"), py::arg("seed"), py::arg("run"), py::arg("adaptive"),
-           py::keep_alive<1, 2>(), py::keep_alive<1, 3>(), py::keep_alive<1, 4>())
+           py::arg("accumulate") = 1, py::keep_alive<1, 2>(), py::keep_alive<1, 3>(), py::keep_alive<1, 4>())
       .def("run", &BoundEpoch::run, py::arg("epoch"), py::arg("params"), py::arg("stop") = py::none(),
            py::arg("deadline_s") = py::none(), py::arg("first_batch") = 0, py::arg("batches") = -1,
            "One epoch, or a part of it, as run_epoch; ends at the first loss that is not finite.");
@@ -176,9 +179,9 @@ void register_epoch(py::module_& m) {
       "run_epoch", &epoch, py::arg("program"), py::arg("source"), py::arg("team"), py::kw_only(),
       py::arg("inputs"), py::arg("batch_size"), py::arg("shuffle"), py::arg("seed") = 0, py::arg("run") = 0,
       py::arg("epoch") = 0, py::arg("step") = 0, py::arg("first_batch") = 0, py::arg("batches") = -1,
-      py::arg("params"), py::arg("begin") = 0, py::arg("end") = -1, py::arg("outputs") = Outputs(),
-      py::arg("stop") = py::none(), py::arg("deadline_s") = py::none(), py::arg("adaptive") = false,
-      py::arg("check_finite") = false,
+      py::arg("params"), py::arg("begin") = 0, py::arg("end") = -1, py::arg("accumulate") = 1,
+      py::arg("outputs") = Outputs(), py::arg("stop") = py::none(), py::arg("deadline_s") = py::none(),
+      py::arg("adaptive") = false, py::arg("check_finite") = false,
       "One pass over the source, or `batches` of it from `first_batch` on: (steps run, 'done' | 'stopped' | "
       "'time' | 'diverged' | 'paused'). Metrics are zeroed first, unless it begins in mid-epoch.");
   m.def(

@@ -79,7 +79,7 @@ void bind_field(std::byte* args, const Field& f, const py::object& value, bool i
 
 void run_kernel(const std::string& name, const py::dict& fields, const std::string& isa, std::uint64_t seed,
                 std::uint32_t run, std::uint64_t step, const std::vector<double>& groups,
-                const std::vector<double>& dropout, int64 first_row, bool reverse) {
+                const std::vector<double>& dropout, int64 first_row, bool first, bool last, bool reverse) {
   const int kernel = find_kernel(name);
   if (kernel < 0) throw py::key_error("[run_kernel] no kernel " + name);
   const KernelInfo& info = kernel_info(static_cast<Kernel>(kernel));
@@ -92,7 +92,7 @@ void run_kernel(const std::string& name, const py::dict& fields, const std::stri
   alignas(8) std::byte args[kMaxArgsBytes] = {};
   for (const Field& f : info.fields) bind_field(args, f, fields[py::str(std::string(f.name))], is_double);
 
-  const StepContext ctx{seed, run, step, groups.data(), dropout.data(), first_row};
+  const StepContext ctx{seed, run, step, groups.data(), dropout.data(), first_row, first, last};
   const KernelFn fn = (*table)[kernel];
   const FlushDenormals flush;
   const int64 chunks = fn.chunks(args);
@@ -109,7 +109,7 @@ void register_kernels(py::module_& m) {
   m.def("run_kernel", &run_kernel, py::arg("name"), py::arg("fields"), py::kw_only(), py::arg("isa") = "",
         py::arg("seed") = 0, py::arg("run") = 0, py::arg("step") = 0,
         py::arg("groups") = std::vector<double>(), py::arg("dropout") = std::vector<double>(),
-        py::arg("first_row") = 0, py::arg("reverse") = false,
+        py::arg("first_row") = 0, py::arg("first") = true, py::arg("last") = true, py::arg("reverse") = false,
         "Run one kernel on dense arrays. For tests: sizes are not checked against the arrays.");
 }
 

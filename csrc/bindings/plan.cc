@@ -8,8 +8,8 @@ namespace {
 
 Space space_of(const std::string& kind) {
   if (kind == "input" || kind == "activation" || kind == "scratch") return Space::kArena;
-  constexpr const char* kNames[] = {"arena", "parameter", "gradient", "moment1", "moment2",
-                                    "state", "counter",   "metric",   "constant"};
+  constexpr const char* kNames[] = {"arena", "parameter", "gradient", "accumulated", "moment1", "moment2",
+                                    "ema",   "state",     "counter",  "ema_counter", "metric",  "constant"};
   for (int i = 1; i < kNumSpaces; ++i)
     if (kind == kNames[i]) return static_cast<Space>(i);
   throw InternalError("[plan] unknown buffer kind " + kind);
@@ -72,13 +72,15 @@ using StageTuple = std::tuple<bool, int64, int64>;
 std::shared_ptr<Plan> make_plan(const std::string& dtype, int64 max_rows, std::size_t arena_bytes,
                                 int64 metric_doubles, int64 prepare, const std::vector<double>& constants,
                                 int n_groups, int n_dropout, const std::vector<BufferTuple>& buffers,
-                                const std::vector<StepTuple>& steps, const std::vector<StageTuple>& stages) {
+                                const std::vector<StepTuple>& steps, const std::vector<StageTuple>& stages,
+                                int64 update) {
   auto plan = std::make_shared<Plan>();
   plan->real = real_of(dtype);
   plan->max_rows = max_rows;
   plan->arena_bytes = arena_bytes;
   plan->metric_doubles = metric_doubles;
   plan->prepare = prepare;
+  plan->update = update < 0 ? static_cast<int64>(steps.size()) : update;
   plan->constants = constants;
   plan->n_groups = n_groups;
   plan->n_dropout = n_dropout;
@@ -102,7 +104,8 @@ void register_plan(py::module_& m) {
                                           "Steps over a table of buffers; see hotloop.compile.plan.")
       .def(py::init(&make_plan), py::kw_only(), py::arg("dtype"), py::arg("max_rows"), py::arg("arena_bytes"),
            py::arg("metric_doubles"), py::arg("prepare"), py::arg("constants"), py::arg("n_groups"),
-           py::arg("n_dropout"), py::arg("buffers"), py::arg("steps"), py::arg("stages"))
+           py::arg("n_dropout"), py::arg("buffers"), py::arg("steps"), py::arg("stages"),
+           py::arg("update") = -1)
       .def_property_readonly("n_steps", [](const Plan& plan) { return plan.steps.size(); })
       .def_property_readonly("params_width", &Plan::params_width);
 }

@@ -44,12 +44,15 @@ py::array buffer_view(Program& program, int buffer, int64 rows, py::handle owner
 }
 
 void run_steps(Program& program, ThreadTeam& team, int64 rows, int64 begin, int64 end, std::uint64_t seed,
-               std::uint32_t run, std::uint64_t step, const DoubleArray& params, bool adaptive, int64 times) {
+               std::uint32_t run, std::uint64_t step, const DoubleArray& params, bool first, bool last,
+               bool adaptive, int64 times) {
   check(params.size() == program.plan().params_width(), "[program] ", params.size(), " step parameters, not ",
         program.plan().params_width());
   StepContext ctx;
   ctx.seed = seed;
   ctx.run = run;
+  ctx.first = first;
+  ctx.last = last;
   program.set_params(ctx, params.data());
   if (end < 0) end = static_cast<int64>(program.plan().steps.size());
   const Memory::Lease lease(program.memory());
@@ -58,6 +61,24 @@ void run_steps(Program& program, ThreadTeam& team, int64 rows, int64 begin, int6
   for (int64 i = 0; i < times; ++i) {
     ctx.step = step + static_cast<std::uint64_t>(i);
     run_on_team(program, team, rows, begin, end, ctx, choose ? &program.team_choice() : nullptr);
+  }
+}
+
+// Whether a space that a memory may lack is part of this one.
+bool is_there(const Memory& memory, Space space) {
+  switch (space) {
+    case Space::kGradient:
+      return memory.has_gradients();
+    case Space::kAccumulated:
+      return memory.sizes().accumulated;
+    case Space::kMoment1:
+      return memory.sizes().moments >= 1;
+    case Space::kMoment2:
+      return memory.sizes().moments >= 2;
+    case Space::kEma:
+      return memory.sizes().ema;
+    default:
+      return true;
   }
 }
 
@@ -72,22 +93,33 @@ void register_memory(py::module_& m) {
              py::arg("dtype"), py::arg("gradients") = true);
   memory.def("copy_from", &Memory::copy_from, py::arg("other"), py::call_guard<py::gil_scoped_release>(),
              "Take over parameters, moments, state and counters of a memory of the same sizes.");
+  memory.def("reserve", &Memory::reserve, py::kw_only(), py::arg("accumulated"), py::arg("ema"),
+             "Make room for sums of gradients and for an average of the parameters; what is there stays.");
+  memory.def("begin_ema", &Memory::begin_ema, "Begin an average at the parameters as they are.");
+  memory.def("exchange_ema", &Memory::exchange_ema, py::call_guard<py::gil_scoped_release>(),
+             "Parameters and their average change places.");
   memory.def("is_finite", &Memory::is_finite, py::call_guard<py::gil_scoped_release>(),
              "Whether no parameter and no state is NaN or infinite.");
-  const auto space = [&](const char* name, Space which, int64 MemorySizes::* size, int moment) {
-    memory.def_property_readonly(name, [which, size, moment](const py::object& self) {
+  const auto space = [&](const char* name, Space which, int64 MemorySizes::* size) {
+    memory.def_property_readonly(name, [which, size](const py::object& self) {
       const std::shared_ptr<Memory> owner = self.cast<std::shared_ptr<Memory>>();
-      const bool there =
-          which == Space::kGradient ? owner->has_gradients() : owner->sizes().moments >= moment;
-      return real_view(owner->space(which), there ? owner->sizes().*size : 0, owner->real(),
+      return real_view(owner->space(which), is_there(*owner, which) ? owner->sizes().*size : 0, owner->real(),
                        which == Space::kParameter ? loan(owner) : self);
     });
   };
-  space("parameters", Space::kParameter, &MemorySizes::parameters, 0);
-  space("gradients", Space::kGradient, &MemorySizes::parameters, 0);
-  space("moment1", Space::kMoment1, &MemorySizes::parameters, 1);
-  space("moment2", Space::kMoment2, &MemorySizes::parameters, 2);
-  space("state", Space::kState, &MemorySizes::state, 0);
+  space("parameters", Space::kParameter, &MemorySizes::parameters);
+  space("gradients", Space::kGradient, &MemorySizes::parameters);
+  space("accumulated", Space::kAccumulated, &MemorySizes::parameters);
+  space("moment1", Space::kMoment1, &MemorySizes::parameters);
+  space("moment2", Space::kMoment2, &MemorySizes::parameters);
+  space("ema", Space::kEma, &MemorySizes::parameters);
+  space("state", Space::kState, &MemorySizes::state);
+  memory.def_property_readonly("ema_counter", [](const py::object& self) {
+    const Memory& owner = self.cast<const Memory&>();
+    return view(reinterpret_cast<int64*>(owner.space(Space::kEmaCounter)), owner.sizes().ema ? 1 : 0, self);
+  });
+  memory.def_property_readonly("snapshot_nbytes", &Memory::n_snapshot_bytes,
+                               "Bytes of a copy for a rollback: parameters, moments, state and counters.");
   memory.def_property_readonly("nbytes", &Memory::n_bytes, "Bytes of all buffers together.");
   memory.def_property_readonly("counters", [](const py::object& self) {
     const Memory& owner = self.cast<const Memory&>();
@@ -137,8 +169,10 @@ void register_session(py::module_& m) {
                              })
       .def("run", &run_steps, py::arg("team"), py::arg("rows"), py::kw_only(), py::arg("begin") = 0,
            py::arg("end") = -1, py::arg("seed") = 0, py::arg("run") = 0, py::arg("step") = 0,
-           py::arg("params"), py::arg("adaptive") = false, py::arg("times") = 1,
-           "Run steps [begin, end) on what the input buffers hold, so many times.");
+           py::arg("params"), py::arg("first") = true, py::arg("last") = true, py::arg("adaptive") = false,
+           py::arg("times") = 1,
+           "Run steps [begin, end) on what the input buffers hold, so many times. `first`, `last`: where the "
+           "batch stands among those that share an update.");
 }
 
 }  // namespace hotloop

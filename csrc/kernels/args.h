@@ -365,6 +365,16 @@ constexpr int kMaxDims = 4;
   X(Dim, , rows)                \
   X(Dim, , cols)
 
+// totals (2) += [rows whose label is among the k largest logits, rows]. Equal logits rank by their index, the
+// lower one first, as in accuracy; a NaN is larger than any number, and a label whose logit is NaN is wrong.
+#define HOTLOOP_TopKAccuracyArgs(X) \
+  X(InOut, double, totals)          \
+  X(In, real, logits)               \
+  X(In, index, labels)              \
+  X(Dim, , rows)                    \
+  X(Dim, , cols)                    \
+  X(Int, , top_k)
+
 // totals (2) += [elements where (logit > 0) == (target > 0.5), elements]; a NaN logit is wrong.
 #define HOTLOOP_BinaryAccuracyArgs(X) \
   X(InOut, double, totals)            \
@@ -380,6 +390,23 @@ constexpr int kMaxDims = 4;
   X(In, real, target)                  \
   X(Dim, , rows)                       \
   X(Dim, , cols)
+
+// Of the batches k that share an update, the gradient is sum(total_k grad_k) / sum(total_k), total being a
+// batch's sum of row weights. Sums are kept in units of the first total that is not 0, so that batches of
+// equal weight are added as they are, and no scale of the weights overflows. tally (2) = [sum of total,
+// unit], begun anew in the first batch; scalars (4) = [keep, weight, last, scale]: whether anything was
+// summed before, total / unit, whether this is the last batch, unit / sum of total.
+#define HOTLOOP_AccumulateBeginArgs(X) \
+  X(Out, double, scalars)              \
+  X(InOut, double, tally)              \
+  X(In, double, total)
+
+// s = weight * grad + (sum if keep);  sum (n) = s, but in the last batch grad (n) = scale * s
+#define HOTLOOP_AccumulateArgs(X) \
+  X(InOut, real, sum)             \
+  X(InOut, real, grad)            \
+  X(In, double, scalars)          \
+  X(Dim, , n)
 
 // partial (ceil(n / 8192)): sum of squares of each run of 8192 elements, in double
 #define HOTLOOP_SquareSumArgs(X) \
@@ -438,6 +465,21 @@ constexpr int kMaxDims = 4;
   X(Real, , eps)                     \
   X(Real, , momentum)
 
+// Of the exponential moving average: counter += 1, scalars (1) = [weight], which is 1 in the first update and
+// 1 - decay from then on, as torch.optim.swa_utils.AveragedModel; if total is 0, no update: [0].
+#define HOTLOOP_EmaBeginArgs(X) \
+  X(Out, double, scalars)       \
+  X(InOut, int64, counter)      \
+  X(InOpt, double, total)       \
+  X(Real, , decay)
+
+// average (n) += weight * (param - average)
+#define HOTLOOP_EmaArgs(X) \
+  X(InOut, real, average)  \
+  X(In, real, param)       \
+  X(In, double, scalars)   \
+  X(Dim, , n)
+
 #define HOTLOOP_FIELD_In(type, name) const type* name = nullptr;
 #define HOTLOOP_FIELD_InOpt(type, name) const type* name = nullptr;
 #define HOTLOOP_FIELD_Out(type, name) type* name = nullptr;
@@ -484,12 +526,17 @@ HOTLOOP_ARGS(CrossEntropyArgs)
 HOTLOOP_ARGS(LossArgs)
 HOTLOOP_ARGS(LossStatsArgs)
 HOTLOOP_ARGS(AccuracyArgs)
+HOTLOOP_ARGS(TopKAccuracyArgs)
 HOTLOOP_ARGS(BinaryAccuracyArgs)
 HOTLOOP_ARGS(RegressionStatsArgs)
+HOTLOOP_ARGS(AccumulateBeginArgs)
+HOTLOOP_ARGS(AccumulateArgs)
 HOTLOOP_ARGS(SquareSumArgs)
 HOTLOOP_ARGS(OptimizerBeginArgs)
 HOTLOOP_ARGS(AdamArgs)
 HOTLOOP_ARGS(SgdArgs)
 HOTLOOP_ARGS(RmspropArgs)
+HOTLOOP_ARGS(EmaBeginArgs)
+HOTLOOP_ARGS(EmaArgs)
 
 }  // namespace hotloop

@@ -20,6 +20,7 @@ struct StepContext {
   const double* groups = nullptr;   // (groups, 2): lr, weight_decay of each parameter group
   const double* dropout = nullptr;  // (layers): drop probability of each dropout layer
   int64 first_row = 0;              // where the rows of this call stand in the batch
+  bool first = true, last = true;   // whether the batch is the first, the last of those that share an update
 };
 
 // Elements per chunk of element-wise work: 16384 floats are 64 KB, a fair share of an L2 cache and long

@@ -18,6 +18,17 @@ bool is_first_largest(const real* x, int64 label, int64 cols) {
   return beaten == 0;
 }
 
+// Whether x[label] is among the k first in descending order. What does not compare, a NaN, stands before it.
+template <class real>
+bool is_among_largest(const real* x, int64 label, int64 cols, int64 k) {
+  if (label < 0 || label >= cols) return false;
+  const real chosen = x[label];
+  int64 before = 0;
+  for (int64 c = 0; c < label; ++c) before += x[c] < chosen ? 0 : 1;
+  for (int64 c = label + 1; c < cols; ++c) before += x[c] <= chosen ? 0 : 1;
+  return chosen == chosen && before < k;
+}
+
 template <class real>
 int64 first_largest(const real* x, int64 cols) {
   int64 best = 0;
@@ -41,6 +52,22 @@ void accuracy_run(const AccuracyArgs<real>& a, const StepContext&, int64) {
     const int64 label = a.labels != nullptr ? a.labels[row] : first_largest(a.probs + row * a.cols, a.cols);
     right += is_first_largest(a.logits + row * a.cols, label, a.cols) ? 1 : 0;
   }
+  a.totals[0] += static_cast<double>(right);
+  a.totals[1] += static_cast<double>(a.rows);
+}
+
+// totals (2) += [rows whose label is among the k largest logits, rows]
+
+template <class real>
+int64 top_k_accuracy_chunks(const TopKAccuracyArgs<real>&) {
+  return 1;
+}
+
+template <class real>
+void top_k_accuracy_run(const TopKAccuracyArgs<real>& a, const StepContext&, int64) {
+  int64 right = 0;
+  for (int64 row = 0; row < a.rows; ++row)
+    right += is_among_largest(a.logits + row * a.cols, a.labels[row], a.cols, a.top_k) ? 1 : 0;
   a.totals[0] += static_cast<double>(right);
   a.totals[1] += static_cast<double>(a.rows);
 }
@@ -96,6 +123,7 @@ void regression_stats_run(const RegressionStatsArgs<real>& a, const StepContext&
 }
 
 HOTLOOP_INSTANTIATE(accuracy, AccuracyArgs)
+HOTLOOP_INSTANTIATE(top_k_accuracy, TopKAccuracyArgs)
 HOTLOOP_INSTANTIATE(binary_accuracy, BinaryAccuracyArgs)
 HOTLOOP_INSTANTIATE(regression_stats, RegressionStatsArgs)
 

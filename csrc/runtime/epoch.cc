@@ -35,6 +35,7 @@ int64 check_source(const Program& program, const std::vector<SourceArray>& sourc
   const int64 batches = ceil_div(source[0].rows, o.batch_size);
   check(o.n_params == 1 || o.n_params >= batches, "[epoch] ", o.n_params, " rows of step parameters for ",
         batches, " steps");
+  check(o.accumulate >= 1, "[epoch] ", o.accumulate, " batches for an update");
   check(o.first_batch >= 0 && o.first_batch <= batches, "[epoch] batch ", o.first_batch, " of ", batches);
   return batches;
 }
@@ -90,15 +91,20 @@ EpochResult run_epoch(Program& program, const std::vector<SourceArray>& source, 
     gather.choose(first, rows, o.shuffle ? &order : nullptr);
     ctx.step = o.step + static_cast<std::uint64_t>(batch);
     program.set_params(ctx, o.params + (o.n_params == 1 ? 0 : batch) * plan.params_width());
+    ctx.first = batch % o.accumulate == 0;
+    ctx.last = (batch + 1) % o.accumulate == 0 || batch + 1 == batches;
     const int64 begin = batch == o.first_batch ? o.begin : std::max(o.begin, plan.prepare);
-    program.run(choose && !choice.team() ? alone : team, rows, begin, o.end, ctx,
+    const int64 end = ctx.last ? o.end : std::min(o.end, plan.update);
+    program.run(choose && !choice.team() ? alone : team, rows, begin, end, ctx,
                 tasks_of(gather.tasks(), copy_rows), gathers_beside);
     copy_outputs(program, o, first, rows);
     const int64 done = batch + 1 - o.first_batch;
 
     const Clock::time_point before = now;
     now = Clock::now();
-    if (choose && rows == o.batch_size) choice.took(seconds(now - before));
+    const bool usual =
+        o.accumulate == 1 || !ctx.last;  // steps of one length only: with the update, or without
+    if (choose && rows == o.batch_size && usual) choice.took(seconds(now - before));
     if (o.check_finite && diverged(program)) return {done, EpochStatus::kDiverged};
     if (batch + 1 == last) break;
     if (o.stop != nullptr && o.stop->load(std::memory_order_relaxed)) return {done, EpochStatus::kStopped};

@@ -31,6 +31,7 @@ struct EpochOptions {
   const double* params = nullptr;  // (n_params, params_width): one row per step of the epoch
   int64 n_params = 0;              // 1: the same row for every step
   int64 begin = 0, end = 0;        // steps of the plan
+  int64 accumulate = 1;            // batches that share an update; the epoch's last ones may be fewer
   double deadline_s = -1.0;        // seconds from the call; negative: none
   bool adaptive = false;           // nobody asked for this team: it has to save a quarter of the time
   bool check_finite = false;       // end at the first batch whose loss totals are not finite

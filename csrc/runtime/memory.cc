@@ -46,6 +46,18 @@ void Memory::copy_from(const Memory& other) {
   parameters_changed();
 }
 
+void Memory::begin_ema() {
+  check(ema_ != nullptr, "[memory] no room for an average of the parameters");
+  copy(parameters_, ema_->average);
+  ema_->counter = 0;
+}
+
+void Memory::exchange_ema() {
+  check(ema_ != nullptr, "[memory] no room for an average of the parameters");
+  std::swap_ranges(parameters_.data(), parameters_.data() + parameters_.bytes(), ema_->average.data());
+  parameters_changed();
+}
+
 bool Memory::is_finite() const {
   const auto finite = [this](const AlignedBlock& block, int64 n) {
     return real_ == Real::kFloat32 ? all_finite<std::uint32_t>(block.data(), n, 0x7F800000u)

@@ -26,11 +26,26 @@ class Memory {
         state_(bytes(sizes.state)),
         counters_(static_cast<std::size_t>(sizes.counters) * 8) {}
 
+  // Makes room for what few runs need: sums of gradients over batches, and an average of the parameters.
+  // Spaces that are there stay as and where they are. No program may be running.
+  void reserve(bool accumulated, bool ema) {
+    if (accumulated && !sizes_.accumulated)
+      accumulated_ = std::make_unique<AlignedBlock>(bytes(sizes_.parameters));
+    if (ema && !sizes_.ema) ema_ = std::make_unique<Ema>(bytes(sizes_.parameters));
+    sizes_.accumulated |= accumulated;
+    sizes_.ema |= ema;
+  }
+
   const MemorySizes& sizes() const { return sizes_; }
   Real real() const { return real_; }
   std::size_t n_bytes() const {
     return parameters_.bytes() + gradients_.bytes() + moment1_.bytes() + moment2_.bytes() + state_.bytes() +
-           counters_.bytes();
+           counters_.bytes() + (accumulated_ ? accumulated_->bytes() : 0) +
+           (ema_ ? ema_->average.bytes() + sizeof ema_->counter : 0);
+  }
+  // Of a copy without gradients.
+  std::size_t n_snapshot_bytes() const {
+    return parameters_.bytes() + moment1_.bytes() + moment2_.bytes() + state_.bytes() + counters_.bytes();
   }
   bool has_gradients() const { return gradients_.bytes() > 0 || sizes_.parameters == 0; }
 
@@ -41,6 +56,12 @@ class Memory {
         return parameters_.data();
       case Space::kGradient:
         return gradients_.data();
+      case Space::kAccumulated:
+        return accumulated_ ? accumulated_->data() : nullptr;
+      case Space::kEma:
+        return ema_ ? ema_->average.data() : nullptr;
+      case Space::kEmaCounter:
+        return ema_ ? reinterpret_cast<std::byte*>(&ema_->counter) : nullptr;
       case Space::kMoment1:
         return moment1_.data();
       case Space::kMoment2:
@@ -80,6 +101,11 @@ class Memory {
   // Copies what training changes: parameters, moments, state and counters. The sizes must be equal.
   void copy_from(const Memory& other);
 
+  // Begins an average at the parameters as they are. Needs reserve().
+  void begin_ema();
+  // Parameters and their average change places, so that whoever reads the parameters sees the average.
+  void exchange_ema();
+
   // Whether no parameter and no state is NaN or infinite.
   bool is_finite() const;
 
@@ -102,9 +128,17 @@ class Memory {
  private:
   std::size_t bytes(int64 elements) const { return static_cast<std::size_t>(elements) * real_bytes(real_); }
 
+  struct Ema {
+    explicit Ema(std::size_t n_bytes) : average(n_bytes) {}
+    AlignedBlock average;
+    std::int64_t counter = 0;  // updates that are in the average
+  };
+
   MemorySizes sizes_;
   Real real_;
   AlignedBlock parameters_, gradients_, moment1_, moment2_, state_, counters_;
+  std::unique_ptr<AlignedBlock> accumulated_;
+  std::unique_ptr<Ema> ema_;
   std::atomic<bool> busy_{false};
   std::atomic<std::uint64_t> version_{0};
   std::atomic<int> loans_{0};

@@ -10,7 +10,20 @@
 namespace hotloop {
 
 // The memory a buffer lies in.
-enum class Space { kArena, kParameter, kGradient, kMoment1, kMoment2, kState, kCounter, kMetric, kConstant };
+enum class Space {
+  kArena,
+  kParameter,
+  kGradient,
+  kAccumulated,
+  kMoment1,
+  kMoment2,
+  kEma,
+  kState,
+  kCounter,
+  kEmaCounter,
+  kMetric,
+  kConstant
+};
 constexpr int kNumSpaces = static_cast<int>(Space::kConstant) + 1;
 
 enum class Real { kFloat32, kFloat64 };
@@ -66,6 +79,7 @@ struct Plan {
   int64 max_rows = 1;
   std::size_t arena_bytes = 0;
   int64 metric_doubles = 0;
+  int64 update = 0;   // where the section of the update begins; the number of steps without one
   int64 prepare = 0;  // the first steps, which depend on parameters alone: run once until those change
   int n_groups = 0, n_dropout = 0;
   std::vector<double> constants;
@@ -79,7 +93,9 @@ struct Plan {
 // Sizes in elements of the flat memory that plans of one session share.
 struct MemorySizes {
   int64 parameters = 0, state = 0, counters = 0;
-  int moments = 0;  // how many buffers of the parameters' size: 0, 1 or 2
+  int moments = 0;           // how many buffers of the parameters' size: 0, 1 or 2
+  bool accumulated = false;  // one for sums of gradients over batches
+  bool ema = false;          // one for a moving average of the parameters
 };
 
 // Throws InternalError unless every operand of every step lies inside its memory for any rows up to

@@ -16,6 +16,12 @@ std::size_t space_bytes(const Plan& plan, const MemorySizes& memory, Space space
     case Space::kParameter:
     case Space::kGradient:
       return bytes(memory.parameters, real);
+    case Space::kAccumulated:
+      return memory.accumulated ? bytes(memory.parameters, real) : 0;
+    case Space::kEma:
+      return memory.ema ? bytes(memory.parameters, real) : 0;
+    case Space::kEmaCounter:
+      return memory.ema ? 8 : 0;
     case Space::kMoment1:
       return memory.moments >= 1 ? bytes(memory.parameters, real) : 0;
     case Space::kMoment2:
@@ -42,7 +48,8 @@ void check_buffer(const Plan& plan, const MemorySizes& memory, std::size_t i) {
   const std::size_t end = b.offset + static_cast<std::size_t>(b.size.at(plan.max_rows)) * each;
   const std::size_t have = space_bytes(plan, memory, b.space);
   check(end <= have, "[plan] buffer ", i, " ends at byte ", end, " of a space of ", have);
-  check(b.space != Space::kCounter || b.dtype == DType::kInt64, "[plan] counter buffer ", i, " is not int64");
+  const bool counts = b.space == Space::kCounter || b.space == Space::kEmaCounter;
+  check(!counts || b.dtype == DType::kInt64, "[plan] counter buffer ", i, " is not int64");
   check(b.space != Space::kMetric || b.dtype == DType::kDouble, "[plan] metric buffer ", i, " is not double");
 }
 
@@ -93,6 +100,8 @@ void check_plan(const Plan& plan, const MemorySizes& memory) {
   check(plan.max_rows >= 1, "[plan] max_rows must be at least 1, got ", plan.max_rows);
   check(plan.prepare >= 0 && plan.prepare <= static_cast<int64>(plan.steps.size()), "[plan] prepare ends at ",
         plan.prepare, " of ", plan.steps.size());
+  check(plan.update >= 0 && plan.update <= static_cast<int64>(plan.steps.size()),
+        "[plan] the update begins at ", plan.update, " of ", plan.steps.size());
   for (std::size_t i = 0; i < plan.buffers.size(); ++i) check_buffer(plan, memory, i);
   for (std::size_t s = 0; s < plan.steps.size(); ++s) {
     const PlanStep& step = plan.steps[s];

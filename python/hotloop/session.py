@@ -60,6 +60,7 @@ def native_plan(plan: Plan) -> Any:
         arena_bytes=plan.arena_bytes,
         metric_doubles=max([*ends, *(m.offset + m.size for m in plan.metrics)], default=0),
         prepare=plan.prepare,
+        update=plan.update,
         constants=list(plan.constants),
         n_groups=plan.n_groups,
         n_dropout=plan.n_dropout,

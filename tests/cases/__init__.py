@@ -24,6 +24,7 @@ CONTEXT = Context(
     groups=((1e-2, 0.1), (1e-3, 0.0)),
     dropout=(0.0, 0.3, 1.0, 0.5),
     first_row=3,
+    first=False,
 )
 
 

@@ -121,6 +121,17 @@ def accuracy(rows: int, cols: int, probs: bool) -> KernelCase:
     return KernelCase("accuracy", f"{rows}x{cols} {'probs' if probs else 'labels'}", make)
 
 
+def top_k_accuracy(rows: int, cols: int, k: int) -> KernelCase:
+    def make(rng: np.random.Generator, dtype: type) -> Fields:
+        logits = np.round(2 * rng.standard_normal((rows, cols))).astype(dtype)  # whole numbers tie
+        logits[3::5, cols // 2] = np.nan
+        logits[4::5] = -np.inf
+        labels = rng.integers(0, cols, rows).astype(np.int32)
+        return dict(totals=rng.uniform(0, 9, 2), logits=logits, labels=labels, rows=rows, cols=cols, top_k=k)
+
+    return KernelCase("top_k_accuracy", f"{rows}x{cols} k={k}", make)
+
+
 def element_metric(kernel: str, rows: int, cols: int) -> KernelCase:
     def make(rng: np.random.Generator, dtype: type) -> Fields:
         pred = rng.standard_normal((rows, cols)).astype(dtype)
@@ -166,6 +177,11 @@ CASES = [
         accuracy(rows, cols, p)
         for rows, cols in ((0, 3), (1, 1), (9, 2), (40, 10), (30, 33))
         for p in (False, True)
+    ),
+    *(
+        top_k_accuracy(rows, cols, k)
+        for rows, cols in ((0, 3), (1, 1), (9, 2), (40, 10), (100, 33))
+        for k in (1, 2, 5)
     ),
     *(
         element_metric(kernel, *shape)

@@ -83,6 +83,8 @@ def call(kernel: str, fields: Fields, isa: str, reverse: bool = False) -> None:
         groups=np.ravel(CONTEXT.groups).tolist(),
         dropout=list(CONTEXT.dropout),
         first_row=CONTEXT.first_row,
+        first=CONTEXT.first,
+        last=CONTEXT.last,
         reverse=reverse,
     )
 

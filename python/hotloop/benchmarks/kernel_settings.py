@@ -89,11 +89,16 @@ SETTINGS = {
     **dict.fromkeys(("embedding_fwd", "embedding_bwd"), EMBEDDING),
     **dict.fromkeys(("cross_entropy", "accuracy"), LABELLED),
     **dict.fromkeys(("row_weight", "loss_stats", "binary_accuracy", "regression_stats"), HEAD),
+    "top_k_accuracy": replace(LABELLED, numbers={**LABELLED.numbers, "top_k": 3}),
+    "accumulate_begin": Setting({}),
+    "accumulate": Setting({"n": PARAMETERS}, values={"scalars": np.array([1.0, 1.0, 0.0, 0.5])}),
     "square_sum": Setting({"n": PARAMETERS}),
     "optimizer_begin": Setting({"beta1": 0.9, "beta2": 0.999}),
     "adam": optimizer(),
     "sgd": optimizer("momentum_buffer"),
     "rmsprop": optimizer(),
+    "ema_begin": Setting({"decay": 0.999}),
+    "ema": Setting({"n": PARAMETERS}, values={"scalars": np.array([0.001])}),
 }
 _FAMILIES = {"unary_fwd": ELEMENTS, "unary_bwd": ELEMENTS, "binary": strided("a b"), "loss": HEAD}
 SETTINGS |= {name: _FAMILIES[family(name)] for name in _core.kernels() if family(name) in _FAMILIES}

@@ -9,6 +9,7 @@ alive together is the checker's part.) Session memory is a dict of flat float64 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,15 +24,15 @@ from hotloop.reference import REFERENCES, Context
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _DTYPES = {"real": np.float64, "index": np.int32, "double": np.float64, "int64": np.int64}
-_SESSION_KINDS = ("parameter", "gradient", "moment1", "moment2", "state")
+_SESSION_KINDS = ("parameter", "gradient", "moment1", "moment2", "state", "accumulated", "ema")
 
 
 def session_memory(graph: Graph) -> dict[str, Array]:
     """The flat arrays that plans of this graph share, all zero: parameter, gradient, moment1, moment2,
-    state (float64) and counter (int64)."""
+    state, accumulated, ema (float64), counter and ema_counter (int64)."""
     size = {"state": state_layout(graph).size}
     memory: dict[str, Array] = {k: np.zeros(size.get(k, param_layout(graph).size)) for k in _SESSION_KINDS}
-    return memory | {"counter": np.zeros(2, np.int64)}
+    return memory | {"counter": np.zeros(2, np.int64), "ema_counter": np.zeros(1, np.int64)}
 
 
 class Interpreter:
@@ -72,12 +73,15 @@ class Interpreter:
         run: int = 0,
         step: int = 0,
         params: Array | None = None,
+        first: bool = True,
+        last: bool = True,
     ) -> dict[str, Array]:
         """Run the steps [begin, end), or one section, on a batch of ``rows``.
 
         ``inputs`` are arrays by name, of any shape with the right number of elements. ``params`` is the row
-        of step parameters: lr and weight decay of each group, then p of each dropout layer. Returns the
-        plan's outputs, flat, as far as they have been computed.
+        of step parameters: lr and weight decay of each group, then p of each dropout layer. ``first`` and
+        ``last`` place the batch among those that share an update. Returns the plan's outputs, flat, as far as
+        they have been computed.
         """
         plan = self.plan
         if not 1 <= rows <= plan.max_rows:
@@ -87,7 +91,7 @@ class Interpreter:
         end = len(plan.steps) if end is None else end
         self._rows = rows
         self._fill_inputs(inputs)
-        context = self._context(params, seed, run, step)
+        context = replace(self._context(params, seed, run, step), first=first, last=last)
         for index in range(begin, end):
             self._run_step(plan.steps[index], context)
             for buffer in self._dying.get(index, ()):

@@ -17,7 +17,7 @@ from hotloop.ops.elementwise import UNARY
 
 #: Fields that are attributes; every other number of a step is a size or stride.
 INT_FIELDS = frozenset(
-    {"b_packed", "accumulate", "activation", "dropout", "mean", "group", "decoupled", "nesterov"}
+    {"b_packed", "accumulate", "activation", "dropout", "mean", "group", "decoupled", "nesterov", "top_k"}
 )
 REAL_FIELDS = frozenset(
     {
@@ -33,6 +33,7 @@ REAL_FIELDS = frozenset(
         "beta1",
         "beta2",
         "alpha",
+        "decay",
     }
 )
 
@@ -127,13 +128,18 @@ _EXTENTS: dict[str, dict[str, Extent]] = {
     "loss": {"row_loss drow": "rows", "dpred pred target": "rows*cols", "pos_weight": "cols"},
     "loss_stats": {"loss": "1", "totals": "2", "row_loss weight": "rows"},
     "accuracy": {"totals": "2", "labels": "rows", "logits probs": "rows*cols"},
+    "top_k_accuracy": {"totals": "2", "labels": "rows", "logits": "rows*cols"},
     "binary_accuracy": {"totals": "2", "logits target": "rows*cols"},
     "regression_stats": {"totals": lambda d: 1 + 4 * d["cols"], "pred target": "rows*cols"},
+    "accumulate_begin": {"scalars": "4", "tally": "2", "total": "1"},
+    "accumulate": {"sum grad": "n", "scalars": "4"},
     "square_sum": {"partial": lambda d: -(-d["n"] // SQUARE_SUM_RUN), "x": "n"},
     "optimizer_begin": {"scalars": "8", "counter total": "1", "partial": "n_partial"},
     "adam": {"param exp_avg exp_avg_sq grad": "n", "scalars": "8"},
     "sgd": {"param momentum_buffer grad": "n", "scalars": "8"},
     "rmsprop": {"param square_avg momentum_buffer grad": "n", "scalars": "8"},
+    "ema_begin": {"scalars counter total": "1"},
+    "ema": {"average param": "n", "scalars": "1"},
 }
 
 EXTENTS: dict[str, dict[str, Callable[[Dims], int]]] = {

@@ -31,7 +31,7 @@ from hotloop.compile.plan import (
     Step,
 )
 from hotloop.compile.rewrite import live_nodes
-from hotloop.compile.update import lower_update
+from hotloop.compile.update import lower_accumulate, lower_update
 from hotloop.graph import Affine, Graph, Node, Rows, TensorType
 from hotloop.ops.registry import rule_of
 
@@ -56,9 +56,14 @@ def lower(graph: Graph, spec: PlanSpec, *, n_dropout: int) -> Plan:
             sections.append(("prepare", 0, begin))
         sections.append((name, begin, len(lowerer.steps)))
     if spec.optimizer is not None and spec.mode in ("train", "vjp"):
+        value = dict(graph.outputs).get("total")
+        total = None if value is None else lowerer.value(value)
         begin = len(lowerer.steps)
-        total = dict(graph.outputs).get("total")
-        lower_update(lowerer, spec, lowerer.layout, None if total is None else lowerer.value(total))
+        if spec.accumulate:
+            total = lower_accumulate(lowerer, lowerer.layout, total)
+            sections.append(("accumulate", begin, len(lowerer.steps)))
+            begin = len(lowerer.steps)
+        lower_update(lowerer, spec, lowerer.layout, total)
         sections.append(("update", begin, len(lowerer.steps)))
     return lowerer.plan(sections, n_dropout)
 

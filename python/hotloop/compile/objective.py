@@ -12,7 +12,7 @@ with respect to each l_i, which is the seed of differentiation.
 
 from __future__ import annotations
 
-from hotloop.compile.plan import LossSpec, PlanSpec
+from hotloop.compile.plan import LossSpec, PlanSpec, top_k
 from hotloop.errors import GraphError, ShapeError
 from hotloop.graph import Attr, Graph, TensorType
 from hotloop.ops.loss import LOSSES, PER_ROW, check_prediction, rows_and_cols
@@ -23,8 +23,12 @@ TARGET, SAMPLE_WEIGHT, DOUTPUT = "target", "sample_weight", "doutput"
 #: Statistics by the name users give them, for each loss: the op that gathers them.
 STATISTICS: dict[str, dict[str, str]] = {
     "accuracy": {"cross_entropy": "accuracy", "bce_with_logits": "binary_accuracy"},
+    "top_k": {"cross_entropy": "top_k_accuracy"},
     "regression": dict.fromkeys(LOSSES, "regression_stats"),
 }
+
+#: Statistics that can be had of one type of target only.
+_TARGETS = {"top_k_accuracy": "index", "regression_stats": "real"}
 
 
 def join_objective(graph: Graph, spec: PlanSpec) -> Graph:
@@ -59,13 +63,14 @@ def _join_loss(
     (row_loss,) = builder.emit(loss.kind, prediction, target, pos_weight, **_loss_attrs(loss))
     builder.emit("loss_stats", row_loss, weight)
     for name in spec.metrics:
-        op = STATISTICS.get(name, {}).get(loss.kind)
-        if op is None or (op == "regression_stats" and spec.target == "index"):
+        k = top_k(name)
+        op = STATISTICS.get("top_k" if k else name, {}).get(loss.kind)
+        if op is None or _TARGETS.get(op, spec.target) != spec.target:
             raise GraphError(
-                f"[metrics] {name!r} does not fit the loss {loss.kind!r} with {spec.target} targets; "
-                "allowed are accuracy for classes and regression for real targets; leave it out"
+                f"[metrics] {name!r} does not fit the loss {loss.kind!r} with {spec.target} targets; allowed are "
+                "accuracy for classes, top-k accuracy for labels and regression for real targets; leave it out"
             )
-        builder.emit(op, prediction, target)
+        builder.emit(op, prediction, target, **({"k": k} if k else {}))
     return [("row_loss", row_loss), ("drow", drow), ("total", total)]
 
 

@@ -8,6 +8,7 @@ are never stored in files.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal, Union
 
@@ -15,11 +16,13 @@ from hotloop.graph import Affine
 
 # input, activation, scratch   the program's arena (offset in the arena)
 # parameter, gradient, moment1, moment2, state, counter   the session's memory (offset in that space)
+# accumulated, ema, ema_counter                the same; only where a run accumulates gradients or averages
 # metric                       the program's block of doubles, zeroed at the start of an epoch
 # constant                     the plan's own read-only numbers
 BufferKind = Literal[
     "input", "activation", "scratch",
     "parameter", "gradient", "moment1", "moment2", "state", "counter",
+    "accumulated", "ema", "ema_counter",
     "metric", "constant",
 ]  # fmt: skip
 ARENA_KINDS = ("input", "activation", "scratch")
@@ -87,18 +90,31 @@ class Stage:
 class Metric:
     """``size`` doubles at ``offset`` (in doubles) of the metric block; ``kind`` says how to read them.
 
-    loss, accuracy: [sum, weight];  regression: see RegressionStats in args.h;  batch_loss: the last batch's.
+    loss, accuracy, top_k: [sum, weight];  regression: see RegressionStats in args.h;  batch_loss: the last
+    batch's;  accumulated: the tally of AccumulateBegin;  batch_weight: the batch's sum of row weights, where
+    the caller has to say it.
     """
 
     name: str
-    kind: Literal["loss", "batch_loss", "accuracy", "regression"]
+    kind: Literal["loss", "batch_loss", "accuracy", "top_k", "regression", "accumulated", "batch_weight"]
     offset: int
     size: int
 
 
+def top_k(name: str) -> int | None:
+    """The k of a metric's name, if it is one of top-k accuracy.
+
+    >>> top_k("top5_accuracy"), top_k("accuracy")
+    (5, None)
+    """
+    found = re.fullmatch(r"top([1-9]\d*)_accuracy", name)
+    return int(found[1]) if found else None
+
+
 @dataclass(frozen=True)
 class Plan:
-    """Steps in order. ``sections`` names ranges of them: prepare, forward, backward, update as far as present.
+    """Steps in order. ``sections`` names ranges of them: prepare, forward, backward, accumulate, update as far
+    as present.
 
     The first two doubles of the metric block are always the loss totals (if there is a loss). ``stages``
     cover the steps in order, each within one section; without them every step is one of its own. In a
@@ -131,6 +147,11 @@ class Plan:
     def prepare(self) -> int:
         """Where the prepare section ends; 0 without one."""
         return next((end for name, _, end in self.sections if name == "prepare"), 0)
+
+    @property
+    def update(self) -> int:
+        """Where the update section begins; the number of steps without one."""
+        return next((begin for name, begin, _ in self.sections if name == "update"), len(self.steps))
 
 
 @dataclass(frozen=True)
@@ -185,7 +206,8 @@ class OptimizerSpec:
 class PlanSpec:
     """What a plan is compiled for, next to the graph. Hashable: (graph, spec) is the cache's key.
 
-    train    forward, loss, backward, update, statistics     sections forward, backward, update
+    train    forward, loss, backward, update, statistics     sections forward, backward, update; before update
+                                                             accumulate, if the spec says so
     vjp      forward in training mode to output "output"; backward from input "doutput"; update
     eval     forward in evaluation mode, loss, statistics    sections prepare, forward
     predict  forward in evaluation mode to output "output"   sections prepare, forward
@@ -206,5 +228,7 @@ class PlanSpec:
     optimizer: OptimizerSpec | None = None
     clip_norm: float | None = None
     clip_value: float | None = None
-    metrics: tuple[str, ...] = ()  # kinds: accuracy, regression
+    metrics: tuple[str, ...] = ()  # kinds: accuracy, regression; topK_accuracy
+    accumulate: bool = False  # gradients of several batches share an update
+    ema: float | None = None  # decay of the moving average of the parameters
     spread: bool = False  # in stages, for a team of threads

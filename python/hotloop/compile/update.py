@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The update: clipping, and one pass of the optimiser over each segment of the flat buffers.
 
+    accumulate (a section of its own, which runs after every batch; what follows, after the last of several)
     clamp (clip_value) -> square_sum (clip_norm, over all gradients) -> per segment: optimizer_begin, adam ...
+    -> ema
 
 Its few scratch doubles are never shared (the memory pass keeps them live throughout), so that this section
 can run on its own, at any time.
@@ -24,11 +26,26 @@ class _Lowerer(Protocol):
     def memory(
         self, name: str, kind: BufferKind, size: Affine, *, dtype: BufferDType = "real", offset: int = 0
     ) -> Operand: ...
+    def metric(self, name: str, kind: Any, size: int) -> Operand: ...
     def note(self, text: str) -> None: ...
 
 
+def lower_accumulate(ctx: _Lowerer, layout: ParamLayout, total: Operand | None) -> Operand:
+    """Append the accumulate section; the sum of row weights that the update goes by. Without ``total``, as in
+    a plan whose loss is the caller's, the caller writes it to the metric block."""
+    ctx.note("accumulate")
+    tally = ctx.metric("accumulated", "accumulated", 2)
+    scalars = ctx.scratch(4, "double")
+    total = total or ctx.metric("batch_weight", "batch_weight", 1)
+    ctx.step("accumulate_begin", scalars=scalars, tally=tally, total=total)
+    n = layout.size
+    kept, gradients = ctx.flat("accumulated", 0, n, "accumulated"), ctx.flat("gradient", 0, n, "gradients")
+    ctx.step("accumulate", sum=kept, grad=gradients, scalars=scalars, n=n)
+    return tally
+
+
 def lower_update(ctx: _Lowerer, spec: PlanSpec, layout: ParamLayout, total: Operand | None) -> None:
-    """Append the update section. ``total`` is the sum of the batch's row weights: 0 skips the update."""
+    """Append the update section. ``total`` is the sum of the row weights it goes by: 0 skips the update."""
     optimizer = spec.optimizer
     assert optimizer is not None
     if not layout.segments:
@@ -60,6 +77,18 @@ def lower_update(ctx: _Lowerer, spec: PlanSpec, layout: ParamLayout, total: Oper
             beta2=optimizer.beta2,
         )
         _optimizer_step(ctx, optimizer, scalars, begin, end)
+    if spec.ema is not None:
+        _average(ctx, spec.ema, n, total)
+
+
+def _average(ctx: _Lowerer, decay: float, n: int, total: Operand | None) -> None:
+    """The moving average, of all parameters: those that are frozen now may have moved before."""
+    ctx.note("ema")
+    scalars = ctx.scratch(1, "double")
+    counter = ctx.memory("updates in the average", "ema_counter", Affine(0, 1), dtype="int64")
+    ctx.step("ema_begin", scalars=scalars, counter=counter, total=total, decay=decay)
+    average, param = ctx.flat("ema", 0, n, "ema"), ctx.flat("parameter", 0, n, f"parameter[0:{n}]")
+    ctx.step("ema", average=average, param=param, scalars=scalars, n=n)
 
 
 def _optimizer_step(ctx: _Lowerer, spec: OptimizerSpec, scalars: Operand, begin: int, end: int) -> None:

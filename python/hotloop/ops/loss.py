@@ -221,6 +221,15 @@ def _accuracy_lower(ctx: Lowering, node: Node) -> None:
     )
 
 
+def _top_k_accuracy_lower(ctx: Lowering, node: Node) -> None:
+    prediction, target = _required(node)
+    rows, cols = rows_and_cols(ctx.type(prediction))
+    k = node.attr["k"]
+    totals = ctx.metric(f"top{k}_accuracy", "top_k", 2)
+    logits, labels = ctx.value(prediction), ctx.value(target)
+    ctx.step("top_k_accuracy", totals=totals, logits=logits, labels=labels, rows=rows, cols=cols, top_k=k)
+
+
 def _binary_accuracy_lower(ctx: Lowering, node: Node) -> None:
     prediction, target = _required(node)
     rows, cols = rows_and_cols(ctx.type(prediction))
@@ -247,6 +256,7 @@ def _first_size(per_element: int) -> Callable[[Types, dict[str, Any]], Affine]:
 
 register(Rule("loss_stats", _no_outputs, _loss_stats_lower, flops=_first_size(3)))
 register(Rule("accuracy", _no_outputs, _accuracy_lower, flops=_first_size(1)))
+register(Rule("top_k_accuracy", _no_outputs, _top_k_accuracy_lower, flops=_first_size(2)))
 register(Rule("binary_accuracy", _no_outputs, _binary_accuracy_lower, flops=_first_size(2)))
 register(Rule("regression_stats", _no_outputs, _regression_stats_lower, flops=_first_size(8)))
 

@@ -29,6 +29,7 @@ class Context:
         groups: (groups, 2): learning rate and weight decay of each parameter group.
         dropout: (layers): drop probability of each dropout layer.
         first_row: where the rows of the call stand in the batch.
+        first, last: whether the batch is the first, the last of those that share an update.
     """
 
     seed: int = 0
@@ -37,6 +38,8 @@ class Context:
     groups: Sequence[Sequence[float]] | npt.NDArray[np.float64] = ()
     dropout: Sequence[float] = ()
     first_row: int = 0
+    first: bool = True
+    last: bool = True
 
 
 Reference = Callable[[SimpleNamespace, Context], None]
@@ -79,8 +82,10 @@ def element_index(shape: Sequence[int], strides: Sequence[int]) -> npt.NDArray[n
 
 
 from hotloop.reference import (  # each family registers itself
+    accumulate,
     dropout,
     elementwise,
+    ema,
     embedding,
     loss,
     matmul,

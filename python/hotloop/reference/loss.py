@@ -116,6 +116,17 @@ def accuracy(a: SimpleNamespace, ctx: Context) -> None:
     a.totals += [right.sum(), a.rows]
 
 
+@reference("top_k_accuracy")
+def top_k_accuracy(a: SimpleNamespace, ctx: Context) -> None:
+    logits = a.logits.reshape(a.rows, a.cols)
+    ranked = np.argsort(-np.where(np.isnan(logits), np.inf, logits), axis=1, kind="stable")
+    label = a.labels[:, None].astype(np.int64)
+    known = (label >= 0) & (label < a.cols)
+    chosen = np.take_along_axis(logits, np.where(known, label, 0), axis=1)
+    right = (ranked[:, : a.top_k] == label) & ~np.isnan(chosen) & known
+    a.totals += [right.sum(), a.rows]
+
+
 @reference("binary_accuracy")
 def binary_accuracy(a: SimpleNamespace, ctx: Context) -> None:
     right = ((a.logits > 0) == (a.target > 0.5)) & ~np.isnan(a.logits)
