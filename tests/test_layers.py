@@ -31,7 +31,7 @@ SESSION = COMPILE | SETTINGS | {"env", "threads", "trace", "nn", "data", "model_
 STEP = SESSION | {"callable_engine", "direct", "engine", "fit_setup", "train_step"}
 RUN = STEP | {
     "callbacks", "checkpoint", "classes", "cost", "dry_run", "early_stopping", "files", "fit_job", "fit_loop", "history",
-    "interrupt", "progress", "provenance", "run_record",
+    "interrupt", "progress", "provenance", "run_buffers", "run_record",
 }  # fmt: skip
 TRAINER = RUN | {
     "checkpoint_file",
@@ -75,6 +75,7 @@ ALLOWED: dict[str, set[str]] = {
     "classes": STEP,
     "train_step": STEP,
     "fit_setup": STEP,
+    "run_buffers": SESSION,
     "fit_job": RUN,
     "fit_loop": RUN,
     "cost": RUN,

@@ -35,6 +35,8 @@ class CallableEngine:
     metrics: tuple[str, ...]
     clip_norm: float | None = None
     clip_value: float | None = None
+    accumulate: int = 1
+    ema: float | None = None
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -47,7 +49,7 @@ class CallableEngine:
     def prepare(self, data: Data, batch_size: int, *, shuffle: bool, run: int) -> CallableTrainPass:
         spec = PlanSpec(
             "vjp", batch_size, self.session.dtype, optimizer=self.session.optimizer.spec(),
-            clip_norm=self.clip_norm, clip_value=self.clip_value,
+            clip_norm=self.clip_norm, clip_value=self.clip_value, accumulate=self.accumulate > 1, ema=self.ema,
         )  # fmt: skip
         exe = self.session.program(self.graph, spec)
         return CallableTrainPass(self, exe, data, batch_size, shuffle=shuffle, run=run)
@@ -88,7 +90,7 @@ class CallableTrainPass:
         end = None if deadline_s is None else time.perf_counter() + deadline_s
         if first_batch == 0:
             self._sums.block[...] = 0
-        last = -(-self._data.rows // self._batch_size)
+        last = self._n_batches
         stop_at = last if batches < 0 else min(last, first_batch + batches)
         status: Status = "done" if stop_at == last else "paused"
         batch = first_batch
@@ -111,11 +113,16 @@ class CallableTrainPass:
         return self._sums.read()
 
     def totals(self) -> Doubles:
-        return np.array(self._sums.block)
+        return np.concatenate([self._sums.block, self.executable.program.metrics])
 
     def load_totals(self, totals: Doubles) -> None:
-        check_totals(totals, len(self._sums.block))
-        self._sums.block[...] = totals
+        native = self.executable.program.metrics
+        check_totals(totals, len(self._sums.block) + len(native))
+        self._sums.block[...], native[...] = np.split(totals, [len(self._sums.block)])
+
+    @property
+    def _n_batches(self) -> int:
+        return -(-self._data.rows // self._batch_size)
 
     def _rows(self, epoch: int, batch: int) -> border.Array:
         """The numbers of the rows of a batch."""
@@ -134,7 +141,7 @@ class CallableTrainPass:
         count = len(rows)
         for name, _ in engine.graph.inputs:
             exe.buffer(name, count)[...] = self._data.arrays[name][rows].ravel()
-        step = epoch * -(-self._data.rows // self._batch_size) + batch
+        step = epoch * self._n_batches + batch
         run = {"seed": engine.session.seed, "run": self._run, "step": step, "params": params}
         begin, end = exe.plan.section("forward")
         exe.program.run(exe.team, count, begin=begin, end=end, **run)
@@ -144,10 +151,18 @@ class CallableTrainPass:
         loss, gradient = engine.loss(output, target)
         weight = row_weights(self._data, rows)
         self._sums.add(loss, weight, output, target)
-        if weight.any():  # a batch of zero weights changes nothing
-            share = (weight / weight.sum()).reshape(count, *(1 for _ in shape))
-            exe.buffer("doutput", count)[...] = (gradient * share).ravel()
-            exe.program.run(exe.team, count, begin=exe.plan.section("backward")[0], **run)
+        total, each = weight.sum(), engine.accumulate
+        if total == 0 and each == 1:
+            return  # a batch of zero weights changes nothing
+        share = (weight / (total or 1.0)).reshape(count, *(1 for _ in shape))
+        exe.buffer("doutput", count)[...] = (gradient * share).ravel()
+        first, last = batch % each == 0, (batch + 1) % each == 0 or batch + 1 == self._n_batches
+        for metric in exe.plan.metrics:
+            if metric.kind == "batch_weight":
+                exe.program.metrics[metric.offset] = total
+        end = len(exe.plan.steps) if last else exe.plan.update
+        begin, _ = exe.plan.section("backward")
+        exe.program.run(exe.team, count, begin=begin, end=end, first=first, last=last, **run)
 
 
 class Totals:

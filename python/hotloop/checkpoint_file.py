@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from hotloop.trainer import Trainer
 
 _VERSION = 1
-_TOTALS, _OTHER = "run/totals", "run/other/"
+_TOTALS, _OTHER, _BUFFERS = "run/totals", "run/other/", "run/buffers/"
 #: What the file's own tensors are, and how the other of both states is stored.
 _Main = Literal["live", "kept"]
 _Other = Union[Literal["same", "stored"], None]
@@ -88,6 +88,7 @@ class FolderRecorder:
             if other == "stored":
                 tensors.update({_OTHER + name: value for name, value in spare.items()})
         tensors[_TOTALS] = record.totals
+        tensors.update({_BUFFERS + name: value for name, value in record.buffers.items()})
         metadata["run"] = json.dumps(
             {
                 "version": _VERSION, "hotloop": __version__, "main": main, "other": other,
@@ -145,6 +146,7 @@ class StoredRun:
                 part = own if self.other == "same" else model_file.part(self.tensors, _OTHER)
                 states["kept" if self.main == "live" else "live"] = _snapshot(memory, part)
             check_totals(self.record.totals, len(job.train_pass.totals()))
+            job.buffers.check(self.record.buffers, self.record.batch)
             if states["live"] is None or self.record.batch > job.steps_per_epoch:
                 raise ValueError("the state in training, or its position, is missing")
         except ValueError as error:
@@ -179,7 +181,8 @@ def _read(path: pathlib.Path) -> StoredRun:
             raise CheckpointError(
                 f"[fit] {path} has run version {data['version']}; this hotloop reads up to {_VERSION}: upgrade it"
             )
-        record = RunRecord.from_dict(data["record"], tensors[_TOTALS])
+        buffers = model_file.part(tensors, _BUFFERS)
+        record = RunRecord.from_dict(data["record"], tensors[_TOTALS], buffers)
         run = StoredRun(path, tensors, record, dict(data["settings"]), data["main"], data["other"])
         if run.main not in ("live", "kept") or run.other not in (None, "same", "stored"):
             raise ValueError(f"unknown states {run.main!r} and {run.other!r}")
@@ -244,6 +247,9 @@ def settings_of(trainer: Trainer, job: FitJob) -> dict[str, Any]:
         "seed": job.session.seed,
         "clip_norm": trainer.clip_norm,
         "clip_value": trainer.clip_value,
+        # left out where they are off, as in files from before there were any
+        **({"accumulate": trainer.accumulate} if trainer.accumulate > 1 else {}),
+        **({"ema": trainer.ema} if trainer.ema is not None else {}),
         "device": "cpu",
         "instruction set": job.train_pass.executable.program.isa,
         "training data": _describe(job.train),

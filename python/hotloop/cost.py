@@ -18,6 +18,7 @@ from hotloop.compile.memory import buffer_bytes
 from hotloop.session import native_plan
 
 if TYPE_CHECKING:
+    from hotloop.compile.plan import Plan
     from hotloop.engine import Data, NativeEngine
     from hotloop.session import Executable, Session
 
@@ -43,7 +44,8 @@ class CostPlan:
     flops_per_epoch    of all rows
     bytes_per_step     read and written by a full batch, caches aside: the rows gathered, then every operand
                        of every step once
-    memory_bytes       native buffers of the model: parameters, gradients, moments, state, counters
+    memory_bytes       native buffers of the model: parameters, gradients, moments, state, counters; sums of
+                       gradients and a moving average if the trainer asks for them
     program_bytes      native buffers of the training plan: activations, gradients by activations, scratch,
                        constants, totals
     snapshot_bytes     the copy of parameters, moments, state and counters that a run holds for its rollback;
@@ -105,15 +107,21 @@ def cost_plan(engine: NativeEngine, data: Data, batch_size: int, *, keeps_epochs
         parameters=sum(e.size for e in memory.layout.entries),
         flops_per_step=plan.flops.at(batch_size),
         flops_per_epoch=full * plan.flops.at(batch_size) + (plan.flops.at(rest) if rest else 0),
-        bytes_per_step=source_bytes + input_bytes + sum(touched_bytes(plan, step) for step in plan.steps),
+        bytes_per_step=source_bytes + input_bytes + _touched(plan, engine.accumulate),
         memory_bytes=memory.native.nbytes,
         program_bytes=exe.program.nbytes,
-        snapshot_bytes=memory.native.nbytes - memory.native.gradients.nbytes if keeps_epochs else 0,
+        snapshot_bytes=memory.native.snapshot_nbytes if keeps_epochs else 0,
         seconds_per_epoch=_Stopwatch(engine, exe, data, batch_size).seconds_per_epoch()
-        + _between_epochs(session, keeps_epochs),
+        + _between_epochs(session, keeps_epochs, averages=engine.ema is not None),
         threads=exe.team.threads,
         steps=explain(plan),
     )
+
+
+def _touched(plan: Plan, accumulate: int) -> int:
+    """Bytes of all operands of a step, with the share of the update that falls to each of its batches."""
+    steps = [touched_bytes(plan, step) for step in plan.steps]
+    return sum(steps[: plan.update]) + sum(steps[plan.update :]) // accumulate
 
 
 class _Stopwatch:
@@ -122,7 +130,9 @@ class _Stopwatch:
     def __init__(self, engine: NativeEngine, exe: Executable, data: Data, batch_size: int) -> None:
         session = engine.session
         self.copy = session.memory.allocate()
+        self.copy.reserve(accumulated=engine.accumulate > 1, ema=engine.ema is not None)
         self.copy.copy_from(session.memory.native)
+        self.accumulate = engine.accumulate
         self.native = native_plan(exe.plan)
         self.program = _core.Program(self.native, self.copy, isa=exe.program.isa)
         self.source, self.team = exe.source(data.arrays), exe.team
@@ -156,12 +166,14 @@ class _Stopwatch:
         steps, _ = _core.run_epoch(
             self.program, self.source, self.team, inputs=self.inputs, batch_size=self.batch_size, shuffle=True,
             epoch=self.epoch, batches=batches, params=self.params, deadline_s=limit_s, adaptive=self.adaptive,
+            accumulate=self.accumulate,
         )  # fmt: skip
         return time.perf_counter() - begin, steps
 
 
-def _between_epochs(session: Session, keeps_epochs: bool) -> float:
-    """Seconds from the end of an epoch to the begin of the next: is all finite, keep it, write it down."""
+def _between_epochs(session: Session, keeps_epochs: bool, *, averages: bool) -> float:
+    """Seconds from the end of an epoch to the begin of the next: show the average, is all finite, keep it,
+    write it down."""
     memory = session.memory
     kept = memory.snapshot() if keeps_epochs else None
     seconds = []
@@ -170,5 +182,8 @@ def _between_epochs(session: Session, keeps_epochs: bool) -> float:
         memory.is_finite()
         if kept is not None:
             memory.snapshot(kept)
+        if averages:  # an even number of times, so that nothing changes
+            memory.native.exchange_ema()
+            memory.native.exchange_ema()
         seconds.append(time.perf_counter() - begin)
     return min(seconds) + _EPOCH_S

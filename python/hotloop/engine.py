@@ -153,6 +153,8 @@ class NativeEngine:
     metrics: tuple[str, ...]
     clip_norm: float | None = None
     clip_value: float | None = None
+    accumulate: int = 1
+    ema: float | None = None
 
     def on(self, session: Session) -> NativeEngine:
         return replace(self, session=session)
@@ -162,6 +164,7 @@ class NativeEngine:
         return PlanSpec(
             "train", max_rows, self.session.dtype, self.loss, data.kind, data.weighted,
             self.session.optimizer.spec(), self.clip_norm, self.clip_value, metrics_.kinds(self.metrics),
+            accumulate=self.accumulate > 1, ema=self.ema,
         )  # fmt: skip
 
     def eval_spec(self, data: Data) -> PlanSpec:
@@ -176,7 +179,7 @@ class NativeEngine:
         bound = _core.BoundEpoch(
             exe.program, exe.source(data.arrays), exe.team, inputs=[buffer for _, buffer in exe.plan.inputs],
             batch_size=batch_size, shuffle=shuffle, seed=self.session.seed, run=run,
-            adaptive=self.session.adaptive,
+            adaptive=self.session.adaptive, accumulate=self.accumulate,
         )  # fmt: skip
         return NativeTrainPass(self, exe, bound, exe.program.metrics)
 

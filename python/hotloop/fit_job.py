@@ -21,6 +21,7 @@ from hotloop.history import History
 from hotloop.model_memory import Snapshot
 from hotloop.progress import Silent
 from hotloop.provenance import Provenance
+from hotloop.run_buffers import RunBuffers
 from hotloop.run_record import RunRecord
 from hotloop.schedules import Factors, Schedule
 from hotloop.session import Doubles, Session
@@ -71,6 +72,7 @@ class FitJob:
     progress: Silent
     history: History
     provenance: Provenance
+    buffers: RunBuffers
     recorder: Recorder | None = None
     resumed: Resumed | None = None
 

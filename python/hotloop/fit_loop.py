@@ -76,7 +76,9 @@ class _FitLoop:
         self.params = StepParams(job)
         if job.resumed is not None:
             self._resume(job.resumed)
-        elif job.restore_best:
+            return
+        job.buffers.begin()
+        if job.restore_best:
             self.kept = self.memory.snapshot()
 
     def _resume(self, resumed: Resumed) -> None:
@@ -94,6 +96,7 @@ class _FitLoop:
         self._show()
         self.hooks.load(record.callbacks)
         self.memory.restore(resumed.live)
+        self.job.buffers.load(record.buffers, record.batch)
 
     # --- the run ---
 
@@ -140,10 +143,11 @@ class _FitLoop:
             if timetable is not None:
                 times += timetable.seconds_left()
                 pauses.append(timetable.batches_left(self._step))
-            steps, status = self.job.train_pass.run(
-                self.epoch, params, stop, min(times, default=None), self.batch,
-                min((n for n in pauses if n > 0), default=-1),
-            )  # fmt: skip
+            with self.job.buffers:
+                steps, status = self.job.train_pass.run(
+                    self.epoch, params, stop, min(times, default=None), self.batch,
+                    min((n for n in pauses if n > 0), default=-1),
+                )  # fmt: skip
             self.batch += steps
             if status == "diverged":
                 return "divergence"
@@ -222,6 +226,7 @@ class _FitLoop:
             best=self.best.state(), patience=None if self.patience is None else self.patience.state(),
             plateau=None if self.plateau is None else self.plateau.state(), kept_epoch=self.kept_epoch,
             callbacks=self.hooks.stored(), best_step=self.best.epoch and self.best.epoch * job.steps_per_epoch,
+            buffers=job.buffers.tensors(self.batch),
         )  # fmt: skip
         job.recorder.write(record, self.kept, ends_on_kept=self._ends_on_kept)
         self.recorded = (self.epoch, self.batch)

@@ -22,6 +22,7 @@ from hotloop.fit_setup import (
 from hotloop.history import History
 from hotloop.progress import make_progress
 from hotloop.provenance import provenance_of
+from hotloop.run_buffers import RunBuffers
 
 if TYPE_CHECKING:
     from hotloop.trainer import Trainer
@@ -43,8 +44,12 @@ def make_job(
     monitor = resolve_monitor(trainer.monitor, names, tuple(sets), needed=stopping is not None)
     batch_size = min(batch_size, train.rows)
     check_batches(graph, train.rows, batch_size)
-    factors = run_factors(trainer.schedule, trainer.optimizer.lr, epochs, -(-train.rows // batch_size))
-    engine = make_engine(session, graph, loss, names, trainer.clip_norm, trainer.clip_value)
+    factors = run_factors(
+        trainer.schedule, trainer.optimizer.lr, epochs, -(-train.rows // batch_size), trainer.accumulate
+    )
+    engine = make_engine(
+        session, graph, loss, names, trainer.clip_norm, trainer.clip_value, trainer.accumulate, trainer.ema
+    )
     train_pass = engine.prepare(train, batch_size, shuffle=shuffle, run=run)
     trainer._resolved = (trainer.loss, loss)
     held_out = float(validation) if isinstance(validation, (int, float, np.number)) else None
@@ -62,4 +67,5 @@ def make_job(
         early_stopping=stopping, callbacks=callbacks, on_divergence=trainer.on_divergence,
         progress=make_progress(trainer.progress), history=History(monitor=monitor),
         provenance=provenance,
+        buffers=RunBuffers(session.memory, accumulate=trainer.accumulate, ema=trainer.ema is not None),
     )  # fmt: skip

@@ -90,12 +90,13 @@ def check_data(
 
 def make_engine(
     session: Session, graph: Graph, loss: ResolvedLoss, metrics: tuple[str, ...],
-    clip_norm: float | None = None, clip_value: float | None = None,
+    clip_norm: float | None = None, clip_value: float | None = None, accumulate: int = 1,
+    ema: float | None = None,
 ) -> Engine:  # fmt: skip
     """The engine for a loss in the plan, or for a callable."""
     if isinstance(loss, LossSpec):
-        return NativeEngine(session, graph, loss, metrics, clip_norm, clip_value)
-    return CallableEngine(session, graph, loss, metrics, clip_norm, clip_value)
+        return NativeEngine(session, graph, loss, metrics, clip_norm, clip_value, accumulate, ema)
+    return CallableEngine(session, graph, loss, metrics, clip_norm, clip_value, accumulate, ema)
 
 
 def check_validation(
@@ -158,11 +159,19 @@ def resolve_monitor(monitor: str, metrics: Iterable[str], sets: Sequence[str], *
     raise ValueError(f"[fit] monitor={monitor!r} is not reported by this run; allowed: {', '.join(allowed)}")
 
 
-def run_factors(schedule: Schedule, lr: float, epochs: int, steps_per_epoch: int) -> Factors | None:
-    """The schedule's factor for each step of the run; None where all are 1, however long the run may be."""
+def run_factors(
+    schedule: Schedule, lr: float, epochs: int, steps_per_epoch: int, accumulate: int = 1
+) -> Factors | None:
+    """The schedule's factor for each batch of the run; None where all are 1, however long the run may be.
+
+    The schedule counts updates, of which an epoch has one for every ``accumulate`` batches and one for those
+    that are left; the batches of an update share its factor.
+    """
     if isinstance(schedule, (Constant, ReduceOnPlateau)) and not schedule.warmup:
         return None
-    return schedule.factors(epochs * steps_per_epoch, steps_per_epoch, base_lr=lr)
+    updates = -(-steps_per_epoch // accumulate)
+    factors = schedule.factors(epochs * updates, updates, base_lr=lr).reshape(epochs, updates)
+    return np.repeat(factors, accumulate, axis=1)[:, :steps_per_epoch].ravel()
 
 
 def check_batches(graph: Graph, rows: int, batch_size: int, where: str = "fit") -> None:

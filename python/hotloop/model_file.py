@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _VERSION = 1
 OPTIMIZER, _PREPROCESSOR = "optimizer/", "preprocessor/"
 #: Arguments of Trainer that are stored as they are.
-_PLAIN = ("monitor", "restore_best", "clip_norm", "clip_value", "on_divergence", "seed")
+_PLAIN = ("monitor", "restore_best", "clip_norm", "clip_value", "accumulate", "ema", "on_divergence", "seed")
 
 
 def save(trainer: Trainer, path: FilePath) -> None:

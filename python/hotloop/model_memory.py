@@ -114,10 +114,12 @@ class ModelMemory:
 
     def gradients(self) -> dict[str, Array]:
         """Copies of the gradients of the last backward pass, by parameter name."""
-        flat = self.native.gradients
-        return {
-            e.name: flat[e.offset : e.offset + e.size].reshape(e.shape).copy() for e in self.layout.entries
-        }
+        return {name: view.copy() for name, view in self.by_parameter(self.native.gradients)}
+
+    def by_parameter(self, flat: Array) -> Iterator[tuple[str, Array]]:
+        """Views of a flat array, (parameters,), by the names and in the shapes of the parameters."""
+        for e in self.layout.entries:
+            yield e.name, flat[e.offset : e.offset + e.size].reshape(e.shape)
 
     def read_only(self, space: str) -> Mapping[str, Array]:
         """Views of the "parameters" or "gradients" by name, of which none can be made writable."""

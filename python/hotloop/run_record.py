@@ -35,6 +35,7 @@ class RunRecord:
     kept_epoch   the epoch of the snapshot to roll back to; 0 the start of the run
     callbacks    the states that callbacks want to have kept, see `Hooks.stored`
     best_step    the step that the best epoch so far ended with, or None
+    buffers      what `RunBuffers` holds
     """
 
     run: int
@@ -51,14 +52,21 @@ class RunRecord:
     kept_epoch: int
     callbacks: list[dict[str, Any]] = field(default_factory=list)
     best_step: int | None = None
+    buffers: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, without ``totals``."""
-        plain = {name: value for name, value in vars(self).items() if name not in ("totals", "history")}
+        """Plain data for JSON, without ``totals`` and ``buffers``."""
+        arrays = ("totals", "buffers", "history")
+        plain = {name: value for name, value in vars(self).items() if name not in arrays}
         return {**plain, "history": self.history.to_dict()}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], totals: npt.NDArray[np.float64]) -> RunRecord:
+    def from_dict(
+        cls,
+        data: Mapping[str, Any],
+        totals: npt.NDArray[np.float64],
+        buffers: Mapping[str, npt.NDArray[Any]],
+    ) -> RunRecord:
         """Raises `ValueError`, `KeyError` or `TypeError` for data that `to_dict` did not give."""
         counts = {name: int(data[name]) for name in ("run", "epoch", "batch", "step", "kept_epoch")}
         history = History.from_dict(data["history"])
@@ -67,6 +75,7 @@ class RunRecord:
         return cls(
             **counts,
             totals=totals,
+            buffers=buffers,
             ended=cast(Union[Ended, None], data["ended"]),
             seconds=float(data["seconds"]),
             history=history,

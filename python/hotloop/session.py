@@ -258,6 +258,7 @@ class Session:
         threads = threads_for(plan, self.threads)
         if threads > 1:
             plan = compile_plan(graph, replace(spec, spread=True))
+        self.memory.native.reserve(accumulated=spec.accumulate, ema=spec.ema is not None)
         isa = "generic" if self.dtype == "float64" else ""  # only that unit has float64
         program = _core.Program(native_plan(plan), self.memory.native, isa=isa)
         team = self._team(threads)

@@ -53,6 +53,9 @@ class Trainer(Predictor, Probes):
         early_stopping: a `hl.EarlyStopping`.
         callbacks: `hl.Callback` objects, or callables ``(state)`` for epoch ends.
         clip_norm, clip_value: limits of the gradient's norm, and of each of its elements.
+        accumulate: batches that share an update: that of one batch of all their rows (see docs/training.md).
+        ema: decay of an exponential moving average of the weights, such as 0.999, which validation, rollback
+            and the model at the end of the run use.
         on_divergence: "stop" (with a warning) or "raise" (`DivergenceError`).
         device: "auto" or "cpu".
         threads: None decides by the model's cost; a number is obeyed. Results do not depend on it.
@@ -85,6 +88,8 @@ class Trainer(Predictor, Probes):
         callbacks: Iterable[CallbackLike] = (),
         clip_norm: float | None = None,
         clip_value: float | None = None,
+        accumulate: int = 1,
+        ema: float | None = None,
         on_divergence: Literal["stop", "raise"] = "stop",
         device: Literal["auto", "cpu", "cuda"] = "auto",
         threads: int | None = None,
@@ -109,6 +114,8 @@ class Trainer(Predictor, Probes):
         self.callbacks = as_callbacks(callbacks)
         self.clip_norm = _positive("clip_norm", clip_norm)
         self.clip_value = _positive("clip_value", clip_value)
+        self.accumulate = count("Trainer", "accumulate", accumulate, low=1)
+        self.ema = _decay(ema)
         self.on_divergence = on_divergence
         self.seed = count("Trainer", "seed", seed)
         self.progress = check_progress(progress)
@@ -213,7 +220,9 @@ class Trainer(Predictor, Probes):
         with self._session.entered("plan"):
             data, graph, loss = check_data(self._session, X, y, None, self.loss, where="plan")
             names = metrics_.resolve(self.metrics, loss, y)
-            engine = make_engine(self._session, graph, loss, names, self.clip_norm, self.clip_value)
+            engine = make_engine(
+                self._session, graph, loss, names, self.clip_norm, self.clip_value, self.accumulate, self.ema
+            )
             if not isinstance(engine, NativeEngine):
                 raise ValueError("[plan] a callable loss runs outside the plan; its cost is not known")
             from hotloop import cost
@@ -259,3 +268,11 @@ def _positive(name: str, value: float | None) -> float | None:
     if result == 0:
         raise ValueError(f"[Trainer] {name} must be > 0 or None, got 0")
     return result
+
+
+def _decay(value: float | None) -> float | None:
+    if value is None or 0 < (result := number("Trainer", "ema", value)) < 1:
+        return None if value is None else result
+    raise ValueError(
+        f"[Trainer] ema must lie between 0 and 1, got {value:g}; 0.999 averages over some 1000 updates"
+    )
