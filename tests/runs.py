@@ -113,12 +113,39 @@ def _callable(**options: Any) -> tuple[Any, dict[str, Any]]:
     return trainer, fit
 
 
+def _accumulated(**options: Any) -> tuple[Any, dict[str, Any]]:
+    """Updates of three batches and of the two that are left, averaged weights, rows without weight, no
+    validation: the model that a checkpoint holds is the average in the midst of an update."""
+    X, y, weight = _data(70, 6)
+    weight[20:45] = 0
+    model = hl.nn.Sequential(hl.nn.Linear(6, 8), hl.nn.ReLU(), hl.nn.Dropout(0.2), hl.nn.Linear(8, 3))
+    trainer = hl.Trainer(model, schedule="linear", clip_norm=0.5, accumulate=3, ema=0.8, **options)
+    return trainer, {"X": X, "y": y, "sample_weight": weight}
+
+
+def _averaged(**options: Any) -> tuple[Any, dict[str, Any]]:
+    """Averaged weights whose best epoch is kept, with running statistics, and updates of two batches."""
+    X, y, _ = _data(90, 6)
+    model = hl.nn.Sequential(hl.nn.Linear(6, 8), hl.nn.BatchNorm1d(8), hl.nn.Tanh(), hl.nn.Linear(8, 3))
+    trainer = hl.Trainer(model, optimizer=hl.optim.SGD(0.5, momentum=0.9), accumulate=2, ema=0.9, **options)
+    return trainer, {"X": X, "y": y, "validation": 0.25}
+
+
+def _accumulated_callable(**options: Any) -> tuple[Any, dict[str, Any]]:
+    """The same for a loss that is a Python function."""
+    trainer, fit = _callable(accumulate=2, ema=0.9, **options)
+    return trainer, {**fit, "sample_weight": np.where(np.arange(70) % 3, fit["sample_weight"], 0)}
+
+
 RUNS: dict[str, Callable[..., tuple[Any, dict[str, Any]]]] = {
     "dropout": _dropout,
     "batch_norm": _batch_norm,
     "regression": _regression,
     "two_inputs": _two_inputs,
     "callable": _callable,
+    "accumulated": _accumulated,
+    "averaged": _averaged,
+    "accumulated_callable": _accumulated_callable,
 }
 
 

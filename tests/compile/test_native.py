@@ -36,7 +36,16 @@ BACKENDS = [("float64", "generic", 1e-10), *(("float32", isa, 2e-4) for isa in _
 class Native:
     """A program on memory of its own, filled from an interpreter's."""
 
-    def __init__(self, graph: Graph, spec: PlanSpec, plan: Plan, oracle: Interpreter, isa: str) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        spec: PlanSpec,
+        plan: Plan,
+        oracle: Interpreter,
+        isa: str,
+        *,
+        reserve: bool = False,
+    ) -> None:
         layout = param_layout(graph, spec.optimizer.decay if spec.optimizer else "all")
         counters = max(len(layout.segments), 1)
         self.plan = plan
@@ -47,6 +56,8 @@ class Native:
             moments=2,
             dtype=plan.dtype,
         )
+        if reserve:
+            self.memory.reserve(accumulated=spec.accumulate, ema=spec.ema is not None)
         for kind, name in SPACES.items():
             getattr(self.memory, name)[:] = oracle.memory[kind]
         self.program = _core.Program(session.native_plan(plan), self.memory, isa)
