@@ -26,9 +26,9 @@ BASE = {"errors", "arguments", "graph"}
 OPS = BASE | {"ops"}
 DESCRIBE = OPS | {"trace", "compile.plan"}
 COMPILE = OPS | {"compile", "reference"}
-SETTINGS = {"losses", "optim", "schedules", "metrics"}
+SETTINGS = {"losses", "optim", "schedules", "metrics", "scoring"}
 SESSION = COMPILE | SETTINGS | {"env", "threads", "trace", "nn", "data", "model_memory", "session"}
-STEP = SESSION | {"callable_engine", "direct", "engine", "fit_setup", "train_step"}
+STEP = SESSION | {"callable_engine", "direct", "engine", "fit_setup", "scored_engine", "train_step"}
 RUN = STEP | {
     "callbacks", "checkpoint", "classes", "cost", "dry_run", "early_stopping", "files", "fit_job", "fit_loop", "history",
     "interrupt", "progress", "provenance", "run_buffers", "run_record",
@@ -54,7 +54,8 @@ ALLOWED: dict[str, set[str]] = {
     "losses": DESCRIBE | {"losses"},
     "optim": DESCRIBE | {"optim"},
     "schedules": DESCRIBE | {"schedules"},
-    "metrics": DESCRIBE | {"metrics", "losses"},
+    "scoring": BASE | {"classes", "scoring"},
+    "metrics": DESCRIBE | {"metrics", "losses", "scoring"},
     "compile": COMPILE,
     "threads": BASE | {"env", "compile.plan"},
     "files": BASE,
@@ -72,7 +73,8 @@ ALLOWED: dict[str, set[str]] = {
     "direct": SESSION | {"direct"},
     "engine": STEP,
     "callable_engine": STEP,
-    "classes": STEP,
+    "classes": BASE,
+    "scored_engine": STEP,
     "train_step": STEP,
     "fit_setup": STEP,
     "run_buffers": SESSION,

@@ -48,6 +48,7 @@ class Plan:
         stages: collections.abc.Sequence[
             tuple[bool, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
         ],
+        update: typing.SupportsInt | typing.SupportsIndex = -1,
     ) -> None: ...
     @property
     def n_steps(self) -> int: ...
@@ -68,16 +69,34 @@ class Memory:
         dtype: str,
         gradients: bool = True,
     ) -> None: ...
+    def begin_ema(self) -> None:
+        """
+        Begin an average at the parameters as they are.
+        """
     def copy_from(self, other: Memory) -> None:
         """
         Take over parameters, moments, state and counters of a memory of the same sizes.
+        """
+    def exchange_ema(self) -> None:
+        """
+        Parameters and their average change places.
         """
     def is_finite(self) -> bool:
         """
         Whether no parameter and no state is NaN or infinite.
         """
+    def reserve(self, *, accumulated: bool, ema: bool) -> None:
+        """
+        Make room for sums of gradients and for an average of the parameters; what is there stays.
+        """
+    @property
+    def accumulated(self) -> numpy.ndarray: ...
     @property
     def counters(self) -> numpy.typing.NDArray[numpy.int64]: ...
+    @property
+    def ema(self) -> numpy.ndarray: ...
+    @property
+    def ema_counter(self) -> numpy.typing.NDArray[numpy.int64]: ...
     @property
     def gradients(self) -> numpy.ndarray: ...
     @property
@@ -91,6 +110,11 @@ class Memory:
         """
     @property
     def parameters(self) -> numpy.ndarray: ...
+    @property
+    def snapshot_nbytes(self) -> int:
+        """
+        Bytes of a copy for a rollback: parameters, moments, state and counters.
+        """
     @property
     def state(self) -> numpy.ndarray: ...
 
@@ -118,11 +142,13 @@ class Program:
         run: typing.SupportsInt | typing.SupportsIndex = 0,
         step: typing.SupportsInt | typing.SupportsIndex = 0,
         params: typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
+        first: bool = True,
+        last: bool = True,
         adaptive: bool = False,
         times: typing.SupportsInt | typing.SupportsIndex = 1,
     ) -> None:
         """
-        Run steps [begin, end) on what the input buffers hold, so many times.
+        Run steps [begin, end) on what the input buffers hold, so many times. `first`, `last`: where the batch stands among those that share an update.
         """
     @property
     def isa(self) -> str: ...
@@ -214,6 +240,7 @@ class BoundEpoch:
         seed: typing.SupportsInt | typing.SupportsIndex,
         run: typing.SupportsInt | typing.SupportsIndex,
         adaptive: bool,
+        accumulate: typing.SupportsInt | typing.SupportsIndex = 1,
     ) -> None: ...
     def run(
         self,
@@ -294,6 +321,7 @@ def run_epoch(
     params: typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
     begin: typing.SupportsInt | typing.SupportsIndex = 0,
     end: typing.SupportsInt | typing.SupportsIndex = -1,
+    accumulate: typing.SupportsInt | typing.SupportsIndex = 1,
     outputs: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, numpy.ndarray]] = [],
     stop: StopFlag | None = None,
     deadline_s: typing.SupportsFloat | typing.SupportsIndex | None = None,
@@ -315,6 +343,8 @@ def run_kernel(
     groups: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [],
     dropout: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [],
     first_row: typing.SupportsInt | typing.SupportsIndex = 0,
+    first: bool = True,
+    last: bool = True,
     reverse: bool = False,
 ) -> None:
     """

@@ -17,7 +17,7 @@ import numpy as np
 
 from hotloop import _core
 from hotloop import metrics as metrics_
-from hotloop.compile.plan import Metric, PlanSpec
+from hotloop.compile.plan import Metric, PlanSpec, top_k
 from hotloop.data import border
 from hotloop.engine import EVAL_ROWS, Data, PassResult, check_totals, predict, row_weights
 from hotloop.graph import Graph
@@ -174,27 +174,33 @@ class Totals:
     def __init__(self, metrics: Sequence[str], columns: int) -> None:
         self._names = tuple(metrics)
         self._plan = [Metric("loss", "loss", 0, 2)]
-        for kind in metrics_.kinds(metrics):
+        for name in metrics_.kinds(metrics):
             at = self._plan[-1].offset + self._plan[-1].size
-            size = 2 if kind == "accuracy" else 1 + 4 * columns
-            self._plan.append(Metric(kind, kind, at, size))  # type: ignore[arg-type]
+            if name == "regression":
+                self._plan.append(Metric(name, "regression", at, 1 + 4 * columns))
+            else:
+                self._plan.append(Metric(name, "top_k" if top_k(name) else "accuracy", at, 2))
         self.block: Doubles = np.zeros(self._plan[-1].offset + self._plan[-1].size)
 
     def add(self, loss: Doubles, weight: Doubles, output: border.Array, target: border.Array) -> None:
         """Count one batch: its losses and weights (n,), outputs (n, ...) and targets."""
         self.block[:2] += [np.dot(weight, loss), weight.sum()]
         for m in self._plan[1:]:
-            sums = _accuracy(output, target) if m.kind == "accuracy" else _regression(output, target)
+            if m.kind == "regression":
+                sums = _regression(output, target)
+            else:
+                sums = _accuracy(output, target, top_k(m.name) or 1)
             self.block[m.offset : m.offset + m.size] += sums
 
     def read(self) -> dict[str, float]:
         return metrics_.finalize(self._plan, self.block, self._names)
 
 
-def _accuracy(output: border.Array, target: border.Array) -> Doubles:
-    """[rows whose largest output is at the label (n,) or at the largest target (n, C), rows]"""
+def _accuracy(output: border.Array, target: border.Array, k: int) -> Doubles:
+    """[rows in which the label (n,), or the largest target (n, C), is among the k largest outputs, rows]"""
     labels = target if target.ndim == 1 else target.argmax(axis=1)
-    return np.array([np.count_nonzero(output.argmax(axis=1) == labels), len(output)], np.float64)
+    ranked = np.argsort(-output, axis=1, kind="stable")[:, :k]  # the lower one of equals first
+    return np.array([np.count_nonzero(ranked == labels[:, None]), len(output)], np.float64)
 
 
 def _regression(output: border.Array, target: border.Array) -> Doubles:

@@ -17,15 +17,17 @@ from hotloop.arguments import choice, count, number
 
 Mode = Literal["auto", "min", "max"]
 
-#: Endings of metric names that are better when larger; every other metric is better when smaller.
-LARGER_IS_BETTER = ("accuracy", "r2")
+#: Endings of metric names that are better when smaller; every other metric is better when larger, as are all
+#: of scikit-learn's scorers, of which one ends as a loss does.
+SMALLER_IS_BETTER = ("loss", "mse", "mae")
+_SCORER = "neg_log_loss"
 
 
 def direction(monitor: str, mode: Mode = "auto") -> Literal["min", "max"]:
     """Whether a smaller or a larger value of the metric is better."""
     if mode != "auto":
         return mode
-    return "max" if monitor.endswith(LARGER_IS_BETTER) else "min"
+    return "min" if monitor.endswith(SMALLER_IS_BETTER) and not monitor.endswith(_SCORER) else "max"
 
 
 def improves(value: float, best: float | None, sense: Literal["min", "max"], min_delta: float = 0.0) -> bool:
@@ -43,7 +45,7 @@ class EarlyStopping:
 
     patience          epochs without improvement after which the run stops; 0 stops at the first one
     min_delta         an improvement must be larger than this
-    mode              "min", "max", or "auto": larger is better for accuracy and R2, smaller for the rest
+    mode              "min", "max", or "auto": smaller is better for losses, MSE and MAE, larger for the rest
     baseline          patience is renewed only by improvements that also beat this value by ``min_delta``
     start_from_epoch  epochs at the start that are not counted
 

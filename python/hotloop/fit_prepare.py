@@ -23,6 +23,7 @@ from hotloop.history import History
 from hotloop.progress import make_progress
 from hotloop.provenance import provenance_of
 from hotloop.run_buffers import RunBuffers
+from hotloop.scored_engine import for_run
 
 if TYPE_CHECKING:
     from hotloop.trainer import Trainer
@@ -50,6 +51,7 @@ def make_job(
     engine = make_engine(
         session, graph, loss, names, trainer.clip_norm, trainer.clip_value, trainer.accumulate, trainer.ema
     )
+    engine = for_run(engine, sets)
     train_pass = engine.prepare(train, batch_size, shuffle=shuffle, run=run)
     trainer._resolved = (trainer.loss, loss)
     held_out = float(validation) if isinstance(validation, (int, float, np.number)) else None

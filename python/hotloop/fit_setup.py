@@ -13,6 +13,7 @@ from typing import Any, Union
 import numpy as np
 
 from hotloop import losses
+from hotloop import metrics as metrics_
 from hotloop.arguments import number
 from hotloop.callable_engine import CallableEngine
 from hotloop.compile.plan import LossSpec
@@ -24,6 +25,7 @@ from hotloop.errors import ShapeError
 from hotloop.graph import Graph
 from hotloop.losses import CallableLoss
 from hotloop.schedules import Constant, Factors, ReduceOnPlateau, Schedule
+from hotloop.scored_engine import ScoredEngine
 from hotloop.session import Session
 
 ResolvedLoss = Union[LossSpec, CallableLoss]
@@ -93,10 +95,19 @@ def make_engine(
     clip_norm: float | None = None, clip_value: float | None = None, accumulate: int = 1,
     ema: float | None = None,
 ) -> Engine:  # fmt: skip
-    """The engine for a loss in the plan, or for a callable."""
+    """The engine for a loss in the plan, or for a callable; with scorers if ``metrics`` name some.
+
+    Raises `ValueError` for a top-k accuracy that the model's classes do not allow.
+    """
+    native = metrics_.native(metrics)
+    metrics_.check_top_k(native, (border.row_shape(graph.types[graph.output]) or (1,))[-1])
+    engine: NativeEngine | CallableEngine
     if isinstance(loss, LossSpec):
-        return NativeEngine(session, graph, loss, metrics, clip_norm, clip_value, accumulate, ema)
-    return CallableEngine(session, graph, loss, metrics, clip_norm, clip_value, accumulate, ema)
+        engine = NativeEngine(session, graph, loss, native, clip_norm, clip_value, accumulate, ema)
+    else:
+        engine = CallableEngine(session, graph, loss, native, clip_norm, clip_value, accumulate, ema)
+    scorers = tuple(name for name in metrics if name not in native)
+    return ScoredEngine(engine, scorers) if scorers else engine
 
 
 def check_validation(
@@ -142,9 +153,10 @@ def _hold_out(fraction: float, train: Data, seed: int) -> tuple[Data, dict[str, 
 
 def resolve_monitor(monitor: str, metrics: Iterable[str], sets: Sequence[str], *, needed: bool) -> str:
     """The name in the history that is monitored. "val_..." means the first validation set, and the
-    training metric without one, unless that is ``needed`` for early stopping."""
+    training metric without one, unless that is ``needed`` for early stopping. Scorers are no training
+    metrics."""
     names = ("loss", *metrics)
-    allowed = [*names, *(f"{s}_{name}" for s in sets for name in names)]
+    allowed = ["loss", *metrics_.native(metrics), *(f"{s}_{name}" for s in sets for name in names)]
     if monitor in allowed:
         return monitor
     if isinstance(monitor, str) and monitor.startswith("val_") and monitor[4:] in names:

@@ -2,7 +2,8 @@
 """Metrics: from the names a user may give, over the kinds the plan counts, to the numbers in the history.
 
 The native loop only adds up sums; everything that divides stands here. Accuracy is over rows (over elements
-for binary cross-entropy); MSE, MAE and R2 are means over outputs, R2 as ``sklearn.metrics.r2_score``.
+for binary cross-entropy), top-k accuracy over rows; MSE, MAE and R2 are means over outputs, R2 as
+``sklearn.metrics.r2_score``. Names that are none of these are scikit-learn's scorers; see scoring.py.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any, Union
 import numpy as np
 import numpy.typing as npt
 
-from hotloop.compile.plan import LossSpec, Metric
+from hotloop import scoring
+from hotloop.compile.plan import LossSpec, Metric, top_k
 from hotloop.losses import CallableLoss
 
 Totals = npt.NDArray[np.float64]
@@ -22,44 +24,73 @@ Totals = npt.NDArray[np.float64]
 CLASSIFICATION = ("accuracy",)
 REGRESSION = ("mse", "mae", "r2")
 NAMES = CLASSIFICATION + REGRESSION
+#: In messages; any k below the number of classes will do.
+TOP_K = "top<k>_accuracy"
 _EPSILON = 2.0**-52  # of float64
 
 
 def resolve(
     metrics: Union[str, Iterable[str], None], loss: Union[LossSpec, CallableLoss], y: Any = None
 ) -> tuple[str, ...]:
-    """The names of the metrics to report. "auto": accuracy for classes, else MSE, MAE and R2.
+    """The names of the metrics to report. "auto", also among others: accuracy for classes, else MSE, MAE, R2.
 
     ``loss`` decides between the two, and for a loss of one's own the target ``y`` (integers are classes).
-    Raises `ValueError` for unknown names and for metrics that the loss's target does not have.
+    Raises `ValueError` for unknown names and for metrics that the loss's target does not have, `TypeError`
+    for what is no name, and `ImportError` for a scorer without scikit-learn.
 
     >>> resolve("auto", LossSpec("huber"))
     ('mse', 'mae', 'r2')
     """
-    fitting = CLASSIFICATION if _classifies(loss, y) else REGRESSION
+    classifies = _classifies(loss, y)
+    fitting = CLASSIFICATION if classifies else REGRESSION
     if metrics is None:
         return ()
-    if isinstance(metrics, str):
-        metrics = fitting if metrics == "auto" else (metrics,)
-    names = tuple(dict.fromkeys(metrics))
+    names: dict[str, None] = {}
+    for name in (metrics,) if isinstance(metrics, str) else metrics:
+        if not isinstance(name, str):
+            raise TypeError(f"[metrics] metrics are names, got {name!r:.80}; allowed: {', '.join(NAMES)}")
+        names.update(dict.fromkeys(fitting if name == "auto" else (name,)))
+    labels = classifies and (isinstance(loss, CallableLoss) or loss.kind == "cross_entropy")
     for name in names:
-        if name not in NAMES:
-            raise ValueError(f"[metrics] unknown metric {name!r}; allowed: auto, {', '.join(NAMES)}")
-        if name not in fitting:
-            kind = loss.name if isinstance(loss, CallableLoss) else loss.kind
+        if name in NAMES or top_k(name):
+            if name not in fitting and not (labels and top_k(name)):
+                kind = loss.name if isinstance(loss, CallableLoss) else loss.kind
+                allowed = (*fitting, TOP_K) if labels else fitting
+                raise ValueError(
+                    f"[metrics] {name!r} does not fit the loss {kind!r}; allowed: {', '.join(allowed)}"
+                )
+        else:
+            scoring.check_name(name, (*NAMES, TOP_K))
+    return tuple(names)
+
+
+def native(names: Iterable[str]) -> tuple[str, ...]:
+    """Those that the plan counts, in training too; the others are scikit-learn's.
+
+    >>> native(("f1_macro", "accuracy", "top3_accuracy"))
+    ('accuracy', 'top3_accuracy')
+    """
+    return tuple(name for name in names if name in NAMES or top_k(name))
+
+
+def check_top_k(names: Iterable[str], n_classes: int) -> None:
+    """Raises `ValueError` for a top-k accuracy that counts every row as right."""
+    for name in names:
+        k = top_k(name)
+        if k and k >= n_classes:
             raise ValueError(
-                f"[metrics] {name!r} does not fit the loss {kind!r}; allowed: {', '.join(fitting)}"
+                f"[metrics] {name!r} of {n_classes} classes would always be 1; allowed: k below {n_classes}; "
+                "use a smaller k, or accuracy"
             )
-    return names
 
 
 def kinds(names: Iterable[str]) -> tuple[str, ...]:
-    """What the plan has to count for these names: kinds of `Metric`, each once.
+    """What the plan has to count for these names: kinds of `Metric`, and each top-k accuracy by its name.
 
     >>> kinds(("mse", "r2"))
     ('regression',)
     """
-    return tuple(dict.fromkeys("accuracy" if name in CLASSIFICATION else "regression" for name in names))
+    return tuple(dict.fromkeys("regression" if name in REGRESSION else name for name in names))
 
 
 def finalize(
@@ -77,8 +108,8 @@ def finalize(
     sums = totals.tolist()  # Python's numbers: arrays of two elements cost more than what they compute
     for metric in plan_metrics:
         block = sums[metric.offset : metric.offset + metric.size]
-        if metric.kind in ("loss", "accuracy"):
-            result[metric.kind] = block[0] / block[1] if block[1] else math.nan
+        if metric.kind in ("loss", "accuracy", "top_k"):
+            result[metric.name] = block[0] / block[1] if block[1] else math.nan
         elif metric.kind == "regression":
             result.update(regression(block))
     if names is None:

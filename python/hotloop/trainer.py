@@ -47,7 +47,8 @@ class Trainer(Predictor, Probes):
             ``(prediction, target) -> (per-row loss, per-row gradient)``, which is slow.
         optimizer: an optimiser from `hl.optim` or its name.
         schedule: of the learning rate, from `hl.schedules`; evaluated per step.
-        metrics: "auto", a name or names: accuracy for classes; mse, mae, r2 for numbers.
+        metrics: "auto", a name or names: accuracy and top3_accuracy (any k) for classes; mse, mae, r2 for
+            numbers; and scikit-learn's scorers by name, such as f1_macro, on validation data (docs/metrics.md).
         monitor: the name in the history that decides on the best epoch.
         restore_best: end on the best epoch whenever there is validation data, whatever ended the run.
         early_stopping: a `hl.EarlyStopping`.
@@ -219,7 +220,7 @@ class Trainer(Predictor, Probes):
         batch_size = count("plan", "batch_size", batch_size, low=1)
         with self._session.entered("plan"):
             data, graph, loss = check_data(self._session, X, y, None, self.loss, where="plan")
-            names = metrics_.resolve(self.metrics, loss, y)
+            names = metrics_.native(metrics_.resolve(self.metrics, loss, y))
             engine = make_engine(
                 self._session, graph, loss, names, self.clip_norm, self.clip_value, self.accumulate, self.ema
             )
