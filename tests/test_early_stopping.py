@@ -56,6 +56,9 @@ def test_direction_follows_the_metric() -> None:
     assert direction("val_r2") == "max"
     assert direction("val_loss") == "min"
     assert direction("mae") == "min"
+    assert direction("test_loss") == "min"
+    for scorer in ("val_f1_macro", "val_neg_log_loss", "val_neg_mean_squared_error", "val_top5_accuracy"):
+        assert direction(scorer) == "max"
     assert direction("val_loss", "max") == "max"
     assert stops_after(EarlyStopping(patience=1), [0.5, 0.6, 0.6], "val_accuracy") == 3
 

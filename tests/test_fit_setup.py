@@ -84,7 +84,23 @@ def test_bad_fits_change_nothing(
         ({"monitor": "val_f1"}, {"validation": 0.2}, "allowed: loss, accuracy, val_loss, val_accuracy"),
         ({"early_stopping": hl.EarlyStopping()}, {}, "no validation data; pass validation=0.15"),
         ({"metrics": "r2"}, {}, "does not fit the loss"),
-        ({"metrics": ["f1"]}, {}, "unknown metric 'f1'"),
+        ({"metrics": ["f1_makro"]}, {}, "unknown metric 'f1_makro'"),
+        (
+            {"metrics": ["auto", "f1_macro"]},
+            {},
+            "'f1_macro' is computed on validation data, and there is none",
+        ),
+        (
+            {"metrics": ["roc_auc"]},
+            {"validation": 0.2},
+            "'roc_auc' cannot score the validation set 'val': multi",
+        ),
+        (
+            {"metrics": ["neg_log_loss"], "monitor": "neg_log_loss"},
+            {"validation": 0.2},
+            "not reported by this",
+        ),
+        ({"metrics": "top3_accuracy"}, {}, "'top3_accuracy' of 3 classes would always be 1"),
         ({"loss": "mse"}, {}, "nothing is broadcast"),
     ],
 )

@@ -38,6 +38,9 @@ def sums(target: Any, prediction: Any) -> Any:
         ("auto", CALLABLE, np.array([1.0, 2]), ("mse", "mae", "r2")),
         ("r2", VALUES, None, ("r2",)),
         (["r2", "mae", "r2"], VALUES, None, ("r2", "mae")),
+        (["auto", "top5_accuracy", "f1_macro"], CLASSES, None, ("accuracy", "top5_accuracy", "f1_macro")),
+        ("top3_accuracy", CALLABLE, np.array([1, 2]), ("top3_accuracy",)),
+        (["neg_max_error", "auto"], VALUES, None, ("neg_max_error", "mse", "mae", "r2")),
         (None, CLASSES, None, ()),
         ((), CLASSES, None, ()),
     ],
@@ -49,7 +52,12 @@ def test_resolve(given_: Any, loss: Any, y: Any, names: tuple[str, ...]) -> None
 @pytest.mark.parametrize(
     ("given_", "loss", "match"),
     [
-        ("f1", CLASSES, "unknown metric 'f1'; allowed: auto, accuracy, mse, mae, r2"),
+        ("f1_makro", CLASSES, "unknown metric 'f1_makro'; allowed: auto, accuracy, mse, .* mean f1_macro"),
+        ("acuracy", CLASSES, "unknown metric 'acuracy'.*did you mean accuracy or"),
+        ("zzz", CLASSES, "get_scorer_names"),
+        ("top0_accuracy", CLASSES, "unknown metric 'top0_accuracy'"),
+        ("top2_accuracy", LossSpec("bce_with_logits"), "'top2_accuracy' does not fit .*; allowed: accuracy$"),
+        ("top2_accuracy", VALUES, "'top2_accuracy' does not fit the loss 'mse'"),
         ("accuracy", VALUES, "'accuracy' does not fit the loss 'mse'; allowed: mse, mae, r2"),
         (["r2"], CLASSES, "'r2' does not fit"),
     ],
@@ -59,7 +67,24 @@ def test_unfit_names(given_: Any, loss: Any, match: str) -> None:
         metrics.resolve(given_, loss)
 
 
+def test_what_is_no_name_is_refused() -> None:
+    with pytest.raises(TypeError, match="metrics are names, got 3"):
+        metrics.resolve([3], CLASSES)  # type: ignore[list-item]
+
+
+def test_top_k_needs_more_classes() -> None:
+    metrics.check_top_k(("accuracy", "top2_accuracy", "top1_accuracy"), 3)
+    for name in ("top3_accuracy", "top10_accuracy"):
+        with pytest.raises(ValueError, match=f"'{name}' of 3 classes"):
+            metrics.check_top_k((name,), 3)
+
+
 def test_kinds() -> None:
+    assert metrics.kinds(("accuracy", "top3_accuracy", "top5_accuracy")) == (
+        "accuracy",
+        "top3_accuracy",
+        "top5_accuracy",
+    )
     assert metrics.kinds(("mse", "mae", "r2")) == ("regression",)
     assert metrics.kinds(("accuracy",)) == ("accuracy",)
     assert metrics.kinds(()) == ()

@@ -58,7 +58,7 @@ class ScoredEngine:
         target, weight = data.arrays["target"], data.arrays.get("sample_weight")
         scores: dict[str, float] = {}
         for name, value in scoring.score(self.scorers, self._task(target), outputs, target, weight).items():
-            if isinstance(value, ValueError):
+            if isinstance(value, Exception):
                 message = f"[metrics] {name!r} cannot score {of}: {value}"
                 if not self.lenient:
                     raise ValueError(f"{message}; leave it out, or choose one that fits") from value

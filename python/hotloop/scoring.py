@@ -7,9 +7,8 @@ outputs that stand in place of X. So every scorer keeps its own rules, and large
 
 from __future__ import annotations
 
-import difflib
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -40,6 +39,8 @@ def check_name(name: str, native: Sequence[str]) -> None:
             "installed; correct the name, or: pip install 'hotloop[sklearn]'"
         ) from None
     if name not in names:
+        import difflib
+
         near = difflib.get_close_matches(name, {*native, *names}, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "sklearn.metrics.get_scorer_names() has all"
         raise ValueError(
@@ -49,7 +50,7 @@ def check_name(name: str, native: Sequence[str]) -> None:
 
 def score(
     names: Iterable[str], task: Task, outputs: Array, target: Array, weight: Array | None
-) -> dict[str, float | ValueError]:
+) -> dict[str, float | Exception]:
     """Each scorer's value for raw outputs (n, ...), targets and row weights (n,), or why there is none.
 
     Targets that are probabilities count as their most likely class, (n, 1) as (n,). Scorers that take no
@@ -57,12 +58,12 @@ def score(
     """
     estimator = _ESTIMATORS[task](task, outputs)
     y = _target(target, task)
-    found: dict[str, float | ValueError] = {}
+    found: dict[str, float | Exception] = {}
     for name in names:
         scorer = _module().get_scorer(name)
         try:
             found[name] = float(_call(scorer, estimator, outputs, y, weight))
-        except ValueError as error:
+        except (AttributeError, TypeError, ValueError) as error:  # no such predictions, or not of such data
             found[name] = error
     return found
 
@@ -90,10 +91,10 @@ class _Classifier:
 
     def __init__(self, task: Task, outputs: Array) -> None:
         columns = outputs.shape[1] if outputs.ndim == 2 else 1
-        self._binary = columns == 1 or (task == "cross_entropy" and columns == 2)
         if task == "labels":
             task = "bce_with_logits" if columns == 1 else "cross_entropy"
         self._kind = task
+        self._decides = task == "bce_with_logits" or columns == 2
         several = task == "bce_with_logits" and columns > 1  # labels of their own, 0 or 1 each
         #: One per class, as scikit-learn has it; for several labels, those of each.
         self.classes_: Any = [np.arange(2)] * columns if several else np.arange(max(columns, 2))
@@ -106,16 +107,25 @@ class _Classifier:
 
 
 class _Probabilistic(_Classifier):
-    """The same, with probabilities, and logits as decisions: those do not round to 1."""
+    """The same, with probabilities, and where a class has a logit of its own, that as decision: it does not
+    round to 1 as a probability does. (Of several exclusive classes only differences of logits mean something.)
+    """
 
     def predict_proba(self, outputs: Array) -> Array:
         return classes.probabilities(outputs, self._kind)
 
-    def decision_function(self, outputs: Array) -> Array:
-        z = outputs.astype(np.float64)
-        if not self._binary:
-            return z
-        return z.ravel() if z.size == len(z) else np.asarray(z[:, 1] - z[:, 0])
+    @property
+    def decision_function(self) -> Callable[[Array], Array]:
+        if not self._decides:
+            raise AttributeError("decision_function")
+
+        def decision_function(outputs: Array) -> Array:
+            z = outputs.astype(np.float64)
+            if self._kind == "cross_entropy":
+                return np.asarray(z[:, 1] - z[:, 0])
+            return z.ravel() if z.size == len(z) else z
+
+        return decision_function
 
 
 class _Regressor:
