@@ -54,7 +54,7 @@ class Trainer(Predictor, Probes):
         early_stopping: a `hl.EarlyStopping`.
         callbacks: `hl.Callback` objects, or callables ``(state)`` for epoch ends.
         clip_norm, clip_value: limits of the gradient's norm, and of each of its elements.
-        accumulate: batches that share an update: that of one batch of all their rows (see docs/training.md).
+        accumulate: batches that share an update: that of one batch of all their rows (docs/updates.md).
         ema: decay of an exponential moving average of the weights, such as 0.999, which validation, rollback
             and the model at the end of the run use.
         on_divergence: "stop" (with a warning) or "raise" (`DivergenceError`).
