@@ -30,7 +30,7 @@ def test_nothing_changes_bit_for_bit(name: str, digest: Any) -> None:
         assert digest(trainer) == digest(alone)
 
 
-@pytest.mark.parametrize("name", ["dropout", "batch_norm", "callable"])
+@pytest.mark.parametrize("name", ["dropout", "batch_norm", "callable", "accumulated", "averaged"])
 @pytest.mark.parametrize("keep", [False, True])
 def test_the_two_batches_are_those_of_the_run(name: str, keep: bool) -> None:
     """In a run of two batches an epoch, their mean loss and what validation then says are the first epoch's."""

@@ -22,6 +22,10 @@ class RunBuffers:
         self._memory = memory
         self._accumulate, self._ema = accumulate, ema
 
+    def on(self, memory: ModelMemory) -> RunBuffers:
+        """The buffers of such a run on a copy of its memory."""
+        return RunBuffers(memory, accumulate=self._accumulate, ema=self._ema)
+
     def begin(self) -> None:
         """At the start of a run: the average is of the weights as they are."""
         if self._ema:

@@ -21,7 +21,9 @@ from hotloop.compile.plan import LossSpec
 from hotloop.data import border
 from hotloop.engine import Data, Engine, NativeEngine, PassResult, TrainPass, predict
 from hotloop.errors import HotloopWarning
+from hotloop.graph import Graph
 from hotloop.losses import CallableLoss
+from hotloop.session import Session
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,23 @@ class ScoredEngine:
     lenient: bool = False
 
     @property
+    def session(self) -> Session:
+        return self.engine.session
+
+    @property
+    def graph(self) -> Graph:
+        return self.engine.graph
+
+    @property
     def loss(self) -> Union[LossSpec, CallableLoss]:
         return self.engine.loss
 
     @property
     def metrics(self) -> tuple[str, ...]:
         return (*self.engine.metrics, *self.scorers)
+
+    def on(self, session: Session) -> ScoredEngine:
+        return replace(self, engine=self.engine.on(session))
 
     def prepare(self, data: Data, batch_size: int, *, shuffle: bool, run: int) -> TrainPass:
         return self.engine.prepare(data, batch_size, shuffle=shuffle, run=run)
@@ -48,11 +61,9 @@ class ScoredEngine:
         status, metrics = self.engine.evaluate(data, stop)
         if status == "stopped":
             return PassResult(status, metrics)
-        graph = self.engine.graph
-        inputs = {name: data.arrays[name] for name, _ in graph.inputs}
-        return PassResult(
-            status, {**metrics, **self._scores(data, predict(self.engine.session, graph, inputs))}
-        )
+        inputs = {name: data.arrays[name] for name, _ in self.graph.inputs}
+        outputs = predict(self.session, self.graph, inputs)
+        return PassResult(status, {**metrics, **self._scores(data, outputs)})
 
     def _scores(self, data: Data, outputs: border.Array, of: str = "these data") -> dict[str, float]:
         target, weight = data.arrays["target"], data.arrays.get("sample_weight")
@@ -76,12 +87,17 @@ class ScoredEngine:
 
     def check(self, sets: Mapping[str, Data]) -> None:
         """Score each set with outputs of one. Raises `ValueError` for scorers that fit no such data."""
-        shape = border.row_shape(self.engine.graph.types[self.engine.graph.output])
+        shape = border.row_shape(self.graph.types[self.graph.output])
         for name, data in sets.items():
             outputs = np.ones((data.rows, *shape), np.float32)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that constant predictions score badly is no news
                 self._scores(data, outputs, f"the validation set {name!r}")
+
+
+def without_scores(engine: Engine) -> Engine:
+    """The engine itself, or the one that this one scores."""
+    return engine.engine if isinstance(engine, ScoredEngine) else engine
 
 
 def for_run(engine: Engine, sets: Mapping[str, Data]) -> Engine:

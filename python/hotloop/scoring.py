@@ -145,7 +145,10 @@ class _Regressor:
 def _tags(kind: str) -> Any:
     from sklearn.utils import ClassifierTags, RegressorTags, Tags, TargetTags
 
-    own = {"classifier": {"classifier_tags": ClassifierTags()}, "regressor": {"regressor_tags": RegressorTags()}}
+    own = {
+        "classifier": {"classifier_tags": ClassifierTags()},
+        "regressor": {"regressor_tags": RegressorTags()},
+    }
     return Tags(estimator_type=kind, target_tags=TargetTags(required=True), **own[kind])
 
 

@@ -21,6 +21,7 @@ from hotloop.fit_job import FitJob, StepParams
 from hotloop.graph import Graph
 from hotloop.history import History
 from hotloop.probes.replica import Replica, batch_losses
+from hotloop.scored_engine import without_scores
 
 _BATCHES = 2
 
@@ -30,10 +31,11 @@ def run_dry(job: FitJob, *, keep_moments: bool) -> History:
     replica = Replica(job.engine, keep_moments=keep_moments)
     losses, step_s = _train(job, replica)
     validation, evaluate_s = _evaluate(job, replica)
-    if isinstance(job.engine, NativeEngine):
+    engine = without_scores(job.engine)
+    if isinstance(engine, NativeEngine):
         from hotloop.cost import cost_plan
 
-        cost = cost_plan(job.engine, job.train, job.batch_size, keeps_epochs=job.restore_best)
+        cost = cost_plan(engine, job.train, job.batch_size, keeps_epochs=job.restore_best)
         epoch_s = cost.seconds_per_epoch
         step_s = epoch_s / job.steps_per_epoch
     else:
@@ -56,20 +58,24 @@ def run_dry(job: FitJob, *, keep_moments: bool) -> History:
 def _train(job: FitJob, replica: Replica) -> tuple[tuple[float, ...], float]:
     """The losses of the next two batches of the epoch in hand, and the seconds of the last one."""
     epoch = batch = 0
+    train = replica.prepare(job.train, job.batch_size, shuffle=job.shuffle, run=job.run)
+    buffers = job.buffers.on(replica.memory)
+    buffers.begin()
     if job.resumed is not None:
         replica.memory.restore(job.resumed.live)
+        buffers.load(job.resumed.record.buffers, job.resumed.record.batch)
         epoch, batch = job.resumed.record.epoch, job.resumed.record.batch
         if job.resumed.record.ended is not None:
             return (), 0.0
     table, _ = StepParams(job).of(epoch + 1, 1.0)
     last = min(batch + _BATCHES, job.steps_per_epoch)
     params = table[np.minimum(np.arange(batch, last), len(table) - 1)]
-    train = replica.prepare(job.train, job.batch_size, shuffle=job.shuffle, run=job.run)
     first = epoch * job.steps_per_epoch + batch
     losses, seconds, begin = [], 0.0, time.perf_counter()
-    for loss in batch_losses(train, params, job.steps_per_epoch, first=first):
-        losses.append(loss)
-        seconds, begin = time.perf_counter() - begin, time.perf_counter()
+    with buffers:
+        for loss in batch_losses(train, params, job.steps_per_epoch, first=first):
+            losses.append(loss)
+            seconds, begin = time.perf_counter() - begin, time.perf_counter()
     return tuple(losses), seconds
 
 
@@ -96,7 +102,7 @@ def _output(graph: Graph, batch_size: int) -> tuple[int, ...]:
 def _peak_bytes(job: FitJob, replica: Replica) -> int:
     """The model, the programs that the replica needed, and a snapshot."""
     native = replica.memory.native
-    snapshot = native.nbytes - native.gradients.nbytes if job.restore_best else 0
+    snapshot = native.snapshot_nbytes if job.restore_best else 0
     return int(native.nbytes) + replica.session.program_bytes + snapshot
 
 
@@ -125,6 +131,6 @@ def _warnings(
         found.append(
             f"the run would take about {seconds:.3g} s, and max_time={job.max_time:g} ends it earlier"
         )
-    if isinstance(job.engine, CallableEngine):
+    if isinstance(without_scores(job.engine), CallableEngine):
         found.append("a loss in Python is slow; one of hl.losses runs natively")
     return found

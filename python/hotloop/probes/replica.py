@@ -47,11 +47,12 @@ class Replica:
 def batch_losses(train: TrainPass, params: Doubles, batches: int, *, first: int = 0) -> Iterator[float]:
     """Train batch after batch from step ``first``, each with its row of ``params``, over epochs of so many
     ``batches``; the loss of each before its update. Ends early behind one that diverges."""
-    nothing = np.zeros_like(train.totals())
     loss = 0.0
     for i in range(len(params)):
         epoch, batch = divmod(first + i, batches)
-        train.load_totals(nothing)
+        totals = train.totals()
+        totals[:2] = 0.0  # the loss's; the weight of what an update has summed so far stays
+        train.load_totals(totals)
         _, status = train.run(epoch, params[i : i + 1], None, None, batch, 1)
         now = train.metrics()["loss"]
         if status == "diverged":
