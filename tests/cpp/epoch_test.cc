@@ -229,6 +229,28 @@ void pauses_anywhere(const Data& data) {
   CHECK(totals[0][0] == totals[1][0] && totals[0][1] == totals[1][1]);
 }
 
+// Of five batches, the update's steps run after every `accumulate` and after the last.
+void updates_are_shared(const Data& data) {
+  const auto plan = regression_plan();
+  plan->update = 6;
+  const int64 expected[] = {5, 3, 2, 2, 1};
+  for (int64 accumulate = 1; accumulate <= 5; ++accumulate) {
+    auto memory = std::make_shared<hotloop::Memory>(hotloop::MemorySizes{kIn * kOut, 0, 1, 0}, plan->real);
+    hotloop::Program program(plan, memory, "");
+    hotloop::ThreadTeam team(2);
+    for (const int64 cut : {int64{3}, int64{-1}}) {  // a pause changes nothing
+      auto o = options(*plan, 0);
+      o.accumulate = accumulate;
+      o.first_batch = cut < 0 ? 3 : 0;
+      o.batches = cut;
+      run_epoch(program, data.arrays, team, o);
+    }
+    int64 updates = 0;
+    std::memcpy(&updates, memory->space(Space::kCounter), sizeof updates);
+    CHECK(updates == expected[accumulate - 1]);
+  }
+}
+
 bool refused(void (*spoil)(hotloop::Plan&)) {
   const auto plan = staged_plan();
   spoil(*plan);
@@ -255,6 +277,7 @@ int main() {
   }
   CHECK(a_stop_from_another_thread_ends_the_run(data));
   pauses_anywhere(data);
+  updates_are_shared(data);
   check_plan(*staged_plan(), {kIn * kOut, 0, 1, 0});
   CHECK(refused([](hotloop::Plan& plan) { plan.arena_bytes -= 64; }));
   CHECK(refused([](hotloop::Plan& plan) { plan.buffers[kX].offset += 4; }));
