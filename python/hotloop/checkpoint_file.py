@@ -204,7 +204,7 @@ def _read(path: pathlib.Path) -> StoredRun:
 
 #: Settings that older files lack, by their place in `settings_of`, and what their absence stands for. A setting
 #: that is added to `settings_of`, or to what it is made of, gets a row, so that old runs go on.
-ABSENT: dict[str, Any] = {}
+ABSENT: dict[str, Any] = {"accumulate": 1, "ema": None}
 
 
 def with_absent(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,9 +247,8 @@ def settings_of(trainer: Trainer, job: FitJob) -> dict[str, Any]:
         "seed": job.session.seed,
         "clip_norm": trainer.clip_norm,
         "clip_value": trainer.clip_value,
-        # left out where they are off, as in files from before there were any
-        **({"accumulate": trainer.accumulate} if trainer.accumulate > 1 else {}),
-        **({"ema": trainer.ema} if trainer.ema is not None else {}),
+        "accumulate": trainer.accumulate,
+        "ema": trainer.ema,
         "device": "cpu",
         "instruction set": job.train_pass.executable.program.isa,
         "training data": _describe(job.train),
