@@ -279,13 +279,13 @@ def test_a_setting_that_old_files_lack_stands_for_its_default(tmp_path: Path, mo
     """As a later version would: it knows of a setting more than the file does."""
     interrupted("dropout", tmp_path, 7)
     settings_of = checkpoint_file.settings_of
-    monkeypatch.setattr(checkpoint_file, "ABSENT", {**checkpoint_file.ABSENT, "accumulate": 1})
-    now = {"accumulate": 1}
+    monkeypatch.setattr(checkpoint_file, "ABSENT", {**checkpoint_file.ABSENT, "sparsity": 1})
+    now = {"sparsity": 1}
     monkeypatch.setattr(checkpoint_file, "settings_of", lambda *job: {**settings_of(*job), **now})
     assert resumed("dropout", tmp_path) == whole("dropout")
-    now["accumulate"] = 2
-    with pytest.raises(hl.CheckpointError, match="accumulate differs, got 2; allowed 1"):
+    now["sparsity"] = 2
+    with pytest.raises(hl.CheckpointError, match="sparsity differs, got 2; allowed 1"):
         resumed("dropout", tmp_path)
     assert (
-        "accumulate" not in json.loads(read_safetensors(hl.Checkpoint.latest(tmp_path))[1]["run"])["settings"]
+        "sparsity" not in json.loads(read_safetensors(hl.Checkpoint.latest(tmp_path))[1]["run"])["settings"]
     )
