@@ -30,12 +30,14 @@ SETTINGS = {"losses", "optim", "schedules", "metrics", "scoring"}
 SESSION = COMPILE | SETTINGS | {"env", "threads", "trace", "nn", "data", "model_memory", "session"}
 STEP = SESSION | {"callable_engine", "direct", "engine", "fit_setup", "scored_engine", "train_step"}
 RUN = STEP | {
-    "callbacks", "checkpoint", "classes", "cost", "dry_run", "early_stopping", "files", "fit_job", "fit_loop", "history",
-    "interrupt", "progress", "provenance", "run_buffers", "run_record",
+    "callbacks", "checkpoint", "classes", "cost", "diagnosis", "dry_run", "early_stopping", "evidence", "files",
+    "fit_evidence", "fit_job", "fit_loop", "history", "interrupt", "progress", "provenance", "run_buffers",
+    "run_record", "witness",
 }  # fmt: skip
 TRAINER = RUN | {
     "checkpoint_file",
     "fit_prepare",
+    "learning_curve",
     "model_file",
     "model_info",
     "predictor",
@@ -60,7 +62,10 @@ ALLOWED: dict[str, set[str]] = {
     "threads": BASE | {"env", "compile.plan"},
     "files": BASE,
     "dry_run": BASE,
-    "history": BASE | {"dry_run"},
+    "evidence": BASE,
+    # a history knows how to be judged, and the judges read nothing but it
+    "history": BASE | {"diagnosis", "dry_run", "evidence"},
+    "diagnosis": BASE | {"diagnosis", "evidence", "history", "early_stopping", "learning_curve"},
     "checkpoint": BASE | {"files"},
     "run_record": BASE | {"history"},
     "interrupt": set(),
@@ -78,6 +83,9 @@ ALLOWED: dict[str, set[str]] = {
     "train_step": STEP,
     "fit_setup": STEP,
     "run_buffers": SESSION,
+    "witness": STEP | {"classes", "evidence", "witness"},
+    "fit_evidence": RUN,
+    "learning_curve": TRAINER,
     "fit_job": RUN,
     "fit_loop": RUN,
     "cost": RUN,
@@ -106,6 +114,7 @@ NATIVE = {
     "interrupt",
     "provenance",
     "cost",
+    "witness",
     "threads",
     "compile.check",
     "benchmarks.harness",

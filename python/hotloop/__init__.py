@@ -30,6 +30,7 @@ from hotloop.errors import (
 if TYPE_CHECKING:
     from hotloop import callbacks as callbacks
     from hotloop import data as data
+    from hotloop import diagnosis as diagnosis
     from hotloop import losses as losses
     from hotloop import nn as nn
     from hotloop import optim as optim
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from hotloop.train_step import TrainStep as TrainStep
     from hotloop.trainer import Trainer as Trainer
 
-_MODULES = ("callbacks", "data", "losses", "nn", "optim", "schedules")
+_MODULES = ("callbacks", "data", "diagnosis", "losses", "nn", "optim", "schedules")
 _HOMES = {
     "Callback": "callbacks",
     "Checkpoint": "checkpoint",

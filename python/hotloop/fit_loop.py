@@ -20,10 +20,13 @@ from hotloop.callbacks.hooks import Hooks
 from hotloop.callbacks.state import FitState
 from hotloop.early_stopping import BestEpoch, Patience, direction
 from hotloop.errors import DivergenceError, HotloopWarning
+from hotloop.evidence import Divergence
+from hotloop.fit_evidence import EvidenceLog
 from hotloop.fit_job import FitJob, Resumed, StepParams
 from hotloop.history import StopReason
 from hotloop.interrupt import interruptible
 from hotloop.model_memory import Snapshot
+from hotloop.progress import Silent
 from hotloop.run_record import Ended, RunRecord
 from hotloop.schedules import ReduceOnPlateau
 from hotloop.session import Doubles
@@ -80,6 +83,7 @@ class _FitLoop:
         job.buffers.begin()
         if job.restore_best:
             self.kept = self.memory.snapshot()
+        self.evidence = EvidenceLog(job)
 
     def _resume(self, resumed: Resumed) -> None:
         """Stand where the checkpoint's run stood; the model last, which nothing may go wrong after."""
@@ -130,9 +134,13 @@ class _FitLoop:
         metrics["lr"] = lr
         self.history.append(metrics)
         self.epoch, self.batch = self.epoch + 1, 0
+        self.evidence.epoch_end(self.epoch)
         self._keep(metrics[self.job.monitor])
         self.job.progress.epoch(self.epoch, metrics, time.perf_counter() - begin)
-        return self._after_epoch(metrics, stop, deadline)
+        reason = self._after_epoch(metrics, stop, deadline)
+        if reason is not None:
+            self.evidence.sample(self.epoch)
+        return reason
 
     def _batches(self, params: Doubles, stop: Any, deadline: float | None) -> StopReason | None:
         """Train to the end of the epoch, pausing where callbacks want to look or a checkpoint is due."""
@@ -192,6 +200,8 @@ class _FitLoop:
             self.ended = "early_stopping"
         elif self.epoch == job.epochs:
             self.ended = "epochs"
+        if self.ended is not None:
+            self.evidence.sample(self.epoch)  # before it is recorded
         if job.recorder is not None and job.recorder.timetable.is_due(self._step, epoch_end=True):
             self.record()
         if stopped:
@@ -250,24 +260,34 @@ class _FitLoop:
     def finish(self, reason: StopReason) -> None:
         history = self.history
         history.stop_reason, history.seconds, history.best_epoch = reason, self._seconds(), self.best.epoch
-        self.job.progress.stop(repr(history))
+        place = self._divergence() if reason == "divergence" else None
+        self.evidence.run_ended(place)
+        silent = type(self.job.progress) is Silent  # then nobody asks for a diagnosis yet
+        self.job.progress.stop("" if silent else history.summary())
         self._show()
         self.hooks.fit_end()
-        if reason != "divergence":
+        if place is None:
             return
-        message = self._divergence_message()
+        message = _divergence_message(place)
         if self.job.on_divergence == "raise":
             raise DivergenceError(message)
         warnings.warn(message, HotloopWarning, stacklevel=4)  # run_fit, Trainer.fit, the caller
 
-    def _divergence_message(self) -> str:
+    def _divergence(self) -> Divergence:
         loss = self.job.train_pass.metrics().get("loss", float("nan"))
-        what = f"the loss became {loss}" if not np.isfinite(loss) else "a parameter became infinite or NaN"
-        where = f"epoch {self.epoch + 1}, step {self.batch} of {self.job.steps_per_epoch}"
-        if self.job.restore_best:
-            state = (
-                f"restored epoch {self.kept_epoch}" if self.kept_epoch else "restored the start of the run"
-            )
-        else:
-            state = "nothing was restored, as restore_best=False asks"
-        return f"[fit] {what} in {where}; {state}; try a smaller learning rate or clip_norm=1.0"
+        return Divergence(
+            epoch=self.epoch + 1, step=self.batch, steps=self.job.steps_per_epoch,
+            what="a parameter" if np.isfinite(loss) else "the loss",
+            value="infinite or NaN" if np.isfinite(loss) else str(loss),
+            restored=self.kept_epoch if self.job.restore_best else None,
+        )  # fmt: skip
+
+
+def _divergence_message(place: Divergence) -> str:
+    state = {
+        None: "nothing was restored, as restore_best=False asks", 0: "restored the start of the run",
+    }.get(place.restored, f"restored epoch {place.restored}")  # fmt: skip
+    return (
+        f"[fit] {place.what} became {place.value} in epoch {place.epoch}, step {place.step} of {place.steps}; "
+        f"{state}; try a smaller learning rate or clip_norm=1.0"
+    )

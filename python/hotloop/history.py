@@ -6,9 +6,14 @@ Plain data with a JSON form, because it travels in model files; everything that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from hotloop.evidence import Evidence, Look
+
+if TYPE_CHECKING:
+    from hotloop.diagnosis import Diagnosis
 
 from hotloop.dry_run import DryRun
 
@@ -27,6 +32,7 @@ class History:
     seconds      wall-clock time of the run
     epochs       whole epochs that ran; an epoch cut short leaves no entry
     dry_run      what ``fit(..., dry_run=True)`` found out, else None; not stored in files
+    evidence     what else the run left for those who judge it; None in files of older versions
     """
 
     history: dict[str, list[float]] = field(default_factory=dict)
@@ -36,6 +42,39 @@ class History:
     monitor: str = "val_loss"
     epochs: int = 0
     dry_run: DryRun | None = None
+    evidence: Evidence | None = None
+    _witness: Callable[[], Look | None] | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """What went wrong in the run, if anything, and what to do next; see `hotloop.diagnosis`.
+
+        >>> import numpy as np, hotloop as hl
+        >>> X = np.linspace(-1, 1, 200).reshape(100, 2)
+        >>> run = hl.Trainer(hl.nn.Linear(2, 1), "mse", optimizer=hl.optim.SGD(1e-6)).fit(X, X[:, 0])
+        >>> print(run.diagnosis.main.rule)
+        learning_rate_too_low
+        """
+        from hotloop.diagnosis import diagnose
+
+        self.complete()
+        return diagnose(self)
+
+    def complete(self) -> None:
+        """Take the look at the finished model that the run left for later, if the model is still the same."""
+        if self._witness is None or self.evidence is None:
+            return
+        look = self._witness()
+        if look is not None:
+            self.evidence, self._witness = replace(self.evidence, look=look), None
+
+    def await_look(self, witness: Callable[[], Look | None]) -> None:
+        """From now on ``witness`` gives the evidence's look, or None if that is not possible any more."""
+        self._witness = witness
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy stands alone: it does not hold on to the model
+        return {**vars(self), "_witness": None}
 
     def append(self, metrics: Mapping[str, float]) -> None:
         """Add the metrics of one more whole epoch."""
@@ -52,6 +91,11 @@ class History:
             head += f", best epoch {self.best_epoch} with {self.monitor} {value:.6g}"
         return head + ")"
 
+    def summary(self) -> str:
+        """The run in one line, and, if something went wrong, the main finding and its next step."""
+        main = self.diagnosis.main
+        return repr(self) if main is None else f"{self!r}\n{main}"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` gives an equal History back."""
         return {
@@ -61,6 +105,7 @@ class History:
             "seconds": self.seconds,
             "monitor": self.monitor,
             "epochs": self.epochs,
+            "evidence": self.evidence and self.evidence.to_dict(),
         }
 
     @classmethod
@@ -75,4 +120,5 @@ class History:
             seconds=float(data["seconds"]),
             monitor=str(data["monitor"]),
             epochs=int(data["epochs"]),
+            evidence=None if data.get("evidence") is None else Evidence.from_dict(data["evidence"]),
         )

@@ -38,6 +38,8 @@ _PLAIN = ("monitor", "restore_best", "clip_norm", "clip_value", "accumulate", "e
 
 def save(trainer: Trainer, path: FilePath) -> None:
     """Write the trainer to ``path``; see `Trainer.save`."""
+    if trainer.history is not None:
+        trainer.history.complete()  # the file is read without the rows that it looks at
     write_safetensors(path, *contents(trainer, trainer.history))
 
 

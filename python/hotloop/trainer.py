@@ -7,7 +7,7 @@ numbers. Every argument is checked before anything changes; then whole epochs ru
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 from hotloop import metrics as metrics_
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hotloop.data.preprocess import Preprocessor
     from hotloop.data.split import SplitInfo
     from hotloop.files import Path as FilePath
+    from hotloop.learning_curve import LearningCurve
     from hotloop.model_info import ModelInfo
     from hotloop.nn import Module
 
@@ -213,6 +214,30 @@ class Trainer(Predictor, Probes):
             return self._session.memory.optimizer_state()
 
     # --- cost and files ---
+
+    def learning_curve(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        validation: Validation = 0.2,
+        fractions: Sequence[float] = (0.1, 0.25, 0.5, 1.0),
+        epochs: int = 10,
+        batch_size: int = 32,
+        sample_weight: Any = None,
+    ) -> LearningCurve:
+        """Whether more rows would help: what the model reaches on these shares of the training rows.
+
+        Copies that begin with the weights of `seed` (of a loaded model: with those of its file) train on each
+        share, all against the same validation set, for as many steps as ``epochs`` of all rows are; this
+        model is left as it is. ``diagnose(run, curve)`` judges the result. Raises as `fit`.
+        """
+        from hotloop import learning_curve
+
+        return learning_curve.measure(
+            self, X, y, validation=validation, fractions=fractions, epochs=epochs, batch_size=batch_size,
+            sample_weight=sample_weight,
+        )  # fmt: skip
 
     def plan(self, X: Any, y: Any, batch_size: int = 32) -> CostPlan:
         """What training on this data costs (FLOPs, bytes, seconds per epoch), and the compiled steps. The

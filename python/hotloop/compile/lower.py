@@ -194,7 +194,8 @@ class Lowerer:
     def plan(self, sections: list[tuple[str, int, int]], n_dropout: int) -> Plan:
         spec = self.spec
         # an output that no step mentions (a model that returns its input) still needs its buffer
-        outputs = [(name, self.value(v).buffer) for name, v in self.graph.outputs if name == "output"]
+        shown = [(name, v) for name, v in self.graph.outputs if name == "output" or spec.mode == "predict"]
+        outputs = [(name, self.value(v).buffer) for name, v in shown]
         training = spec.mode in ("train", "vjp")
         return Plan(
             mode=spec.mode,
