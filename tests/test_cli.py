@@ -324,3 +324,16 @@ def test_regression_report_in_the_unit_of_the_target() -> None:
     true = np.array([1e6, 1e6 + 2, 1e6 + 4])
     text = regression_report(true, true + np.array([1, -1, 1]))
     assert [line.split() for line in text.splitlines()] == [["RMSE", "1"], ["MAE", "1"], ["R2", "0.625"]]
+
+
+def test_training_ends_with_the_main_finding_and_its_next_step(tmp_path: Path, capsys: Captured) -> None:
+    out = ["--out", str(tmp_path), "--progress"]
+    ill = ["train", "digits", "--lr", "1e-6", "--epochs", "6", *out]
+    healthy = ["train", "digits", "--lr", "3e-3", *out]
+    for command, shown in ((ill, 1), (healthy, 0)):
+        for silent in (True, False):  # with progress, that shows it already
+            assert main([*command[:-1], "--no-progress"] if silent else command) == 0
+            text = capsys.readouterr().out
+            assert text.count("\nlearning rate too low: the training loss fell from") == shown
+            assert text.count("\n  next: raise the learning rate tenfold: optimizer=hl.optim.AdamW(1e-05)") == shown
+            assert shown or "next:" not in text

@@ -23,6 +23,7 @@ from hotloop.data.preprocess import Preprocessor
 from hotloop.data.split import Part, Split, split
 from hotloop.data.tables import Table, read_table
 from hotloop.errors import HotloopError, HotloopWarning
+from hotloop.progress import Silent, make_progress
 from hotloop.report_text import classification_report, regression_report
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -132,6 +133,8 @@ def train(
         f"ended by {run.stop_reason.replace('_', ' ')} after {run.epochs} epochs, {run.seconds:.2f} s; "
         f"best epoch {run.best_epoch}, validation loss {run.history['val_loss'][run.best_epoch - 1]:.4g}"
     )
+    if type(make_progress(trainer.progress)) is Silent and run.diagnosis.main:  # else it has just been shown
+        print(run.diagnosis.main)
     x_test, y_test = parts.test.open("final report")
     print(f"\nTest report ({len(y_test)} rows)\n{_report(trainer, x_test, y_test)}\n")
     trainer.save(path)
