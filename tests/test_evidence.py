@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import hotloop as hl
+from hotloop.compile.plan import ParamEntry
 from hotloop.evidence import Evidence, NormSample
-from hotloop.fit_evidence import data_set, norm
+from hotloop.fit_evidence import data_set, norm, norms_of
 from hotloop.fit_setup import check_data
 from tests.illnesses import dead_relus, fit, mlp, noisy_labels, smooth
 
@@ -142,6 +143,8 @@ def test_the_norm_of_a_large_parameter_is_estimated() -> None:
     flat = np.random.default_rng(0).normal(size=1_000_003).astype(np.float32)
     assert norm(flat) == pytest.approx(np.linalg.norm(flat), rel=0.01)
     assert norm(flat[:1000]) == pytest.approx(np.linalg.norm(flat[:1000]), rel=1e-6)
+    parts = [ParamEntry("a", (999_000,), 0, 999_000), ParamEntry("b", (5,), 999_008, 5)]
+    assert norms_of(flat, parts) == (norm(flat[:999_000]), norm(flat[999_008:999_013]))
     assert norm(np.full(4, np.nan, np.float32)) is None
     assert norm(np.full(4, np.inf, np.float32)) is None
 

@@ -8,12 +8,13 @@ runs of the same bits take the same ones, whatever the clock says.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from hotloop.compile.plan import LossSpec
+from hotloop.compile.plan import LossSpec, ParamEntry
 from hotloop.engine import Data, row_weights
 from hotloop.evidence import DataSet, Divergence, Evidence, InputScale, NormSample, Number, Parameter, Setup
 from hotloop.fit_job import FitJob
@@ -23,7 +24,7 @@ from hotloop.witness import Witness, labels_of, spread
 
 #: Rows whose scale is looked at, rows for the best constant, and elements of a parameter that a norm reads.
 _SCALE_ROWS, _BASELINE_ROWS, _NORM_ELEMENTS = 1000, 1 << 14, 1 << 16
-_SCALE_ELEMENTS = 1 << 14  # numbers of an input whose mean and deviation are taken
+_SCALE_ELEMENTS = 1 << 13  # numbers of an input whose mean and deviation are taken
 _CONSTANT_ROWS = 1 << 16  # rows in which a column has to be constant to be called so
 _LINE = 16  # floats in a cache line, which are as cheap to read as one
 _NORM_OPS = frozenset({"batch_norm", "layer_norm", "rms_norm"})
@@ -56,12 +57,8 @@ class EvidenceLog:
         assert evidence is not None
         if evidence.norms and evidence.norms[-1].epoch >= epoch:
             return
-        native = self._memory.native
-        gradients, weights = native.gradients, native.parameters
-        spans = [slice(e.offset, e.offset + e.size) for e in self._memory.layout.entries]
-        norms = NormSample(
-            epoch, tuple(norm(gradients[s]) for s in spans), tuple(norm(weights[s]) for s in spans)
-        )
+        native, entries = self._memory.native, self._memory.layout.entries
+        norms = NormSample(epoch, norms_of(native.gradients, entries), norms_of(native.parameters, entries))
         self._history.evidence = replace(evidence, norms=(*evidence.norms, norms))
 
     def run_ended(self, divergence: Divergence | None) -> None:
@@ -220,9 +217,20 @@ def _some(array: Any, rows: int) -> Any:
 # --- norms ----------------------------------------------------------------------------------------
 
 
+def norms_of(flat: Any, entries: Sequence[ParamEntry]) -> tuple[Number, ...]:
+    """The Euclidean norm of each parameter in the flat memory. Sums without a BLAS's, which may depend on its
+    threads."""
+    if flat.size > _NORM_ELEMENTS or not entries:
+        return tuple(norm(flat[e.offset : e.offset + e.size]) for e in entries)
+    # each sum ends where the next parameter begins; what lies between is zero
+    squares = np.multiply(flat, flat, dtype=np.float64)
+    sums = np.add.reduceat(squares, [e.offset for e in entries]).tolist()
+    return tuple(_finite(math.sqrt(square)) if square >= 0 else None for square in sums)
+
+
 def norm(flat: Any) -> Number:
     """The Euclidean norm of a parameter's elements; of a large one estimated from cache lines evenly spread
-    over it. einsum, because its sums do not depend on threads as a BLAS's may."""
+    over it."""
     size = flat.size
     if size > _NORM_ELEMENTS:
         lines = flat[: size - size % _LINE].reshape(-1, _LINE)
