@@ -64,7 +64,9 @@ class View:
 
     @cached_property
     def val_name(self) -> str | None:
-        """The first validation set."""
+        """The first validation set; of an old file, by the curves there are."""
+        if self.evidence is not None:
+            return self.evidence.validation[0].name if self.evidence.validation else None
         names = [name[:-5] for name in self.history.history if name.endswith("_loss")]
         return names[0] if names else None
 
