@@ -77,13 +77,13 @@ class _FitLoop:
             maximize = direction(job.monitor, mode) == "max"
             self.plateau = job.schedule.tracker(job.session.optimizer.lr, maximize=maximize)
         self.params = StepParams(job)
+        self.evidence = EvidenceLog(job)
         if job.resumed is not None:
             self._resume(job.resumed)
             return
         job.buffers.begin()
         if job.restore_best:
             self.kept = self.memory.snapshot()
-        self.evidence = EvidenceLog(job)
 
     def _resume(self, resumed: Resumed) -> None:
         """Stand where the checkpoint's run stood; the model last, which nothing may go wrong after."""
