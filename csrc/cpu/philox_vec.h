@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Eight consecutive Philox blocks at once, as the 64 half-words of their output in element order. Any unit
-// may use the plain loop; AVX2 and AVX-512 have versions of their own because the compiler does not find the
-// 32x32 to 64-bit multiplication.
+// may use the plain loop; AVX2, AVX-512 and NEON have versions of their own because the compiler does not find
+// the 32x32 to 64-bit multiplication.
 #pragma once
 
 #include "core/host_device.h"
 #include "core/philox.h"
 #include "core/types.h"
 
-#ifdef __AVX2__
-#include "cpu/intrinsics.h"
-#endif
+#include "cpu/vec.h"
 
 namespace hotloop::HOTLOOP_ISA {
 
@@ -95,6 +93,55 @@ HOTLOOP_INLINE void philox_halves(std::uint64_t first_block, std::uint64_t step,
   }
   store_blocks(four[0], halves);
   store_blocks(four[1], halves + kPhiloxHalves / 2);
+}
+#elif defined(HOTLOOP_NEON)
+// Word w of four blocks. The long multiplications give two products each; even and odd words take their
+// halves apart.
+struct PhiloxLanes {
+  uint32x4_t word[4];
+};
+
+HOTLOOP_INLINE void multiply_wide(uint32x4_t a, std::uint32_t b, uint32x4_t& low, uint32x4_t& high) {
+  const uint32x4_t p = vreinterpretq_u32_u64(vmull_n_u32(vget_low_u32(a), b));
+  const uint32x4_t q = vreinterpretq_u32_u64(vmull_high_n_u32(a, b));
+  low = vuzp1q_u32(p, q);
+  high = vuzp2q_u32(p, q);
+}
+
+HOTLOOP_INLINE void philox_round(PhiloxLanes& c, PhiloxKey key) {
+  uint32x4_t low0, high0, low1, high1;
+  multiply_wide(c.word[0], kPhiloxM0, low0, high0);
+  multiply_wide(c.word[2], kPhiloxM1, low1, high1);
+  c.word[0] = veorq_u32(veorq_u32(high1, c.word[1]), vdupq_n_u32(key.lo));
+  c.word[2] = veorq_u32(veorq_u32(high0, c.word[3]), vdupq_n_u32(key.hi));
+  c.word[1] = low1;
+  c.word[3] = low0;
+}
+
+HOTLOOP_INLINE void philox_halves(std::uint64_t first_block, std::uint64_t step, PhiloxKey key,
+                                  std::uint16_t (&halves)[kPhiloxHalves]) {
+  PhiloxLanes four[2];
+#pragma GCC unroll 2
+  for (unsigned i = 0; i < 2; ++i) {
+    const uint64x2_t one{0, 1};
+    const uint64x2_t p = vaddq_u64(vdupq_n_u64(first_block + 4 * i), one);
+    const uint64x2_t q = vaddq_u64(vdupq_n_u64(first_block + 4 * i + 2), one);
+    four[i].word[0] = vuzp1q_u32(vreinterpretq_u32_u64(p), vreinterpretq_u32_u64(q));
+    four[i].word[1] = vuzp2q_u32(vreinterpretq_u32_u64(p), vreinterpretq_u32_u64(q));
+    four[i].word[2] = vdupq_n_u32(static_cast<std::uint32_t>(step));
+    four[i].word[3] = vdupq_n_u32(static_cast<std::uint32_t>(step >> 32));
+  }
+  for (int round = 0; round < kPhiloxRounds; ++round) {
+    philox_round(four[0], key);
+    philox_round(four[1], key);
+    key.lo += kPhiloxW0;
+    key.hi += kPhiloxW1;
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {  // stores word by word of each block in turn
+    const uint32x4x4_t words{{four[i].word[0], four[i].word[1], four[i].word[2], four[i].word[3]}};
+    vst4q_u32(reinterpret_cast<std::uint32_t*>(halves + i * kPhiloxHalves / 2), words);
+  }
 }
 #else
 HOTLOOP_INLINE void philox_halves(std::uint64_t first_block, std::uint64_t step, PhiloxKey key,

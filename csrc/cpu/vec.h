@@ -19,6 +19,7 @@
 #define HOTLOOP_VEC_generic "cpu/vec_generic.h"
 #define HOTLOOP_VEC_avx2 "cpu/vec_avx2.h"
 #define HOTLOOP_VEC_avx512 "cpu/vec_avx512.h"
+#define HOTLOOP_VEC_neon "cpu/vec_neon.h"
 #define HOTLOOP_VEC_HEADER_(isa) HOTLOOP_VEC_##isa
 #define HOTLOOP_VEC_HEADER(isa) HOTLOOP_VEC_HEADER_(isa)
 #include HOTLOOP_VEC_HEADER(HOTLOOP_ISA)

@@ -24,6 +24,10 @@ const std::vector<IsaUnit>& usable_isas() {
         __builtin_cpu_supports("fma"))
       found.push_back({"avx512", &avx512::table_float, nullptr, &avx512::fma_peak, &avx512::shuffle_rows});
 #endif
+#ifdef HOTLOOP_HAS_NEON
+    // Part of every 64-bit ARM processor: there is nothing to ask.
+    found.push_back({"neon", &neon::table_float, nullptr, &neon::fma_peak, &neon::shuffle_rows});
+#endif
     return found;
   }();
   return units;

@@ -50,13 +50,20 @@ HOTLOOP_INLINE Wide<real> fma(Wide<real> a, Wide<real> b, Wide<real> c) {
   return x;
 }
 
+// V: a vector of B and of sums. Scalar: an element of A, made from a real; fma(Scalar, V, V) uses it.
 template <class real, bool many_lanes = (Vec<real>::width > 1)>
 struct TileLanes {
   using V = Vec<real>;
+#ifdef HOTLOOP_NEON
+  using Scalar = OneLane;
+#else
+  using Scalar = V;
+#endif
 };
 template <class real>
 struct TileLanes<real, false> {
   using V = Wide<real>;
+  using Scalar = V;
 };
 
 // Where a vector is a whole panel its tail is masked for nothing, so that B needs no copy at its last column.
@@ -65,7 +72,9 @@ constexpr bool kMaskedTail = Vec<real>::width == kPanel;
 
 // AVX-512: 14 x 32 floats are 28 of the 32 registers. AVX2: 6 x 16 floats are 12 of the 16. Either leaves
 // what B and A need, and is more chains than the 8 to 10 that two FMA units of latency 4 to 5 wait for.
-// 2 x 16 floats are 8 of the 16 SSE registers.
+// 2 x 16 floats are 8 of the 16 SSE registers. NEON: 6 x 16 floats are 24 of 32 beside 4 of
+// B and those of A. The usual 8 x 12 has as many sums, needs 8 + 3 registers loaded for them and not 6 + 4, and
+// 12 columns do not divide a panel; 8 x 16 leaves no register for B.
 template <class real>
 constexpr int kTileRows = kMaskedTail<real>      ? 14
                           : Vec<real>::width > 1 ? 6
@@ -106,6 +115,7 @@ HOTLOOP_INLINE void unrolled(Body&& body) {
 template <class real, int rows, int panels, bool by_columns>
 struct Tile {
   using V = typename TileLanes<real>::V;
+  using Scalar = typename TileLanes<real>::Scalar;
   static constexpr int kVectors = panels * static_cast<int>(kPanel / V::width);
   static constexpr int kBases = by_columns ? 1 : (rows + 2) / 3;
 
@@ -128,7 +138,7 @@ struct Tile {
       row[j] = kMaskedTail<real> && j == kVectors - 1 ? V::load_n(at, last) : V::load(at);
     });
     unrolled<rows>([&](int i) HOTLOOP_BODY {
-      const V scalar(by_columns ? a[0][i] : a[i / 3][i % 3 * work.a_stride]);
+      const Scalar scalar{by_columns ? a[0][i] : a[i / 3][i % 3 * work.a_stride]};
       unrolled<kVectors>([&](int j) HOTLOOP_BODY { sums[i][j] = fma(scalar, row[j], sums[i][j]); });
     });
     b += work.b_stride;

@@ -11,3 +11,6 @@ double fma_peak(double seconds);
 namespace hotloop::avx512 {
 double fma_peak(double seconds);
 }
+namespace hotloop::neon {
+double fma_peak(double seconds);
+}

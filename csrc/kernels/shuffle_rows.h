@@ -20,5 +20,8 @@ void shuffle_rows(const Permutation& permutation, int64 first, int64 count, int6
 namespace avx512 {
 void shuffle_rows(const Permutation& permutation, int64 first, int64 count, int64* rows);
 }
+namespace neon {
+void shuffle_rows(const Permutation& permutation, int64 first, int64 count, int64* rows);
+}
 
 }  // namespace hotloop

@@ -57,6 +57,10 @@ extern const KernelTable table_float;
 namespace avx512 {
 extern const KernelTable table_float;
 }
+#elif defined(__aarch64__)
+namespace neon {
+extern const KernelTable table_float;
+}
 #endif
 
 }  // namespace hotloop
