@@ -64,11 +64,12 @@ bool copies_a(const MatmulArgs<real>& args, int64 columns) {
 }
 
 // The rows [i, i + height) of A, k-major at `out`: by squares of vectors that are transposed in registers.
-// Whole vectors are stored: what is past a tile's rows is overwritten by its next k, or is padding.
+// Whole vectors are stored: what is past a tile's rows is overwritten by its next k, or is padding. So the
+// last rows go first, where a tile is higher than a vector.
 template <class real>
 void copy_rows_of_a(const real* a, int64 stride, int64 height, int64 depth, real* out) {
   using V = Vec<real>;
-  for (int64 i = 0; i < height; i += V::width) {
+  for (int64 i = (height - 1) / V::width * V::width; i >= 0; i -= V::width) {
     for (int64 p = 0; p < depth; p += V::width) {
       const int64 n = smaller(depth - p, V::width);
       V square[V::width];
