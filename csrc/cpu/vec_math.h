@@ -50,7 +50,8 @@ HOTLOOP_INLINE V exp_lanes(V x) {
 
 template <class V>
 HOTLOOP_INLINE V expm1_lanes(V x) {
-  return select(abs(x) < V(0.34657359f), expm1_near_zero(x), exp_lanes(x) - V(1.0f));
+  const V y = select(abs(x) < V(0.34657359f), expm1_near_zero(x), exp_lanes(x) - V(1.0f));
+  return copy_sign(y, x);  // -0 is its own result
 }
 
 // log(1 + f) = f - f^2/2 + f^3 P(f) on [sqrt(1/2) - 1, sqrt(2) - 1], plus n ln2 in two parts.
