@@ -10,7 +10,7 @@ step_strict_build() {
 step_wheel() { "$TOOLS/bin/python" .ci/check_wheel.py "$WORK"/wheel/hotloop-*.whl; }
 
 # Units for one instruction set must hold nothing that runs at load time or that the linker could share.
-step_objects() {
+check_objects() { # check_objects BUILD_FOLDER NM
   local object found=0 name
   while IFS= read -r -d '' object; do
     found=1
@@ -18,14 +18,16 @@ step_objects() {
       echo "$object runs code when the library is loaded"; return 1
     fi
     name=$(sed -E 's/.*hotloop_kernels_([a-z0-9]+)\.dir.*/\1/' <<<"$object")
-    if nm -C --defined-only --extern-only "$object" | grep -v "hotloop::$name::"; then
+    if "$2" -C --defined-only --extern-only "$object" | grep -v "hotloop::$name::"; then
       echo "$object defines symbols outside hotloop::$name"; return 1
     fi
-  done < <(find "$WORK/build" -path '*hotloop_kernels_*' -name '*.o' -print0)
+  done < <(find "$1" -path '*hotloop_kernels_*' -name '*.o' -print0)
   ((found)) || { echo "no object files of kernels in the build folder"; return 1; }
-  find "$WORK/build" -path '*hotloop_kernels_avx*' -name 'matmul_cpu.cc.o' -print0 |
+  find "$1" \( -path '*hotloop_kernels_avx*' -o -path '*hotloop_kernels_neon*' \) -name 'matmul_cpu.cc.o' -print0 |
     xargs -0 --no-run-if-empty "$TOOLS/bin/python" .ci/check_tiles.py
 }
+
+step_objects() { check_objects "$WORK/build" nm; }
 
 step_stubs() {
   "$TOOLS/bin/python" tools/stubs.py --check

@@ -207,7 +207,7 @@ def test_includes_point_downward(path: Path) -> None:
 
 # The headers a unit compiled with wide-vector flags may use: no inline templates that the linker could
 # share with units for every processor.
-SIMD_HEADERS = {"cstddef", "cstdint", "cstring", "immintrin.h", "math.h", "time.h"}
+SIMD_HEADERS = {"arm_neon.h", "cstddef", "cstdint", "cstring", "immintrin.h", "math.h", "time.h"}
 # Declares the schema beside the table; nothing of std is called through it in a SIMD unit.
 SCHEMA = CSRC / "kernels" / "table.h"
 NAMESPACE_OBJECT = re.compile(
@@ -218,7 +218,7 @@ NAMESPACE_OBJECT = re.compile(
 def simd_sources() -> list[Path]:
     """The *_cpu.cc units and every header of ours they reach."""
     reached: set[Path] = set()
-    queue = sorted((CSRC / "kernels").glob("*_cpu.cc"))
+    queue = sorted((CSRC / "kernels").glob("*_cpu.cc")) + sorted((CSRC / "cpu").glob("vec_*.h"))
     while queue:
         path = queue.pop()
         if path in reached or not path.exists():

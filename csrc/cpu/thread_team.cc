@@ -17,7 +17,7 @@ void pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
 #elif defined(__aarch64__)
-  __asm__ __volatile__("yield");
+  __asm__ __volatile__("isb");  // takes as long as x86's pause; yield does nothing on most processors
 #endif
 }
 
