@@ -37,6 +37,8 @@ class KernelCase:
         label: what is special about this call; unique within the kernel.
         make: (rng, dtype) -> every field of the kernel: arrays (outputs too), ints, floats, None.
         tolerance: largest error allowed, relative to the largest element; None: the harness's own rule.
+        cancels: how many times larger than the results the terms of a difference are: it adds as many eps to
+            the harness's rule.
         keep: outputs that also are inputs in this call, so that what they hold before it matters.
     """
 
@@ -44,6 +46,7 @@ class KernelCase:
     label: str
     make: Callable[[np.random.Generator, type], Fields]
     tolerance: float | None = None
+    cancels: float = 0.0
     keep: tuple[str, ...] = ()
 
     def fields(self, dtype: type) -> Fields:

@@ -108,7 +108,9 @@ def _case(
         return dict(rows=rows, cols=cols, **fields(draw, x))
 
     label = f"{rows}x{cols}{'' if full else ' bare'}"
-    return KernelCase(fields.__name__, f"{label} {offset:g}+-{spread:g}", make)
+    # x - mean: how far the mean is off depends on the order of its sum, which is the unit's own
+    cancels = offset / spread if spread else 0.0
+    return KernelCase(fields.__name__, f"{label} {offset:g}+-{spread:g}", make, cancels=cancels)
 
 
 ROW_KERNELS = [

@@ -146,7 +146,7 @@ def assert_close(case: KernelCase, native: Outputs, exact: Outputs, usual: Outpu
         else:
             limit = max(
                 2 * np.nan_to_num(rounding, nan=0.0, posinf=0.0).max(initial=0.0),
-                SLACK[dtype] * float(np.finfo(dtype).eps) * largest,
+                (SLACK[dtype] + case.cancels) * float(np.finfo(dtype).eps) * largest,
             )
         bad = np.flatnonzero(~(error <= limit))
         assert not bad.size, (
