@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every environment variable that hotloop reads, on one page.
 
-HOTLOOP_ISA          generic | avx2 | avx512   the kernels to use instead of the best this CPU runs
+HOTLOOP_ISA          generic | avx2 | avx512, on ARM generic | neon: the kernels to use instead of the best
 HOTLOOP_NUM_THREADS  1, 2, ...              upper limit of the default thread count
 OMP_NUM_THREADS      1, 2, ...              the same, for users of other libraries and for joblib's workers
 
