@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Eight consecutive Philox blocks at once, as the 64 half-words of their output in element order. Any unit
-// may use the plain loop; AVX2, AVX-512 and NEON have versions of their own because the compiler does not find
-// the 32x32 to 64-bit multiplication.
+// may use the plain loop; AVX2, AVX-512 and NEON have versions of their own because the compiler does not
+// find the 32x32 to 64-bit multiplication.
 #pragma once
 
 #include "core/host_device.h"

@@ -72,9 +72,9 @@ constexpr bool kMaskedTail = Vec<real>::width == kPanel;
 
 // AVX-512: 14 x 32 floats are 28 of the 32 registers. AVX2: 6 x 16 floats are 12 of the 16. Either leaves
 // what B and A need, and is more chains than the 8 to 10 that two FMA units of latency 4 to 5 wait for.
-// 2 x 16 floats are 8 of the 16 SSE registers. NEON: 6 x 16 floats are 24 of 32 beside 4 of
-// B and those of A. The usual 8 x 12 has as many sums, needs 8 + 3 registers loaded for them and not 6 + 4, and
-// 12 columns do not divide a panel; 8 x 16 leaves no register for B.
+// 2 x 16 floats are 8 of the 16 SSE registers. NEON: 6 x 16 floats are 24 of 32, beside 4 of B and those of
+// A. The usual 8 x 12 has as many sums, but loads 8 + 3 registers for them and not 6 + 4, and a panel of 16
+// columns is not made of 12; 8 x 16 leaves no register for B.
 template <class real>
 constexpr int kTileRows = kMaskedTail<real>      ? 14
                           : Vec<real>::width > 1 ? 6
