@@ -4,7 +4,7 @@
 #include <set>
 
 #include "check.h"
-#include "kernel_cases.h"
+#include "training_cases.h"
 
 namespace {
 
@@ -45,6 +45,7 @@ std::vector<test::Case> all_cases() {
   test::add_norms(cases);
   test::add_losses(cases);
   test::add_embeddings(cases);
+  test::add_sums_of_steps(cases);
   test::add_optimizers(cases);
   for (const test::int64 cols : {3, 7, 10, 33, 150}) add_special_values(cases, cols);
   return cases;
