@@ -113,6 +113,29 @@ def _callable(**options: Any) -> tuple[Any, dict[str, Any]]:
     return trainer, fit
 
 
+def _freezing(**options: Any) -> tuple[Any, dict[str, Any]]:
+    """Layers that are unfrozen in the second, third and fifth epoch, a norm among them; rates by layer, one
+    bias frozen for ever, and schedules of weight decay and dropout beside the learning rate's."""
+    X, y, _ = _data(70, 6)
+    model = hl.nn.Sequential(
+        hl.nn.Linear(6, 8), hl.nn.BatchNorm1d(8), hl.nn.ReLU(), hl.nn.Linear(8, 8), hl.nn.Dropout(0.4),
+        hl.nn.Linear(8, 3),
+    )  # fmt: skip
+    model.freeze("3.bias")
+    plan = hl.FreezePlan(
+        {
+            "0": {"until_epoch": 4, "lr_scale": 0.1},
+            "1": {"until_epoch": 2},
+            "3": {"until_epoch": 1, "lr_scale": 0.5},
+        }
+    )
+    trainer = hl.Trainer(
+        model, freeze=plan, optimizer=hl.optim.AdamW(0.02, weight_decay=0.1, decay="weights"), clip_norm=0.5,
+        schedule={"lr": "cosine", "weight_decay": hl.schedules.Linear(0, 1), "dropout": hl.schedules.Step(2, 0.5)}, **options,
+    )  # fmt: skip
+    return trainer, {"X": X, "y": y, "validation": (X[:20], y[:20])}
+
+
 def _accumulated(**options: Any) -> tuple[Any, dict[str, Any]]:
     """Updates of three batches and of the two that are left, averaged weights, rows without weight, no
     validation: the model that a checkpoint holds is the average in the midst of an update."""
@@ -143,6 +166,7 @@ RUNS: dict[str, Callable[..., tuple[Any, dict[str, Any]]]] = {
     "regression": _regression,
     "two_inputs": _two_inputs,
     "callable": _callable,
+    "freezing": _freezing,
     "accumulated": _accumulated,
     "averaged": _averaged,
     "accumulated_callable": _accumulated_callable,

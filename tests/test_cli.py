@@ -335,5 +335,8 @@ def test_training_ends_with_the_main_finding_and_its_next_step(tmp_path: Path, c
             assert main([*command[:-1], "--no-progress"] if silent else command) == 0
             text = capsys.readouterr().out
             assert text.count("\nlearning rate too low: the training loss fell from") == shown
-            assert text.count("\n  next: raise the learning rate tenfold: optimizer=hl.optim.AdamW(1e-05)") == shown
+            assert (
+                text.count("\n  next: raise the learning rate tenfold: optimizer=hl.optim.AdamW(1e-05)")
+                == shown
+            )
             assert shown or "next:" not in text

@@ -67,7 +67,7 @@ def test_memory_is_counted_to_the_byte(toy: Any, optimizer: str, moments: int) -
     memory = trainer._session.memory
     parameters = sum(aligned(p.size) for p in trainer.model.parameters())
     state = 2 * aligned(8)  # running mean and variance
-    counters = 8 * len(memory.layout.segments)
+    counters = 8 * len(memory.layout.entries)
     assert plan.memory_bytes == REAL * ((2 + moments) * parameters + state) + counters
     assert plan.snapshot_bytes == REAL * ((1 + moments) * parameters + state) + counters
     assert plan.snapshot_bytes == memory.snapshot().native.nbytes

@@ -18,6 +18,7 @@ RESULTS = {
     "classification": (r"test accuracy (\S+);", 0.97, 1.0),
     "regression": (r"test RMSE (\S+) ", 90.0, 140.0),
     "custom_module": (r"accuracy (\S+) on rows", 0.93, 1.0),
+    "fine_tuning": (r"fine-tuned (\S+), from scratch", 0.65, 0.8),
     "track_mlflow": (r"last with val_accuracy (\S+)", 0.9, 1.0),
     "track_wandb": (r"last with val_accuracy (\S+)", 0.9, 1.0),
     "own_schedule": (r"one cycle .* loss (\S+)", 0.009, 0.0125),

@@ -22,17 +22,19 @@ CPP_ALLOWED = {
 }
 
 # Which unit (a module, or a sub-package as a whole) may import which.
-BASE = {"errors", "arguments", "graph"}
+BASE = {"errors", "arguments", "graph", "patterns"}
 OPS = BASE | {"ops"}
 DESCRIBE = OPS | {"trace", "compile.plan"}
 COMPILE = OPS | {"compile", "reference"}
-SETTINGS = {"losses", "optim", "schedules", "metrics", "scoring"}
-SESSION = COMPILE | SETTINGS | {"env", "threads", "trace", "nn", "data", "model_memory", "session"}
+SETTINGS = {"losses", "optim", "schedules", "metrics", "scoring", "freeze_plan"}
+SESSION = (
+    COMPILE | SETTINGS | {"env", "threads", "trace", "nn", "data", "grouping", "model_memory", "session"}
+)
 STEP = SESSION | {"callable_engine", "direct", "engine", "fit_setup", "scored_engine", "train_step"}
 RUN = STEP | {
     "callbacks", "checkpoint", "classes", "cost", "diagnosis", "dry_run", "early_stopping", "evidence", "files",
-    "fit_evidence", "fit_job", "fit_loop", "history", "interrupt", "progress", "provenance", "run_buffers",
-    "run_record", "witness",
+    "fit_evidence", "fit_job", "fit_loop", "history", "hyper_schedules", "interrupt", "progress", "provenance",
+    "run_buffers", "run_record", "witness",
 }  # fmt: skip
 TRAINER = RUN | {
     "checkpoint_file",
@@ -41,6 +43,7 @@ TRAINER = RUN | {
     "model_file",
     "model_info",
     "predictor",
+    "setting",
     "probes",
     "trainer",
 }  # a file becomes a trainer, a trainer a file
@@ -49,6 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "arguments": {"errors"},
     "env": {"errors"},
     "graph": {"errors"},
+    "patterns": set(),
     "reference": {"reference"},
     "ops": OPS,
     "trace": OPS | {"trace"},
@@ -59,6 +63,8 @@ ALLOWED: dict[str, set[str]] = {
     "scoring": BASE | {"classes", "scoring"},
     "metrics": DESCRIBE | {"metrics", "losses", "scoring"},
     "compile": COMPILE,
+    "freeze_plan": BASE,
+    "grouping": COMPILE | SETTINGS,
     "threads": BASE | {"env", "compile.plan"},
     "files": BASE,
     "dry_run": BASE,
@@ -82,6 +88,7 @@ ALLOWED: dict[str, set[str]] = {
     "scored_engine": STEP,
     "train_step": STEP,
     "fit_setup": STEP,
+    "hyper_schedules": STEP,
     "run_buffers": SESSION,
     "witness": STEP | {"classes", "evidence", "witness"},
     "fit_evidence": RUN,
@@ -96,6 +103,7 @@ ALLOWED: dict[str, set[str]] = {
     "predictor": RUN,
     "probes": RUN | {"probes"},
     "fit_prepare": TRAINER,
+    "setting": set(),
     "trainer": TRAINER,
     "report_text": BASE | {"history", "metrics", "data"},
     "benchmarks": TRAINER | {"benchmarks", "__init__"},

@@ -302,9 +302,23 @@ def test_inputs_may_change_shape_but_not_the_parameters(toy: Any) -> None:
     np.testing.assert_allclose(trainer.predict(X), (X @ w.T + b).mean(1), rtol=1e-5, atol=1e-6)
     trainer.fit(X, np.zeros((5, 2)), epochs=1)
     assert not np.array_equal(trainer.model.linear.weight.data, w)
-    trainer.model.linear = hl.nn.Linear(5, 2)
+    trainer.model.linear = hl.nn.Linear(5, 4)  # other parameters: other memory
+    X = rng.normal(size=(2, 4, 5)).astype(np.float32)
+    assert trainer.predict(X).shape == (2, 4)
+    w, b = (p.data.copy() for p in trainer.model.parameters())
+    np.testing.assert_allclose(trainer.predict(X), (X @ w.T + b).mean(1), rtol=1e-5, atol=1e-6)
+
+
+def test_other_parameters_are_refused_where_views_of_them_are_out() -> None:
+    model = hl.nn.Sequential(hl.nn.Linear(3, 2))
+    step = hl.TrainStep(model, "mse")
+    x = np.ones((4, 3), np.float32)
+    step(x, np.zeros((4, 2)))
+    before = step.flat_params.copy()
+    model[0] = hl.nn.Linear(3, 5)
     with pytest.raises(hl.GraphError, match="other parameters than"):
-        trainer.predict(np.ones((2, 4, 5), np.float32))
+        step.predict(x)
+    np.testing.assert_array_equal(step.flat_params, before)
 
 
 def test_reserved_input_names() -> None:

@@ -58,8 +58,8 @@ void optimizer_begin_run(const OptimizerBeginArgs<real>& a, const StepContext& c
   const double ratio = a.clip_norm / (norm + 1e-6);          // torch's guard against a zero norm
   const bool clips = a.clip_norm != 0.0 && !(ratio >= 1.0);  // a NaN norm spoils the step, as in torch
   const bool skip = a.total != nullptr && *a.total == 0.0;
-  if (!skip) *a.counter += 1;
-  const double t = static_cast<double>(*a.counter);
+  for (int64 i = 0; i < a.n_counter && !skip; ++i) a.counter[i] += 1;
+  const double t = static_cast<double>(a.counter[0]);  // all are equal
   a.scalars[kSkip] = skip ? 1.0 : 0.0;
   a.scalars[kLr] = ctx.groups[2 * a.group];
   a.scalars[kWeightDecay] = ctx.groups[2 * a.group + 1];

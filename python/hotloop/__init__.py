@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from hotloop.early_stopping import EarlyStopping as EarlyStopping
     from hotloop.files import load_safetensors as load_safetensors
     from hotloop.files import save_safetensors as save_safetensors
+    from hotloop.freeze_plan import FreezePlan as FreezePlan
     from hotloop.history import History as History
     from hotloop.model_file import load as load
     from hotloop.probes.lr_result import LrFind as LrFind
@@ -66,6 +67,7 @@ _HOMES = {
     "DryRun": "dry_run",
     "EarlyStopping": "early_stopping",
     "FitState": "callbacks",
+    "FreezePlan": "freeze_plan",
     "History": "history",
     "LrFind": "probes.lr_result",
     "OverfitCheck": "probes.overfit",

@@ -21,6 +21,7 @@ from hotloop.compile.plan import Metric, PlanSpec, top_k
 from hotloop.data import border
 from hotloop.engine import EVAL_ROWS, Data, PassResult, check_totals, predict, row_weights
 from hotloop.graph import Graph
+from hotloop.grouping import PLAIN, Grouping, Phase
 from hotloop.losses import CallableLoss
 from hotloop.session import Doubles, Executable, Session, Status
 
@@ -37,6 +38,7 @@ class CallableEngine:
     clip_value: float | None = None
     accumulate: int = 1
     ema: float | None = None
+    grouping: Grouping = PLAIN
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -47,12 +49,16 @@ class CallableEngine:
         return replace(self, session=session)
 
     def prepare(self, data: Data, batch_size: int, *, shuffle: bool, run: int) -> CallableTrainPass:
+        return CallableTrainPass(self, data, batch_size, shuffle=shuffle, run=run)
+
+    def program(self, batch_size: int, epoch: int) -> Executable:
+        """The program of an epoch (1-based), as things stand."""
         spec = PlanSpec(
             "vjp", batch_size, self.session.dtype, optimizer=self.session.optimizer.spec(),
             clip_norm=self.clip_norm, clip_value=self.clip_value, accumulate=self.accumulate > 1, ema=self.ema,
+            trainable=self.session.trainable(self.grouping, epoch),
         )  # fmt: skip
-        exe = self.session.program(self.graph, spec)
-        return CallableTrainPass(self, exe, data, batch_size, shuffle=shuffle, run=run)
+        return self.session.program(self.graph, spec)
 
     def evaluate(self, data: Data, stop: Any = None) -> PassResult:
         inputs = {name: data.arrays[name] for name, _ in self.graph.inputs}
@@ -74,10 +80,10 @@ class CallableTrainPass:
     """A pass in Python; see `TrainPass` for its methods."""
 
     def __init__(
-        self, engine: CallableEngine, executable: Executable, data: Data, batch_size: int,
-        *, shuffle: bool, run: int,
-    ) -> None:  # fmt: skip
-        self.executable = executable
+        self, engine: CallableEngine, data: Data, batch_size: int, *, shuffle: bool, run: int
+    ) -> None:
+        self.executable = engine.program(batch_size, 1)
+        self._phase: Phase | None = None  # none entered yet
         self._engine, self._data, self._batch_size = engine, data, batch_size
         self._shuffle, self._run = shuffle, run
         self._sums = engine.new_totals()
@@ -88,6 +94,13 @@ class CallableTrainPass:
         first_batch: int = 0, batches: int = -1,
     ) -> tuple[int, Status]:  # fmt: skip
         end = None if deadline_s is None else time.perf_counter() + deadline_s
+        phase = self._engine.grouping.phase(epoch + 1)
+        if phase is not self._phase:
+            totals = np.array(self.executable.program.metrics)  # of an epoch that is gone on with
+            self.executable = self._engine.program(self._batch_size, epoch + 1)
+            self.executable.program.metrics[...] = totals
+            self._phase = phase
+        self._engine.session.memory.take_frozen(phase.frozen)
         if first_batch == 0:
             self._sums.block[...] = 0
         last = self._n_batches

@@ -25,7 +25,7 @@ from hotloop.errors import CheckpointError, HotloopWarning
 from hotloop.files import Path as FilePath
 from hotloop.files import digest, read_safetensors, write_safetensors
 from hotloop.fit_job import FitJob, Resumed
-from hotloop.graph import graph_to_json
+from hotloop.graph import graph_to_json, unnamed
 from hotloop.model_memory import ModelMemory, Snapshot
 from hotloop.run_record import RunRecord
 
@@ -204,7 +204,7 @@ def _read(path: pathlib.Path) -> StoredRun:
 
 #: Settings that older files lack, by their place in `settings_of`, and what their absence stands for. A setting
 #: that is added to `settings_of`, or to what it is made of, gets a row, so that old runs go on.
-ABSENT: dict[str, Any] = {"accumulate": 1, "ema": None}
+ABSENT: dict[str, Any] = {"freeze": None, "frozen": [], "accumulate": 1, "ema": None}
 
 
 def with_absent(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,11 +233,11 @@ def settings_of(trainer: Trainer, job: FitJob) -> dict[str, Any]:
     """
     stopping = job.early_stopping
     plain = {
-        "graph": json.loads(graph_to_json(job.graph)),
+        "graph": json.loads(graph_to_json(unnamed(job.graph))),
         "loss": losses.to_dict(job.engine.loss),
         "metrics": job.engine.metrics,
         "optimizer": job.session.optimizer.to_dict(),
-        "schedule": job.schedule.to_dict(),
+        "schedule": trainer.schedule.to_dict(),
         "early_stopping": stopping and asdict(stopping),
         "monitor": job.monitor,
         "restore_best": job.restore_best,
@@ -247,6 +247,8 @@ def settings_of(trainer: Trainer, job: FitJob) -> dict[str, Any]:
         "seed": job.session.seed,
         "clip_norm": trainer.clip_norm,
         "clip_value": trainer.clip_value,
+        "freeze": trainer.freeze and trainer.freeze.to_dict(),
+        "frozen": trainer.model.frozen_names(),
         "accumulate": trainer.accumulate,
         "ema": trainer.ema,
         "device": "cpu",

@@ -17,6 +17,7 @@ from hotloop import metrics as metrics_
 from hotloop.compile.plan import LossSpec, PlanSpec
 from hotloop.data import border
 from hotloop.graph import Graph
+from hotloop.grouping import PLAIN, Grouping, Phase
 from hotloop.losses import CallableLoss
 from hotloop.session import Doubles, Executable, Session, Status
 
@@ -62,6 +63,9 @@ class Engine(Protocol):
 
     @property
     def metrics(self) -> tuple[str, ...]: ...
+
+    @property
+    def grouping(self) -> Grouping: ...
 
     def prepare(self, data: Data, batch_size: int, *, shuffle: bool, run: int) -> TrainPass: ...
 
@@ -155,16 +159,18 @@ class NativeEngine:
     clip_value: float | None = None
     accumulate: int = 1
     ema: float | None = None
+    grouping: Grouping = PLAIN
 
     def on(self, session: Session) -> NativeEngine:
         return replace(self, session=session)
 
-    def train_spec(self, data: Data, max_rows: int) -> PlanSpec:
-        """What the training program of such data is compiled for."""
+    def train_spec(self, data: Data, max_rows: int, epoch: int = 1) -> PlanSpec:
+        """What the training program of such data is compiled for, as things stand, in an epoch (1-based)."""
         return PlanSpec(
             "train", max_rows, self.session.dtype, self.loss, data.kind, data.weighted,
             self.session.optimizer.spec(), self.clip_norm, self.clip_value, metrics_.kinds(self.metrics),
             accumulate=self.accumulate > 1, ema=self.ema,
+            trainable=self.session.trainable(self.grouping, epoch),
         )  # fmt: skip
 
     def eval_spec(self, data: Data) -> PlanSpec:
@@ -175,13 +181,7 @@ class NativeEngine:
         )  # fmt: skip
 
     def prepare(self, data: Data, batch_size: int, *, shuffle: bool, run: int) -> NativeTrainPass:
-        exe = self.session.program(self.graph, self.train_spec(data, batch_size))
-        bound = _core.BoundEpoch(
-            exe.program, exe.source(data.arrays), exe.team, inputs=[buffer for _, buffer in exe.plan.inputs],
-            batch_size=batch_size, shuffle=shuffle, seed=self.session.seed, run=run,
-            adaptive=self.session.adaptive, accumulate=self.accumulate,
-        )  # fmt: skip
-        return NativeTrainPass(self, exe, bound, exe.program.metrics)
+        return NativeTrainPass(self, data, batch_size, shuffle=shuffle, run=run)
 
     def evaluate(self, data: Data, stop: Any = None) -> PassResult:
         exe = self.session.program(self.graph, self.eval_spec(data))
@@ -192,32 +192,56 @@ class NativeEngine:
         return PassResult(status, metrics_.finalize(exe.plan.metrics, exe.program.metrics, self.metrics))
 
 
-@dataclass(frozen=True)
 class NativeTrainPass:
-    """``bound`` runs the epochs, ``block`` (n,) is the live view of the program's totals."""
+    """One program for each phase, bound when the phase is entered: the first one as well, because a run that
+    is resumed may stand elsewhere than where it was prepared."""
 
-    engine: NativeEngine
     executable: Executable
-    bound: _core.BoundEpoch
-    block: Doubles
+
+    def __init__(self, engine: NativeEngine, data: Data, batch_size: int, *, shuffle: bool, run: int) -> None:
+        self._engine, self._data, self._batch_size = engine, data, batch_size
+        self._shuffle, self._run = shuffle, run
+        self._phase: Phase | None = None  # none entered yet
+        self._bind(1)
+
+    def _bind(self, epoch: int) -> None:
+        """The program of an epoch (1-based), for an epoch and totals that go on."""
+        engine, session = self._engine, self._engine.session
+        exe = session.program(engine.graph, engine.train_spec(self._data, self._batch_size, epoch))
+        if exe is getattr(self, "executable", None):
+            return
+        totals = self.totals() if hasattr(self, "executable") else 0.0
+        self._bound = _core.BoundEpoch(
+            exe.program, exe.source(self._data.arrays), exe.team,
+            inputs=[buffer for _, buffer in exe.plan.inputs], batch_size=self._batch_size,
+            shuffle=self._shuffle, seed=session.seed, run=self._run, adaptive=session.adaptive,
+            accumulate=engine.accumulate,
+        )  # fmt: skip
+        self.executable, self._block = exe, exe.program.metrics  # (n,), the live totals
+        self._block[...] = totals
 
     def run(
         self, epoch: int, params: Doubles, stop: Any, deadline_s: float | None,
         first_batch: int = 0, batches: int = -1,
     ) -> tuple[int, Status]:  # fmt: skip
-        steps, status = self.bound.run(epoch, params, stop, deadline_s, first_batch, batches)
-        self.engine.session.memory.count_batches(steps)
+        memory, phase = self._engine.session.memory, self._engine.grouping.phase(epoch + 1)
+        if phase is not self._phase:
+            self._bind(epoch + 1)
+            self._phase = phase
+        memory.take_frozen(phase.frozen)  # a callback may have looked at another plan
+        steps, status = self._bound.run(epoch, params, stop, deadline_s, first_batch, batches)
+        memory.count_batches(steps)
         return steps, cast(Status, status)
 
     def metrics(self) -> dict[str, float]:
-        return metrics_.finalize(self.executable.plan.metrics, self.block, self.engine.metrics)
+        return metrics_.finalize(self.executable.plan.metrics, self._block, self._engine.metrics)
 
     def totals(self) -> Doubles:
-        return np.array(self.block)
+        return np.array(self._block)
 
     def load_totals(self, totals: Doubles) -> None:
-        check_totals(totals, len(self.block))
-        self.block[...] = totals
+        check_totals(totals, len(self._block))
+        self._block[...] = totals
 
 
 def check_totals(totals: Doubles, size: int) -> None:

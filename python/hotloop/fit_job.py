@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -17,13 +17,15 @@ from hotloop.checkpoint import Timetable
 from hotloop.early_stopping import EarlyStopping
 from hotloop.engine import Data, Engine, TrainPass
 from hotloop.graph import Graph
+from hotloop.grouping import Grouping, fill_groups
 from hotloop.history import History
+from hotloop.hyper_schedules import HyperFactors
 from hotloop.model_memory import Snapshot
 from hotloop.progress import Silent
 from hotloop.provenance import Provenance
 from hotloop.run_buffers import RunBuffers
 from hotloop.run_record import RunRecord
-from hotloop.schedules import Factors, Schedule
+from hotloop.schedules import Schedule
 from hotloop.session import Doubles, Session
 
 
@@ -63,7 +65,8 @@ class FitJob:
     run: int
     max_time: float | None
     schedule: Schedule
-    factors: Factors | None  # of the learning rate, one per step; None: all 1
+    factors: HyperFactors
+    grouping: Grouping
     monitor: str
     restore_best: bool
     early_stopping: EarlyStopping | None
@@ -87,21 +90,26 @@ class StepParams:
 
     def __init__(self, job: FitJob) -> None:
         self._factors, self._n = job.factors, job.steps_per_epoch
-        self._lr, self._plan = job.session.optimizer.lr, job.train_pass.executable.plan
-        rows = 1 if job.factors is None else self._n
-        self._table = job.session.params_table(self._plan, job.graph, np.ones(rows))
+        self._optimizer, self._scales = job.session.optimizer, job.grouping.scales
+        plan = job.train_pass.executable.plan  # every phase has the same columns
+        self._constant = all(factors is None for factors in job.factors)
+        rows = 1 if self._constant else self._n
+        self._table = job.session.params_table(plan, job.graph, np.ones(rows), scales=self._scales)
+        self._dropout = self._table[:, 2 * plan.n_groups :]
+        self._p = self._dropout[0].copy()  # (layers,)
         self._scale = 1.0  # what the table holds, where it has one row
 
     def of(self, epoch: int, scale: float) -> tuple[Doubles, float]:
         """The table for an epoch (1-based), all rates times ``scale``, and the last rate in it."""
-        if self._factors is None:
-            if scale != self._scale:
-                self._scale = scale
-                self._fill(scale * self._lr)
-        else:
-            self._fill(self._factors[(epoch - 1) * self._n : epoch * self._n] * scale * self._lr)
+        if not self._constant or scale != self._scale:
+            self._scale = scale
+            self._fill(slice((epoch - 1) * self._n, epoch * self._n), scale)
         return self._table, float(self._table[-1, 0])
 
-    def _fill(self, rates: Any) -> None:
-        for group in range(self._plan.n_groups):
-            self._table[:, 2 * group] = rates
+    def _fill(self, steps: slice, scale: float) -> None:
+        lr, decay, dropout = self._factors
+        rates = scale * self._optimizer.lr if lr is None else lr[steps] * scale * self._optimizer.lr
+        decays = self._optimizer.weight_decay * (1.0 if decay is None else decay[steps])
+        fill_groups(self._table, self._optimizer, self._scales, rates, decays)
+        if dropout is not None:
+            self._dropout[...] = np.outer(dropout[steps], self._p)

@@ -17,9 +17,9 @@ from hotloop.fit_setup import (
     check_validation,
     make_engine,
     resolve_monitor,
-    run_factors,
 )
 from hotloop.history import History
+from hotloop.hyper_schedules import factors_of, lr_schedule
 from hotloop.progress import make_progress
 from hotloop.provenance import provenance_of
 from hotloop.run_buffers import RunBuffers
@@ -44,13 +44,15 @@ def make_job(
     names = metrics_.resolve(trainer.metrics, loss, y)
     monitor = resolve_monitor(trainer.monitor, names, tuple(sets), needed=stopping is not None)
     batch_size = min(batch_size, train.rows)
-    check_batches(graph, train.rows, batch_size)
-    factors = run_factors(
-        trainer.schedule, trainer.optimizer.lr, epochs, -(-train.rows // batch_size), trainer.accumulate
+    grouping = session.grouping(trainer.freeze, epochs=epochs)
+    check_batches(graph, train.rows, batch_size, frozen=grouping.always_frozen)
+    factors = factors_of(
+        trainer.schedule, session.optimizer, graph, epochs, -(-train.rows // batch_size), trainer.accumulate
     )
     engine = make_engine(
-        session, graph, loss, names, trainer.clip_norm, trainer.clip_value, trainer.accumulate, trainer.ema
-    )
+        session, graph, loss, names, trainer.clip_norm, trainer.clip_value, trainer.accumulate, trainer.ema,
+        grouping,
+    )  # fmt: skip
     engine = for_run(engine, sets)
     train_pass = engine.prepare(train, batch_size, shuffle=shuffle, run=run)
     trainer._resolved = (trainer.loss, loss)
@@ -65,8 +67,9 @@ def make_job(
     return FitJob(
         session=session, graph=graph, engine=engine, train_pass=train_pass, train=train, validation=sets,
         epochs=epochs, batch_size=batch_size, shuffle=shuffle, run=run, max_time=max_time,
-        schedule=trainer.schedule, factors=factors, monitor=monitor, restore_best=trainer.restore_best,
-        early_stopping=stopping, callbacks=callbacks, on_divergence=trainer.on_divergence,
+        schedule=lr_schedule(trainer.schedule), factors=factors, grouping=grouping, monitor=monitor,
+        restore_best=trainer.restore_best, early_stopping=stopping, callbacks=callbacks,
+        on_divergence=trainer.on_divergence,
         progress=make_progress(trainer.progress), history=History(monitor=monitor),
         provenance=provenance,
         buffers=RunBuffers(session.memory, accumulate=trainer.accumulate, ema=trainer.ema is not None),

@@ -7,7 +7,7 @@ against what the run will report. Nothing of the model changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Union
 
 import numpy as np
@@ -17,12 +17,14 @@ from hotloop import metrics as metrics_
 from hotloop.arguments import number
 from hotloop.callable_engine import CallableEngine
 from hotloop.compile.plan import LossSpec
+from hotloop.compile.specialize import is_frozen_norm
 from hotloop.data import border
 from hotloop.data.split import SealedData
 from hotloop.data.target import as_target, as_weight
 from hotloop.engine import Data, Engine, NativeEngine
 from hotloop.errors import ShapeError
 from hotloop.graph import Graph
+from hotloop.grouping import PLAIN, Grouping
 from hotloop.losses import CallableLoss
 from hotloop.schedules import Constant, Factors, ReduceOnPlateau, Schedule
 from hotloop.scored_engine import ScoredEngine
@@ -93,7 +95,7 @@ def check_data(
 def make_engine(
     session: Session, graph: Graph, loss: ResolvedLoss, metrics: tuple[str, ...],
     clip_norm: float | None = None, clip_value: float | None = None, accumulate: int = 1,
-    ema: float | None = None,
+    ema: float | None = None, grouping: Grouping = PLAIN,
 ) -> Engine:  # fmt: skip
     """The engine for a loss in the plan, or for a callable; with scorers if ``metrics`` name some.
 
@@ -103,9 +105,11 @@ def make_engine(
     metrics_.check_top_k(native, (border.row_shape(graph.types[graph.output]) or (1,))[-1])
     engine: NativeEngine | CallableEngine
     if isinstance(loss, LossSpec):
-        engine = NativeEngine(session, graph, loss, native, clip_norm, clip_value, accumulate, ema)
+        engine = NativeEngine(session, graph, loss, native, clip_norm, clip_value, accumulate, ema, grouping)
     else:
-        engine = CallableEngine(session, graph, loss, native, clip_norm, clip_value, accumulate, ema)
+        engine = CallableEngine(
+            session, graph, loss, native, clip_norm, clip_value, accumulate, ema, grouping
+        )
     scorers = tuple(name for name in metrics if name not in native)
     return ScoredEngine(engine, scorers) if scorers else engine
 
@@ -186,11 +190,15 @@ def run_factors(
     return np.repeat(factors, accumulate, axis=1)[:, :steps_per_epoch].ravel()
 
 
-def check_batches(graph: Graph, rows: int, batch_size: int, where: str = "fit") -> None:
-    """Refuse batches of one row for BatchNorm: the variance of one value is 0, and its output constant."""
+def check_batches(
+    graph: Graph, rows: int, batch_size: int, where: str = "fit", frozen: Collection[str] = ()
+) -> None:
+    """Refuse batches of one row for BatchNorm, unless it is ``frozen``: the variance of one value is 0, and
+    its output constant."""
     smallest = rows % batch_size or batch_size
+    still = {value for name, value in graph.parameters if name in frozen}
     for node in graph.nodes:
-        if node.op != "batch_norm" or node.inputs[0] is None:
+        if node.op != "batch_norm" or node.inputs[0] is None or is_frozen_norm(node, still):
             continue
         first, *rest = graph.types[node.inputs[0]].shape
         places = np.prod([d for d in rest[1:] if isinstance(d, int)], dtype=np.int64)

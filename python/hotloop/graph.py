@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
@@ -124,6 +124,22 @@ class Graph:
 
 def make_attrs(attrs: Mapping[str, Attr]) -> tuple[tuple[str, Attr], ...]:
     return tuple(sorted(attrs.items()))
+
+
+def with_dropout(graph: Graph, change: Callable[[dict[str, Any]], Mapping[str, Attr]]) -> Graph:
+    """The graph with other attributes of its dropout nodes: ``change`` makes them from those there are."""
+    if not any(node.op == "dropout" for node in graph.nodes):
+        return graph
+    nodes = (
+        dataclasses.replace(node, attrs=make_attrs(change(node.attr))) if node.op == "dropout" else node
+        for node in graph.nodes
+    )
+    return dataclasses.replace(graph, nodes=tuple(nodes))
+
+
+def unnamed(graph: Graph) -> Graph:
+    """Without the names of its dropout layers, which decide nothing."""
+    return with_dropout(graph, lambda attr: {key: value for key, value in attr.items() if key != "name"})
 
 
 def graph_to_json(graph: Graph) -> str:

@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hotloop import losses, optim, schedules
+from hotloop import hyper_schedules, losses, optim
 from hotloop.checkpoint import Folder
 from hotloop.data import border
 from hotloop.data.preprocess import Preprocessor
@@ -22,6 +22,7 @@ from hotloop.early_stopping import EarlyStopping
 from hotloop.errors import CheckpointError, HotloopError
 from hotloop.files import Path as FilePath
 from hotloop.files import read_safetensors, write_safetensors
+from hotloop.freeze_plan import FreezePlan
 from hotloop.graph import graph_from_json, graph_to_json
 from hotloop.history import History
 from hotloop.nn import GraphModule
@@ -70,6 +71,8 @@ def _describe(trainer: Trainer, history: History | None) -> dict[str, Any]:
         "optimizer": trainer.optimizer.to_dict(),
         "schedule": trainer.schedule.to_dict(),
         "metrics": trainer.metrics,
+        "freeze": trainer.freeze and trainer.freeze.to_dict(),
+        "frozen": trainer.model.frozen_names(),
         "early_stopping": trainer.early_stopping and dataclasses.asdict(trainer.early_stopping),
         "history": history and history.to_dict(),
         "runs": trainer._runs,
@@ -123,11 +126,15 @@ def _restore(tensors: dict[str, border.Array], metadata: dict[str, str], threads
     stored = {name: tensors[name] for name in data["tensors"]}
     model = GraphModule(graph, stored, aliases=data["aliases"])
     stopping, metrics = data["early_stopping"], data["metrics"]
+    for parameter in map(dict(model.named_parameters()).__getitem__, data.get("frozen", ())):
+        parameter.frozen = True
+    plan = data.get("freeze")
     trainer = Trainer(
         model,
         loss="auto" if data["loss"] == "auto" else losses.from_dict(data["loss"]),
         optimizer=optim.from_dict(data["optimizer"]),
-        schedule=schedules.from_dict(data["schedule"]),
+        schedule=hyper_schedules.from_dict(data["schedule"]),
+        freeze=None if plan is None else FreezePlan.from_dict(plan),
         metrics=tuple(metrics) if isinstance(metrics, list) else metrics,
         early_stopping=None if stopping is None else EarlyStopping(**stopping),
         threads=threads,

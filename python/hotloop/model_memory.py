@@ -9,7 +9,7 @@ parameters are loans: as long as one exists, what was packed from them is packed
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -66,7 +66,8 @@ class ModelMemory:
         self.optimizer = optimizer
         self.seed = seed
         self.dtype = dtype
-        self.layout = param_layout(graph, optimizer.spec().decay)
+        self.layout = param_layout(graph)
+        self._frozen: frozenset[str] = frozenset()
         self.states = state_layout(graph)
         self.native = self.allocate()
         self._lenders = self._make_lenders()
@@ -90,7 +91,7 @@ class ModelMemory:
         return _core.Memory(
             parameters=self.layout.size,
             state=self.states.size,
-            counters=len(self.layout.segments),
+            counters=len(self.layout.entries),
             moments=self.optimizer.n_moments,
             dtype=self.dtype,
             gradients=gradients,
@@ -108,13 +109,41 @@ class ModelMemory:
 
     def check_layout(self, graph: Graph, where: str) -> None:
         """Raises `GraphError` unless a graph's parameters and states lie where ours do."""
-        decay = self.optimizer.spec().decay
-        if param_layout(graph, decay) != self.layout or state_layout(graph) != self.states:
+        if param_layout(graph) != self.layout or state_layout(graph) != self.states:
             raise GraphError(CHANGED.format(where))
 
     def gradients(self) -> dict[str, Array]:
-        """Copies of the gradients of the last backward pass, by parameter name."""
-        return {name: view.copy() for name, view in self.by_parameter(self.native.gradients)}
+        """Copies of the gradients of the last backward pass, by the name of each trained parameter."""
+        views = self.by_parameter(self.native.gradients)
+        return {name: view.copy() for name, view in views if name not in self._frozen}
+
+    # --- what is trained ---
+
+    def take_frozen(self, names: Iterable[str]) -> None:
+        """From now on training leaves these parameters alone: their gradients are 0, and a BatchNorm that is
+        frozen as a whole counts no batches."""
+        frozen = frozenset(names)
+        if frozen != self._frozen:
+            for name, gradient in self.by_parameter(self.native.gradients):
+                if name in frozen:
+                    gradient[...] = 0
+            self._frozen = frozen
+
+    def ages(self, frozen: Iterable[str] = ()) -> tuple[tuple[str, int], ...]:
+        """(name, class) of the trained parameters that have not taken as many steps as the first of them;
+        those of one class have taken equally many."""
+        counts = self.native.counters
+        if not len(counts) or (counts == counts[0]).all():
+            return ()
+        left_out = set(frozen)
+        trained = [
+            (e.name, int(n))
+            for e, n in zip(self.layout.entries, counts, strict=True)
+            if e.name not in left_out
+        ]
+        classes: dict[int, int] = {}
+        numbered = [(name, classes.setdefault(n, len(classes))) for name, n in trained]
+        return tuple((name, age) for name, age in numbered if age)
 
     def by_parameter(self, flat: Array) -> Iterator[tuple[str, Array]]:
         """Views of a flat array, (parameters,), by the names and in the shapes of the parameters."""
@@ -198,8 +227,15 @@ class ModelMemory:
         return (native.moment1, native.moment2)[: self.optimizer.n_moments]
 
     def batch_counters(self) -> tuple[Array, ...]:
-        """BatchNorm's num_batches_tracked, int64 (), one array per layer."""
-        return tuple(tracker.data for tracker in self._trackers.values())
+        """BatchNorm's num_batches_tracked, int64 (), one array for each layer that is not frozen."""
+        frozen = self._frozen
+        return tuple(t.data for name, t in self._trackers.items() if not (frozen and self._is_still(name)))
+
+    def _is_still(self, tracker: str) -> bool:
+        """Whether a BatchNorm is frozen as a whole; see compile/specialize.py."""
+        affine = {tracker.removesuffix("num_batches_tracked") + part for part in ("weight", "bias")}
+        own = [entry.name for entry in self.layout.entries if entry.name in affine]
+        return bool(own) and self._frozen.issuperset(own)
 
     def count_batches(self, steps: int) -> None:
         """Advance BatchNorm's num_batches_tracked, which no kernel touches."""
@@ -209,7 +245,8 @@ class ModelMemory:
     # --- the optimiser's state, under torch's names ---
 
     def optimizer_state(self) -> dict[str, Array]:
-        """Copies: "{param}.{moment}" in the parameter's shape, and "{param}.step" as int64 ()."""
+        """Copies: "{param}.{moment}" in the parameter's shape, and "{param}.step" as int64 (), how many
+        updates it has had. All 0 for a parameter that was never trained."""
         return {key: value.copy() for key, value in self._optimizer_views(self.native).items()}
 
     def load_optimizer_state(self, state: Mapping[str, Any], where: str) -> None:
@@ -230,12 +267,19 @@ class ModelMemory:
         for key, view in views.items():
             view[...] = arrays[key]
 
+    def adopt_optimizer(self, other: ModelMemory) -> None:
+        """Take over moments and counters of another memory, of each parameter for which both have the same."""
+        views, given = self._optimizer_views(self.native), other._optimizer_views(other.native)
+        for entry in self.layout.entries:
+            keys = [f"{entry.name}.{name}" for name in (*self.optimizer.state_names, "step")]
+            if all(key in given and given[key].shape == views[key].shape for key in keys):
+                for key in keys:
+                    views[key][...] = given[key]
+
     def _optimizer_views(self, native: _core.Memory) -> dict[str, Array]:
-        counter = {group: i for i, (group, _, _) in enumerate(self.layout.segments)}
         views: dict[str, Array] = {}
-        for e in self.layout.entries:
+        for at, e in enumerate(self.layout.entries):
             for name, flat in zip(self.optimizer.state_names, self._moments(native), strict=True):
                 views[f"{e.name}.{name}"] = flat[e.offset : e.offset + e.size].reshape(e.shape)
-            at = counter[e.group]
             views[f"{e.name}.step"] = native.counters[at : at + 1].reshape(())
         return views

@@ -22,6 +22,7 @@ from hotloop.data import border
 from hotloop.engine import Data, Engine, NativeEngine, PassResult, TrainPass, predict
 from hotloop.errors import HotloopWarning
 from hotloop.graph import Graph
+from hotloop.grouping import Grouping
 from hotloop.losses import CallableLoss
 from hotloop.session import Session
 
@@ -53,6 +54,10 @@ class ScoredEngine:
 
     def on(self, session: Session) -> ScoredEngine:
         return replace(self, engine=self.engine.on(session))
+
+    @property
+    def grouping(self) -> Grouping:
+        return self.engine.grouping
 
     def prepare(self, data: Data, batch_size: int, *, shuffle: bool, run: int) -> TrainPass:
         return self.engine.prepare(data, batch_size, shuffle=shuffle, run=run)

@@ -20,16 +20,18 @@ from numpy.typing import NDArray
 
 from hotloop import _core
 from hotloop.compile import compile_plan
-from hotloop.compile.plan import Operand, Plan, PlanSpec
+from hotloop.compile.plan import Operand, Plan, PlanSpec, TrainableSpec
 from hotloop.data import border
 from hotloop.errors import DTypeError, GraphError, HotloopError
 from hotloop.graph import Affine, Graph, TensorType
+from hotloop.grouping import Grouping, fill_groups, group
 from hotloop.model_memory import ModelMemory
 from hotloop.nn.parameter import edit_count
 from hotloop.threads import chosen_threads, threads_for
 from hotloop.trace import trace
 
 if TYPE_CHECKING:
+    from hotloop.freeze_plan import FreezePlan
     from hotloop.nn import Module
     from hotloop.optim import Optimizer
 
@@ -137,6 +139,7 @@ class Session:
         seed: int,
         threads: int | None,
         dtype: DType = "float32",
+        may_move: bool = False,
     ) -> None:
         if seed >= 2**64:
             raise ValueError(f"[session] seed must be below 2**64, got {seed}")
@@ -146,8 +149,12 @@ class Session:
         self.threads = threads
         self.dtype = dtype
         self.real = np.dtype(dtype)
-        self.graph: Graph | None = None  # the first one; every other has the same parameters
+        #: Whether a model that has other parameters than before may get memory anew: nobody holds views of it.
+        self.may_move = may_move
+        self._edited = False  # since the memory was made
+        self._graph: Graph | None = None  # the first one; every other has the same parameters
         self._memory: ModelMemory | None = None
+        self._former: ModelMemory | None = None  # the one before, until there is another
         self._graphs: dict[tuple[Any, ...], Graph] = {}
         self._programs: OrderedDict[tuple[int, PlanSpec, int | None], Executable] = OrderedDict()
         self._teams: dict[int, Any] = {}
@@ -179,28 +186,70 @@ class Session:
         self._programs.clear()
         modules = [module for _, module in self.module.named_modules()]
         tables = [t for m in modules for t in (vars(m), m._modules, m._parameters, m._buffers)]
+        self._edited = True
         if self._memory is not None:
-            self._memory.find_owners(where)
+            try:
+                self._memory.find_owners(where)
+            except GraphError:
+                if not self.may_move:
+                    raise
+                self._drop_memory()
         self._tables = [(table, dict(table)) for table in tables]
 
     def graph_for(self, arrays: border.Arrays, where: str) -> Graph:
         """The graph for inputs of these names, row shapes and kinds; traced at the first use."""
         key = tuple((name, a.dtype.str, a.shape[1:]) for name, a in arrays.items())
         if key not in self._graphs:
-            graph = self._trace(arrays, where)
-            if self._memory is not None:
-                self._memory.check_layout(graph, where)
-            self._graphs[key] = graph
+            self._graphs[key] = self._take(self._trace(arrays, where), where)
         graph = self._graphs[key]
         self.open(graph)
         return graph
+
+    def _take(self, graph: Graph, where: str) -> Graph:
+        """The graph, if the memory fits it; where the model was edited since, the next memory will."""
+        if self._memory is not None:
+            try:
+                self._memory.check_layout(graph, where)
+            except GraphError:
+                if not (self.may_move and self._edited):
+                    raise
+                self._drop_memory()
+        if self._edited:
+            self._graph, self._edited = graph, False
+        return graph
+
+    def _drop_memory(self) -> None:
+        """Memory is made anew at the next use; what is the same then keeps its optimiser's state."""
+        self._former, self._memory = self._memory, None
+        self._programs.clear()
+        self.direct.clear()
+
+    @property
+    def graph(self) -> Graph | None:
+        """A graph of the model as it is now; None before its first use. Raises what tracing raises."""
+        if self._graph is not None and self._edited:
+            # for the inputs that it had before
+            types = {name: self._graph.types[value] for name, value in self._graph.inputs}
+            self.open(self._take(self._trace_types(types), "session"))
+        return self._graph
+
+    def set_optimizer(self, optimizer: Optimizer) -> None:
+        """Go on with another optimiser. Moments of the same names stay; others begin at zero."""
+        self.optimizer = optimizer
+        if self._memory is not None:
+            assert self._graph is not None  # there is memory, so there was a graph
+            self._drop_memory()
+            self.open(self._graph)
 
     def open(self, graph: Graph) -> None:
         """Allocate the flat memory for a graph's parameters and move the module's arrays into it, once."""
         if self._memory is None:
             self._memory = ModelMemory(self.module, graph, self.optimizer, seed=self.seed, dtype=self.dtype)
             self._seen = edit_count(), chosen_threads()  # moving the arrays was our own edit
-            self.graph = graph
+            self._graph = graph
+            if self._former is not None:
+                self._memory.adopt_optimizer(self._former)
+                self._former = None
 
     @property
     def memory(self) -> ModelMemory:
@@ -251,6 +300,8 @@ class Session:
         """The compiled program of a graph for a purpose; kept for the next time."""
         # By identity: the graph is ours, and hashing a large one at every evaluation would show.
         key = (id(graph), spec, self.threads or chosen_threads())
+        if spec.mode in ("train", "vjp"):
+            self.memory.take_frozen(spec.trainable.frozen)
         if key in self._programs:
             self._programs.move_to_end(key)
             return self._programs[key]
@@ -278,19 +329,30 @@ class Session:
             self._teams[threads] = _core.Team(threads)
         return self._teams[threads]
 
+    def grouping(self, plan: FreezePlan | None = None, *, epochs: int = 1, where: str = "fit") -> Grouping:
+        """Which parameters a run trains, at which rates. Raises `ValueError` as `grouping.group` does."""
+        ours = {entry.name for entry in self.memory.layout.entries}
+        names = [name for name, _ in self.module.named_parameters() if name in ours]  # in the model's order
+        frozen = set(self.module.frozen_names())
+        return group(names, frozen, plan, epochs=epochs, where=where)
+
+    def trainable(self, grouping: Grouping, epoch: int = 1) -> TrainableSpec:
+        """What a training plan of an epoch is compiled for, from now on until something else has trained."""
+        return grouping.spec(epoch, self.memory.ages(grouping.phase(epoch).frozen))
+
     def params_table(
-        self, plan: Plan, graph: Graph, factors: Doubles | Sequence[float] = (0.0,), lr: float | None = None
-    ) -> Doubles:
+        self, plan: Plan, graph: Graph, factors: Doubles | Sequence[float] = (0.0,), lr: float | None = None,
+        scales: Sequence[float] = (1.0,),
+    ) -> Doubles:  # fmt: skip
         """What varies by step: (n_steps, 2*n_groups + n_dropout), one row per factor of the learning rate.
 
-        Row: learning rate and weight decay of each group, then p of each dropout layer. Group 1 is never
-        decayed: it holds biases and norms where the optimiser says decay="weights".
+        Row: learning rate and weight decay of each group, then p of each dropout layer. ``scales``: further
+        factors of the rate, each with groups of its own.
         """
-        scale = np.asarray(factors, dtype=np.float64) * (self.optimizer.lr if lr is None else lr)
-        table = np.zeros((len(scale), 2 * plan.n_groups + plan.n_dropout))
-        for group in range(plan.n_groups):
-            table[:, 2 * group] = scale
-            table[:, 2 * group + 1] = self.optimizer.weight_decay if group == 0 else 0.0
+        rates = np.asarray(factors, dtype=np.float64) * (self.optimizer.lr if lr is None else lr)
+        table = np.zeros((len(rates), 2 * plan.n_groups + plan.n_dropout))
+        if plan.n_groups:
+            fill_groups(table, self.optimizer, scales, rates, self.optimizer.weight_decay)
         if plan.n_dropout:
             for node in graph.nodes:
                 if node.op == "dropout":

@@ -14,7 +14,7 @@ import numpy as np
 
 from hotloop import direct, optim
 from hotloop.arguments import choice, count, number
-from hotloop.compile.plan import LossSpec, PlanSpec
+from hotloop.compile.plan import LossSpec, PlanSpec, TrainableSpec
 from hotloop.data import border
 from hotloop.data.target import target_range
 from hotloop.engine import Data, checked_inputs, predict_any, row_weights
@@ -98,7 +98,8 @@ class TrainStep:
     def loss_and_grads(
         self, x: Any, y: Any, sample_weight: Any = None
     ) -> tuple[float, dict[str, border.Array]]:
-        """(loss, gradients by parameter name) of a batch, without an update; the arrays are copies.
+        """(loss, gradients by name of the parameters that are not frozen) of a batch, without an update; the
+        arrays are copies.
 
         `update` applies these gradients, as they then stand in `flat_grads`.
         """
@@ -174,7 +175,12 @@ class TrainStep:
     def load_optimizer_state(self, state: Mapping[str, Any]) -> None:
         """Take over what `optimizer_state` gave. Raises `ValueError` if a name or shape differs."""
         with self._session.entered("load_optimizer_state"):
-            self._session.memory.load_optimizer_state(state, "load_optimizer_state")
+            memory = self._session.memory
+            ages = memory.ages()
+            memory.load_optimizer_state(state, "load_optimizer_state")
+            if memory.ages() != ages:  # programs are made for parameters that have taken equally many steps
+                self._session.direct.clear()
+                self._last = None
 
     # --- inside ---
 
@@ -201,7 +207,7 @@ class TrainStep:
         """Copy a checked batch in and run it: the loss, the program, the rows."""
         spec = PlanSpec(
             "train", self._room(data.rows), self._session.dtype, loss, data.kind, data.weighted,
-            self._session.optimizer.spec(),
+            self._session.optimizer.spec(), trainable=self._trainable("TrainStep"),
         )  # fmt: skip
         exe = self._program(graph, spec, data.rows)
         for name, _ in exe.plan.inputs:
@@ -225,9 +231,12 @@ class TrainStep:
         )
         return data, graph, self._loss
 
+    def _trainable(self, where: str) -> TrainableSpec:
+        return self._session.trainable(self._session.grouping(where=where))
+
     def _program(self, graph: Graph, spec: PlanSpec, rows: int) -> Executable:
         if rows == 1:
-            check_batches(graph, rows, rows, "TrainStep")
+            check_batches(graph, rows, rows, "TrainStep", spec.trainable.frozen)
         return self._session.program(graph, spec)
 
     def _room(self, rows: int) -> int:
@@ -254,8 +263,9 @@ class TrainStep:
     def _forward(self, arrays: border.Arrays, graph: Graph) -> tuple[border.Array, Executable, int]:
         rows = border.row_count(arrays)
         spec = PlanSpec(
-            "vjp", self._room(rows), self._session.dtype, optimizer=self._session.optimizer.spec()
-        )
+            "vjp", self._room(rows), self._session.dtype, optimizer=self._session.optimizer.spec(),
+            trainable=self._trainable("forward"),
+        )  # fmt: skip
         exe = self._program(graph, spec, rows)
         for name, _ in graph.inputs:
             exe.buffer(name, rows)[...] = arrays[name].ravel()

@@ -7,11 +7,11 @@ numbers. Every argument is checked before anything changes; then whole epochs ru
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Union
 
+from hotloop import freeze_plan, hyper_schedules, optim
 from hotloop import metrics as metrics_
-from hotloop import optim, schedules
 from hotloop.arguments import choice, count, number
 from hotloop.callbacks import CallbackLike, as_callbacks
 from hotloop.checkpoint import Checkpoint
@@ -22,11 +22,14 @@ from hotloop.fit_job import FitJob
 from hotloop.fit_loop import run_fit
 from hotloop.fit_prepare import make_job
 from hotloop.fit_setup import ResolvedLoss, Validation, check_data, check_loss, make_engine
+from hotloop.freeze_plan import FreezePlan
 from hotloop.history import History
+from hotloop.hyper_schedules import ScheduleLike
 from hotloop.predictor import Predictor
 from hotloop.probes.methods import Probes
 from hotloop.progress import ProgressOption, check_progress
 from hotloop.session import Session
+from hotloop.setting import Setting
 from hotloop.threads import check_device, check_threads
 
 if TYPE_CHECKING:
@@ -47,13 +50,15 @@ class Trainer(Predictor, Probes):
         loss: a loss from `hl.losses`, its name, "auto" (by the target), or a callable
             ``(prediction, target) -> (per-row loss, per-row gradient)``, which is slow.
         optimizer: an optimiser from `hl.optim` or its name.
-        schedule: of the learning rate, from `hl.schedules`; evaluated per step.
+        schedule: of the learning rate, from `hl.schedules`; evaluated per step. A mapping with any of "lr",
+            "weight_decay" and "dropout" schedules those, each a factor on what optimiser or layer says.
         metrics: "auto", a name or names: accuracy and top3_accuracy (any k) for classes; mse, mae, r2 for
             numbers; and scikit-learn's scorers by name, such as f1_macro, on validation data (docs/metrics.md).
         monitor: the name in the history that decides on the best epoch.
         restore_best: end on the best epoch whenever there is validation data, whatever ended the run.
         early_stopping: a `hl.EarlyStopping`.
         callbacks: `hl.Callback` objects, or callables ``(state)`` for epoch ends.
+        freeze: a `hl.FreezePlan`: which layers are frozen until when, and the rates at which they learn.
         clip_norm, clip_value: limits of the gradient's norm, and of each of its elements.
         accumulate: batches that share an update: that of one batch of all their rows (docs/updates.md).
         ema: decay of an exponential moving average of the weights, such as 0.999, which validation, rollback
@@ -76,18 +81,24 @@ class Trainer(Predictor, Probes):
     True
     """
 
+    #: These may be set between two runs, to whatever the argument of the name takes.
+    optimizer = Setting(optim.resolve, lambda trainer, new: trainer._take_optimizer(new))
+    schedule = Setting(hyper_schedules.resolve)
+    freeze = Setting(freeze_plan.resolve)
+
     def __init__(
         self,
         model: Module,
         loss: Any = "auto",
         *,
         optimizer: Union[optim.Optimizer, str] = "adamw",
-        schedule: Union[schedules.Schedule, schedules.FactorFunction, str, None] = None,
+        schedule: ScheduleLike = None,
         metrics: Union[str, Iterable[str], None] = "auto",
         monitor: str = "val_loss",
         restore_best: bool = True,
         early_stopping: EarlyStopping | None = None,
         callbacks: Iterable[CallbackLike] = (),
+        freeze: Union[FreezePlan, Mapping[str, Mapping[str, Any]], None] = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
         accumulate: int = 1,
@@ -107,8 +118,9 @@ class Trainer(Predictor, Probes):
             )
         self.model = model
         self.loss = loss
-        self.optimizer = optim.resolve(optimizer)
-        self.schedule = schedules.resolve(schedule)
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.freeze = freeze
         self.metrics = metrics if metrics is None or isinstance(metrics, str) else tuple(metrics)
         self.monitor = monitor
         self.restore_best = bool(restore_best)
@@ -132,7 +144,7 @@ class Trainer(Predictor, Probes):
         self._training = False
         self._resolved: tuple[Any, ResolvedLoss] | None = None  # a loss as given, and what it was in fit
         threads = check_threads(threads, "Trainer")
-        self._session = Session(model, self.optimizer, seed=self.seed, threads=threads)
+        self._session = Session(model, self.optimizer, seed=self.seed, threads=threads, may_move=True)
 
     # --- training ---
 
@@ -201,12 +213,18 @@ class Trainer(Predictor, Probes):
                 self._session.memory.reset_optimizer()
             self.history, self.provenance = job.history, job.provenance
             self._runs = run + 1
-            self._training = True
+            self._training, self._session.may_move = True, False
             try:
                 run_fit(job)
             finally:
-                self._training = False
+                self._training, self._session.may_move = False, True
         return job.history
+
+    def _take_optimizer(self, optimizer: optim.Optimizer) -> None:
+        with self._session.entered("optimizer"):
+            if self._training:
+                raise RuntimeError("[optimizer] a callback may not replace the optimizer of the run it is in")
+            self._session.set_optimizer(optimizer)
 
     def optimizer_state(self) -> dict[str, border.Array]:
         """Copies of the optimiser's state: "{param}.exp_avg", "{param}.exp_avg_sq", "{param}.step"."""
@@ -247,8 +265,9 @@ class Trainer(Predictor, Probes):
             data, graph, loss = check_data(self._session, X, y, None, self.loss, where="plan")
             names = metrics_.native(metrics_.resolve(self.metrics, loss, y))
             engine = make_engine(
-                self._session, graph, loss, names, self.clip_norm, self.clip_value, self.accumulate, self.ema
-            )
+                self._session, graph, loss, names, self.clip_norm, self.clip_value, self.accumulate, self.ema,
+                self._session.grouping(self.freeze, where="plan"),
+            )  # fmt: skip
             if not isinstance(engine, NativeEngine):
                 raise ValueError("[plan] a callable loss runs outside the plan; its cost is not known")
             from hotloop import cost

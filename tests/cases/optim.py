@@ -25,11 +25,11 @@ def square_sum(n: int, scale: float = 1.0) -> KernelCase:
 
 
 def optimizer_begin(
-    label: str, *, total: float | None = None, clip_norm: float = 0.0, group: int = 0
+    label: str, *, total: float | None = None, clip_norm: float = 0.0, group: int = 0, n_counter: int = 1
 ) -> KernelCase:
     def make(rng: np.random.Generator, dtype: type) -> Fields:
         return dict(
-            scalars=np.empty(8), counter=np.array([4], np.int64),
+            scalars=np.empty(8), counter=np.full(n_counter, 4, np.int64), n_counter=n_counter,
             total=None if total is None else np.array([total]),
             partial=rng.uniform(0, 9, 3) if clip_norm else None, n_partial=3 if clip_norm else 0,
             group=group, clip_norm=clip_norm, beta1=0.9, beta2=0.999,
@@ -78,7 +78,8 @@ CASES = [
     square_sum(100, scale=1e25),
     optimizer_begin("plain"),
     optimizer_begin("second group", total=2.0, group=1),
-    optimizer_begin("skip", total=0.0),
+    optimizer_begin("skip", total=0.0, n_counter=2),
+    optimizer_begin("many parameters", n_counter=37),
     optimizer_begin("clipped", total=2.0, clip_norm=0.5),
     optimizer_begin("short of clipping", clip_norm=50.0),
     *(adam(n, decoupled) for n in SIZES for decoupled in (False, True)),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hotloop.compile import param_layout, state_layout
 from hotloop.compile.interpret import Interpreter
-from hotloop.compile.plan import LossSpec, OptimizerSpec, Plan, PlanSpec
+from hotloop.compile.plan import LossSpec, OptimizerSpec, Plan, PlanSpec, TrainableSpec
 from hotloop.graph import Graph, Rows, TensorType
 from hotloop.ops.elementwise import UNARY
 from hotloop.ops.registry import GraphBuilder
@@ -46,13 +46,12 @@ class Native:
         *,
         reserve: bool = False,
     ) -> None:
-        layout = param_layout(graph, spec.optimizer.decay if spec.optimizer else "all")
-        counters = max(len(layout.segments), 1)
+        layout = param_layout(graph)
         self.plan = plan
         self.memory = _core.Memory(
             parameters=layout.size,
             state=state_layout(graph).size,
-            counters=counters,
+            counters=len(layout.entries),
             moments=2,
             dtype=plan.dtype,
         )
@@ -185,3 +184,28 @@ def test_random_models(steps: list[str], rows: int, single: bool) -> None:
             (h,) = builder.emit("tanh", h)
     spec = train_spec("mse", rows=6, weighted=True)
     compare(builder.build([("output", h)]), spec, rows, BACKENDS[-1] if single else BACKENDS[0])
+
+
+FROZEN = [("0.weight", "0.bias"), ("2.bias",), ("0.weight", "2.weight"), ("2.weight", "2.bias")]
+
+
+@pytest.mark.parametrize("backend", BACKENDS, ids=str)
+@pytest.mark.parametrize("frozen", FROZEN, ids=str)
+def test_plans_that_leave_parameters_alone(frozen: tuple[str, ...], backend: tuple[str, str, float]) -> None:
+    trainable = TrainableSpec(frozen, n_rates=2, rates=(("4.weight", 1),), ages=(("4.bias", 1),))
+    spec = train_spec("cross_entropy", rows=9, optimizer=ADAMW, clip_norm=0.3, trainable=trainable)
+    compare(mlp((5, 17, 9, 4), "gelu", dropout=0.2), spec, 7, backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS, ids=str)
+def test_a_frozen_batch_norm(backend: tuple[str, str, float]) -> None:
+    builder = GraphBuilder()
+    h = builder.input("x", TensorType((Rows(), 5)))
+    (h,) = builder.emit("linear", h, builder.parameter("0.weight", (19, 5)), None)
+    affine = builder.parameter("1.weight", (19,)), builder.parameter("1.bias", (19,))
+    statistics = builder.state("1.running_mean", (19,)), builder.state("1.running_var", (19,))
+    (h,) = builder.emit("batch_norm", h, *affine, *statistics, eps=1e-5, momentum=0.1)
+    (h,) = builder.emit("linear", h, builder.parameter("2.weight", (3, 19)), None)
+    graph = builder.build([("output", h)])
+    spec = train_spec("mse", rows=9, optimizer=ADAMW, trainable=TrainableSpec(("1.weight", "1.bias")))
+    compare(graph, spec, 7, backend)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hotloop.compile.plan import TrainableSpec
 from hotloop.compile.specialize import specialize
 from hotloop.graph import Graph, Rows, TensorType
 from hotloop.ops.registry import GraphBuilder
@@ -52,3 +53,16 @@ def test_training_updates_running_statistics_and_evaluation_reads_them() -> None
     weight, bias = evaluation.memory["parameter"][:3], evaluation.memory["parameter"][16:19]
     expected = (x / np.sqrt(4.0 + 1e-5) * weight + bias) ** 2
     np.testing.assert_allclose(evaluation.metric("loss")[0], expected.mean(1).sum())
+
+
+def test_a_batch_norm_that_is_frozen_as_a_whole_evaluates() -> None:
+    frozen = specialize(normalised(), training=True, frozen=("bn.weight", "bn.bias"))
+    assert [node.op for node in frozen.nodes] == ["batch_norm_eval", "dropout"]
+    in_part = specialize(normalised(), training=True, frozen=("bn.weight",))
+    assert [node.op for node in in_part.nodes] == ["batch_norm_train", "dropout"]
+    spec = train_spec("mse", trainable=TrainableSpec(("bn.weight", "bn.bias")))
+    run = runner(normalised(), spec)
+    run.memory["state"][16:19] = 1.0
+    before = run.memory["state"].copy()
+    run.run(6, {"x": np.ones((6, 3)), "target": np.zeros((6, 3))}, params=np.array([0.5]))
+    np.testing.assert_array_equal(run.memory["state"], before)

@@ -46,7 +46,7 @@ def data(rows: int, features: int, classes: int) -> tuple[Any, Any]:
 @SLOW
 @given(
     rows=st.integers(3, 300), features=st.integers(1, 70), hidden=widths, kinds=kinds, classes=st.integers(2, 20),
-    batch=st.integers(1, 100), threads=st.integers(2, 7), norm=st.booleans(),
+    batch=st.integers(1, 100), threads=st.integers(2, 7), norm=st.booleans(), frozen=st.integers(0, 2**16),
 )  # fmt: skip
 def test_threads_change_no_bit(
     rows: int,
@@ -57,11 +57,14 @@ def test_threads_change_no_bit(
     batch: int,
     threads: int,
     norm: bool,
+    frozen: int,
 ) -> None:
     x, y = data(rows, features, classes)
     states = []
     for count in (1, threads):
         model = network(features, hidden, kinds, classes, norm)
+        for i, parameter in enumerate(list(model.parameters())[:-1]):  # the last bias is always trained
+            parameter.frozen = bool(frozen >> i & 1)
         trainer = hl.Trainer(model, loss="cross_entropy", threads=count, seed=5, progress=False)
         trainer.fit(x, y, epochs=2, batch_size=batch)
         states.append({name: value.copy() for name, value in model.state_dict().items()})

@@ -83,7 +83,7 @@ def _state(valley: Valley, names: list[str], dtype: type) -> dict[str, Array]:
 
 
 def _begin(isa: str, counter: Array, **fields: Any) -> Array:
-    defaults = dict(scalars=np.full(8, np.nan), counter=counter, beta1=0.9, beta2=0.999)
+    defaults = dict(scalars=np.full(8, np.nan), counter=counter, n_counter=1, beta1=0.9, beta2=0.999)
     return run("optimizer_begin", isa, groups=(LR, DECAY), **{**defaults, **fields}).scalars
 
 
@@ -147,10 +147,10 @@ def test_first_step_of_momentum_is_the_gradient(isa: str, dtype: type) -> None:
 
 @units
 def test_begin_counts_corrects_and_reads_its_group(isa: str, dtype: type) -> None:
-    counter, scalars = np.array([41], np.int64), np.empty(8)
+    counter, scalars = np.full(4, 41, np.int64), np.empty(8)
     fields = dict(scalars=scalars, counter=counter, total=np.array([3.0]), group=1, beta1=0.9, beta2=0.999)
-    run("optimizer_begin", isa, groups=(1.0, 2.0, 0.25, 0.5), **fields)
-    assert counter[0] == 42
+    run("optimizer_begin", isa, groups=(1.0, 2.0, 0.25, 0.5), n_counter=3, **fields)
+    assert counter.tolist() == [42, 42, 42, 41]  # those of its segment
     np.testing.assert_allclose(
         scalars, [0, 0.25, 0.5, 1, 1 - 0.9**42, np.sqrt(1 - 0.999**42), 42, 0], rtol=1e-15
     )

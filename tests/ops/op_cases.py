@@ -47,6 +47,17 @@ def unary(op: str, *, positive: bool = False, **attrs: float) -> Case:
     return Case(op, emit(op, **attrs), {"x": (B, 5)}, positive=positive)
 
 
+def _frozen_norm(x: Tensor, weight: tuple[float, ...] = ()) -> Tensor:
+    """A batch norm over statistics that stand still: constants, as are weight and bias."""
+
+    def constant(*values: float) -> Tensor:
+        return Tensor(x.recorder, x.recorder.emit("constant", values=values, shape=(len(values),))[0])
+
+    affine = (constant(*weight), constant(1.0, 2.0, 3.0)) if weight else (None, None)
+    statistics = constant(0.3, -0.2, 1.0), constant(0.5, 2.0, 1.5)
+    return x.emit("batch_norm_eval", *affine, *statistics, eps=1e-3)
+
+
 CASES = [
     unary("relu"),
     unary("leaky_relu", p0=0.1),
@@ -112,6 +123,8 @@ CASES = [
         lambda x: x.emit("batch_norm_train", None, None, None, None, eps=1e-3, momentum=0.1),
         {"x": (B, 3)},
     ),
+    Case("batch_norm_eval", lambda x: _frozen_norm(x, (0.5, -1.0, 2.0)), {"x": (B, 3)}),
+    Case("batch_norm_eval, plain", lambda x: _frozen_norm(x), {"x": (B, 3)}),
     Case("dropout", emit("dropout", layer=0, p=0.3), {"x": (B, 40)}),
     Case("embedding", lambda w, ids: F.embedding(ids, w), {"w": (6, 3)}, ids={"ids": ((B, 2), 6)}),
 ]

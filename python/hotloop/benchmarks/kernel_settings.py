@@ -93,7 +93,7 @@ SETTINGS = {
     "accumulate_begin": Setting({}),
     "accumulate": Setting({"n": PARAMETERS}, values={"scalars": np.array([1.0, 1.0, 0.0, 0.5])}),
     "square_sum": Setting({"n": PARAMETERS}),
-    "optimizer_begin": Setting({"beta1": 0.9, "beta2": 0.999}),
+    "optimizer_begin": Setting({"n_counter": 6, "beta1": 0.9, "beta2": 0.999}),
     "adam": optimizer(),
     "sgd": optimizer("momentum_buffer"),
     "rmsprop": optimizer(),

@@ -81,12 +81,12 @@ def pass_through(
     """The graph after each pass, by the pass's name; each one is verified."""
     training = spec.mode in ("train", "vjp")
     yield "trace", check_graph(graph, "trace")
-    graph = check_graph(specialize(graph, training), "specialize")
+    graph = check_graph(specialize(graph, training, spec.trainable.frozen), "specialize")
     yield "specialize", graph
     graph = check_graph(join_objective(graph, spec), "objective")
     yield "objective", graph
     if training:
-        graph = check_graph(add_gradients(graph), "autodiff")
+        graph = check_graph(add_gradients(graph, spec.trainable.frozen), "autodiff")
         yield "autodiff", graph
     graph = check_graph(simplify(graph), "simplify")
     yield "simplify", graph

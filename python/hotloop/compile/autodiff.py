@@ -8,7 +8,7 @@ and removed by the simplify pass that follows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from hotloop.compile.objective import DOUTPUT
 from hotloop.compile.rewrite import drop_dead
@@ -19,15 +19,16 @@ from hotloop.ops.registry import GraphBuilder, rule_of
 GRAD = "grad:"
 
 
-def add_gradients(graph: Graph) -> Graph:
+def add_gradients(graph: Graph, frozen: Collection[str] = ()) -> Graph:
     """The graph of a training or vjp plan with an output ``grad:<name>`` for every parameter that
-    influences the objective."""
+    influences the objective and is not ``frozen``. Below the lowest of those nothing is differentiated."""
+    wanted = {name: value for name, value in graph.parameters if name not in frozen}
     outputs, inputs = dict(graph.outputs), dict(graph.inputs)
     if "row_loss" in outputs:
         seeds = {outputs.pop("row_loss"): outputs.pop("drow")}
     else:
         seeds = {outputs["output"]: inputs[DOUTPUT]}
-    return differentiate(graph, seeds, wrt=dict(graph.parameters), keep=outputs)
+    return differentiate(graph, seeds, wrt=wanted, keep=outputs)
 
 
 def differentiate(

@@ -32,7 +32,8 @@ def session_memory(graph: Graph) -> dict[str, Array]:
     state, accumulated, ema (float64), counter and ema_counter (int64)."""
     size = {"state": state_layout(graph).size}
     memory: dict[str, Array] = {k: np.zeros(size.get(k, param_layout(graph).size)) for k in _SESSION_KINDS}
-    return memory | {"counter": np.zeros(2, np.int64), "ema_counter": np.zeros(1, np.int64)}
+    counter = np.zeros(len(param_layout(graph).entries), np.int64)
+    return memory | {"counter": counter, "ema_counter": np.zeros(1, np.int64)}
 
 
 class Interpreter:

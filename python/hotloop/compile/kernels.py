@@ -134,7 +134,7 @@ _EXTENTS: dict[str, dict[str, Extent]] = {
     "accumulate_begin": {"scalars": "4", "tally": "2", "total": "1"},
     "accumulate": {"sum grad": "n", "scalars": "4"},
     "square_sum": {"partial": lambda d: -(-d["n"] // SQUARE_SUM_RUN), "x": "n"},
-    "optimizer_begin": {"scalars": "8", "counter total": "1", "partial": "n_partial"},
+    "optimizer_begin": {"scalars": "8", "counter": "n_counter", "total": "1", "partial": "n_partial"},
     "adam": {"param exp_avg exp_avg_sq grad": "n", "scalars": "8"},
     "sgd": {"param momentum_buffer grad": "n", "scalars": "8"},
     "rmsprop": {"param square_avg momentum_buffer grad": "n", "scalars": "8"},

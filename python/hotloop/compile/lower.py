@@ -60,7 +60,7 @@ def lower(graph: Graph, spec: PlanSpec, *, n_dropout: int) -> Plan:
         total = None if value is None else lowerer.value(value)
         begin = len(lowerer.steps)
         if spec.accumulate:
-            total = lower_accumulate(lowerer, lowerer.layout, total)
+            total = lower_accumulate(lowerer, spec, lowerer.layout, total)
             sections.append(("accumulate", begin, len(lowerer.steps)))
             begin = len(lowerer.steps)
         lower_update(lowerer, spec, lowerer.layout, total)
@@ -75,7 +75,7 @@ class Lowerer:
         self.graph = graph
         self.spec = spec
         self.max_rows = spec.max_rows
-        self.layout = param_layout(graph, spec.optimizer.decay if spec.optimizer else "all")
+        self.layout = param_layout(graph)
         self.steps: list[Step] = []
         self.flops = Affine()
         self._bytes = REAL_BYTES[spec.dtype]
@@ -172,10 +172,11 @@ class Lowerer:
         return sum(map(packs_parameters, self.steps))
 
     def finish_gradients(self) -> None:
-        """Gradients that no node could write in place are copied; parameters without influence get zeros."""
+        """Gradients that no node could write in place are copied; parameters without influence get zeros,
+        and frozen ones nothing."""
         outputs = dict(self.graph.outputs)
         for entry in self.layout.entries:
-            if entry.name in self._in_place_gradients:
+            if entry.name in self._in_place_gradients or entry.name in self.spec.trainable.frozen:
                 continue
             value = outputs.get(GRAD + entry.name)
             self.note(f"{GRAD}{entry.name}")
@@ -209,7 +210,9 @@ class Lowerer:
             metrics=tuple(metric for metric, _ in self._metrics.values()),
             constants=tuple(self._constants),
             arena_bytes=0,
-            n_groups=n_groups(spec.optimizer.decay) if spec.optimizer is not None and training else 0,
+            n_groups=n_groups(spec.optimizer, spec.trainable)
+            if spec.optimizer is not None and training
+            else 0,
             n_dropout=n_dropout,
             flops=self.flops,
         )

@@ -162,18 +162,28 @@ class ParamEntry:
     shape: tuple[int, ...]
     offset: int
     size: int
-    group: int = 0
 
 
 @dataclass(frozen=True)
 class ParamLayout:
-    """The only map between names and the flat buffers. Entries stand in the order of their offsets,
-    group by group, each aligned to `ALIGN_ELEMENTS`; what lies between them is zero and stays zero."""
+    """The only map between names and the flat buffers. Entries stand in the order of their offsets, each
+    aligned to `ALIGN_ELEMENTS`; what lies between them is zero and stays zero. A parameter's step counter has
+    its entry's place. Nothing here depends on optimiser, groups, or what is frozen."""
 
     entries: tuple[ParamEntry, ...]
     size: int
-    # (group, begin, end): runs of the flat buffer that one optimiser call updates; one counter each
-    segments: tuple[tuple[int, int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of the flat buffer that one optimiser call updates: elements [begin, end), which hold the entries
+    [first, last), under the step parameters of ``group``."""
+
+    group: int
+    begin: int
+    end: int
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)
@@ -200,6 +210,25 @@ class OptimizerSpec:
     alpha: float = 0.0
     # "all": one group;  "weights": group 0 decays, group 1 (biases, norms, every 1-D parameter) does not
     decay: Literal["all", "weights"] = "all"
+
+
+@dataclass(frozen=True)
+class TrainableSpec:
+    """Which parameters a training plan changes, and with which step parameters; by default all, alike.
+
+    frozen   names of those without gradient, update and decay
+    n_rates  how many factors of the learning rate there are; each has groups of its own
+    rates    (name, number of its factor) where that is not 0
+    ages     (name, class) where that is not 0: parameters of one class have taken equally many steps
+    """
+
+    frozen: tuple[str, ...] = ()
+    n_rates: int = 1
+    rates: tuple[tuple[str, int], ...] = ()
+    ages: tuple[tuple[str, int], ...] = ()
+
+
+ALL_ALIKE = TrainableSpec()
 
 
 @dataclass(frozen=True)
@@ -232,3 +261,4 @@ class PlanSpec:
     accumulate: bool = False  # gradients of several batches share an update
     ema: float | None = None  # decay of the moving average of the parameters
     spread: bool = False  # in stages, for a team of threads
+    trainable: TrainableSpec = ALL_ALIKE

@@ -5,6 +5,9 @@
     clamp (clip_value) -> square_sum (clip_norm, over all gradients) -> per segment: optimizer_begin, adam ...
     -> ema
 
+A segment is a run of parameters with the same step parameters and equally many steps behind them; frozen
+parameters are in none, so that nothing here reads or writes them.
+
 Its few scratch doubles are never shared (the memory pass keeps them live throughout), so that this section
 can run on its own, at any time.
 """
@@ -14,6 +17,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from hotloop.compile.kernels import SQUARE_SUM_RUN
+from hotloop.compile.layout import trained_runs, update_segments
 from hotloop.compile.plan import BufferDType, BufferKind, Operand, OptimizerSpec, ParamLayout, PlanSpec
 from hotloop.errors import GraphError
 from hotloop.graph import Affine
@@ -30,7 +34,7 @@ class _Lowerer(Protocol):
     def note(self, text: str) -> None: ...
 
 
-def lower_accumulate(ctx: _Lowerer, layout: ParamLayout, total: Operand | None) -> Operand:
+def lower_accumulate(ctx: _Lowerer, spec: PlanSpec, layout: ParamLayout, total: Operand | None) -> Operand:
     """Append the accumulate section; the sum of row weights that the update goes by. Without ``total``, as in
     a plan whose loss is the caller's, the caller writes it to the metric block."""
     ctx.note("accumulate")
@@ -38,9 +42,11 @@ def lower_accumulate(ctx: _Lowerer, layout: ParamLayout, total: Operand | None) 
     scalars = ctx.scratch(4, "double")
     total = total or ctx.metric("batch_weight", "batch_weight", 1)
     ctx.step("accumulate_begin", scalars=scalars, tally=tally, total=total)
-    n = layout.size
-    kept, gradients = ctx.flat("accumulated", 0, n, "accumulated"), ctx.flat("gradient", 0, n, "gradients")
-    ctx.step("accumulate", sum=kept, grad=gradients, scalars=scalars, n=n)
+    assert spec.optimizer is not None
+    for begin, end in trained_runs(update_segments(layout, spec.optimizer, spec.trainable)):
+        kept = ctx.flat("accumulated", begin, end, "accumulated")
+        gradients = ctx.flat("gradient", begin, end, "gradients")
+        ctx.step("accumulate", sum=kept, grad=gradients, scalars=scalars, n=end - begin)
     return tally
 
 
@@ -48,37 +54,50 @@ def lower_update(ctx: _Lowerer, spec: PlanSpec, layout: ParamLayout, total: Oper
     """Append the update section. ``total`` is the sum of the row weights it goes by: 0 skips the update."""
     optimizer = spec.optimizer
     assert optimizer is not None
-    if not layout.segments:
-        return
-    n = layout.size
-    gradients = ctx.flat("gradient", 0, n, "gradients")
-    if spec.clip_value is not None:
-        ctx.note("clip_value")
-        ctx.step("clamp", x=gradients, n=n, lo=-spec.clip_value, hi=spec.clip_value)
-    partial, n_partial = None, 0
-    if spec.clip_norm is not None:
-        ctx.note("clip_norm")
-        n_partial = -(-n // SQUARE_SUM_RUN)
-        partial = ctx.scratch(n_partial, "double")
-        ctx.step("square_sum", partial=partial, x=gradients, n=n)
-    for index, (group, begin, end) in enumerate(layout.segments):
-        ctx.note(f"{optimizer.kind}, group {group}")
+    segments = update_segments(layout, optimizer, spec.trainable)
+    partial, n_partial = _clip(ctx, spec, trained_runs(segments))
+    for segment in segments:
+        ctx.note(f"{optimizer.kind}, group {segment.group}")
         scalars = ctx.scratch(8, "double")
+        n_counter = segment.last - segment.first
+        counter = f"counter[{segment.first}:{segment.last}]"
         ctx.step(
             "optimizer_begin",
             scalars=scalars,
-            counter=ctx.memory(f"counter{index}", "counter", Affine(0, 1), dtype="int64", offset=8 * index),
+            counter=ctx.memory(
+                counter, "counter", Affine(0, n_counter), dtype="int64", offset=8 * segment.first
+            ),
             total=total,
             partial=partial,
+            n_counter=n_counter,
             n_partial=n_partial,
-            group=group,
+            group=segment.group,
             clip_norm=spec.clip_norm or 0.0,
             beta1=optimizer.beta1,
             beta2=optimizer.beta2,
         )
-        _optimizer_step(ctx, optimizer, scalars, begin, end)
-    if spec.ema is not None:
-        _average(ctx, spec.ema, n, total)
+        _optimizer_step(ctx, optimizer, scalars, segment.begin, segment.end)
+    if spec.ema is not None and layout.entries:
+        _average(ctx, spec.ema, layout.size, total)
+
+
+def _clip(ctx: _Lowerer, spec: PlanSpec, runs: tuple[tuple[int, int], ...]) -> tuple[Operand | None, int]:
+    """Limit the gradients of what is trained, and sum their squares: the partial sums, and how many."""
+    gradients = [(ctx.flat("gradient", *run, "gradients"), run[1] - run[0]) for run in runs]
+    if spec.clip_value is not None:
+        ctx.note("clip_value")
+        for x, n in gradients:
+            ctx.step("clamp", x=x, n=n, lo=-spec.clip_value, hi=spec.clip_value)
+    if spec.clip_norm is None or not runs:
+        return None, 0
+    ctx.note("clip_norm")
+    sizes = [-(-n // SQUARE_SUM_RUN) for _, n in gradients]
+    partial = ctx.scratch(sum(sizes), "double")
+    at = 0
+    for (x, n), size in zip(gradients, sizes, strict=True):
+        ctx.step("square_sum", partial=Operand(partial.buffer, at), x=x, n=n)
+        at += size
+    return partial, at
 
 
 def _average(ctx: _Lowerer, decay: float, n: int, total: Operand | None) -> None:

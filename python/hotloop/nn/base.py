@@ -14,6 +14,7 @@ import numpy as np
 
 from hotloop.errors import DTypeError, GraphError, ShapeError
 from hotloop.nn.parameter import Array, Buffer, Parameter, count_edit
+from hotloop.patterns import matching
 from hotloop.trace import active_tracer
 
 if TYPE_CHECKING:
@@ -174,6 +175,88 @@ class Module:
         """Further names of shared parameters and buffers, each with the first name."""
         first = {id(item): name for name, item in self._once()}
         return {name: first[id(item)] for name, item in self._entries() if first[id(item)] != name}
+
+    # ---- what training may change
+
+    def freeze(self, *patterns: str) -> tuple[str, ...]:
+        """Keeps training from changing the parameters that any of the patterns means (none given: all).
+
+        A pattern is a parameter's name, a module's ("encoder": everything below it), or has the wildcards of
+        `fnmatch` ("*.bias"; ``*`` reaches over dots). Frozen parameters get no gradient, no update and no
+        weight decay, and cost none of their work. A BatchNorm with all its parameters frozen uses its running
+        statistics and leaves them alone, in training too.
+
+        Returns the names that the patterns mean. Raises `ValueError` for a pattern that matches nothing.
+
+        Example:
+            >>> from hotloop import nn
+            >>> nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).freeze("0")
+            ('0.weight', '0.bias')
+        """
+        return self._set_frozen(patterns, True)
+
+    def unfreeze(self, *patterns: str) -> tuple[str, ...]:
+        """The opposite of `freeze`."""
+        return self._set_frozen(patterns, False)
+
+    def _set_frozen(self, patterns: tuple[str, ...], value: bool) -> tuple[str, ...]:
+        # by all names: a shared parameter is meant by each of them
+        named = [(name, item) for name, item in self._entries() if isinstance(item, Parameter)]
+        where = "freeze" if value else "unfreeze"
+        chosen = set(matching(patterns or ("*",), (name for name, _ in named), where=where))
+        for name, item in named:
+            if name in chosen:
+                item.frozen = value
+        return tuple(name for name, _ in named if name in chosen)
+
+    def frozen_names(self) -> tuple[str, ...]:
+        """The names of the frozen parameters, each once."""
+        return tuple(name for name, parameter in self.named_parameters() if parameter.frozen)
+
+    def set_dropout(self, p: float, *patterns: str) -> tuple[str, ...]:
+        """Sets the drop probability of the Dropout layers that any of the patterns means (none given: all).
+
+        Patterns as in `freeze`, of modules' names. Returns the names. Raises `ValueError` for a pattern that
+        matches none, and `GraphError` for p outside of [0, 1].
+        """
+        layers = dict(self._dropout_layers())
+        names = matching(patterns or ("*",), layers, where="set_dropout", what="Dropout layer")
+        for name in names:
+            layers[name].check(p)
+        for name in names:
+            layers[name].p = p
+        return tuple(names)
+
+    def _dropout_layers(self) -> Iterator[tuple[str, Any]]:
+        """What has a drop probability, by the name of its module."""
+        for name, module in self.named_modules():
+            yield from ((f"{name}.{key}".strip("."), layer) for key, layer in module._own_dropout())
+
+    def _own_dropout(self) -> Iterator[tuple[str, Any]]:
+        """Layers of this module alone that have a drop probability ``p``: "" for the module itself."""
+        return iter(())
+
+    def replace_head(self, head: Module) -> Self:
+        """Puts ``head`` in place of the last linear layer and whatever follows it; returns the module.
+
+        For a `Sequential`, or a model from `hl.load`. A module with a forward of its own says itself which
+        attribute its head is: assign it, ``model.head = nn.Linear(128, 5)``; this raises `GraphError` there.
+
+        Example:
+            >>> from hotloop import nn
+            >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 10))
+            >>> model.replace_head(nn.Linear(8, 2))[2].out_features
+            2
+        """
+        names = ", ".join(self._modules) or "none"
+        raise GraphError(
+            f"[replace_head] {type(self).__name__} has a forward of its own, which says what its head is; assign "
+            f"the attribute (modules: {names}), as in model.head = nn.Linear(128, 5)"
+        )
+
+    def _holds_head(self) -> bool:
+        """Whether a linear layer is here or below."""
+        return any(module._holds_head() for module in self.children())
 
     # ---- values
 

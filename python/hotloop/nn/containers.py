@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from hotloop.errors import GraphError
 from hotloop.nn.base import Module
+from hotloop.nn.linear import Linear
 from hotloop.trace import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class _Ordered(Module):
@@ -72,6 +76,21 @@ class Sequential(_Ordered):
         for module in self:
             input = module(input)
         return input
+
+    def replace_head(self, head: Module) -> Self:
+        if not isinstance(head, Module):
+            raise GraphError(f"[replace_head] the head must be a Module, got {type(head).__name__}")
+        names = list(self._modules)
+        last = next((name for name in reversed(names) if self._modules[name]._holds_head()), None)
+        if last is None:
+            raise GraphError("[replace_head] the model has no linear layer that could be its head")
+        if isinstance(self._modules[last], Linear):
+            self.register_module(last, head)
+        else:
+            self._modules[last].replace_head(head)
+        for name in names[names.index(last) + 1 :]:
+            delattr(self, name)
+        return self
 
 
 class ModuleList(_Ordered):

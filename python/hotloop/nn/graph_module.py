@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from hotloop.errors import GraphError, ShapeError
-from hotloop.graph import Graph
+from hotloop.graph import Graph, with_dropout
 from hotloop.nn.base import Module
+from hotloop.nn.dropout import Dropout
+from hotloop.nn.head import cut_head
 from hotloop.nn.parameter import Array, Buffer, Parameter
 from hotloop.trace import Tensor, active_tracer
 
@@ -31,6 +33,7 @@ class GraphModule(Module):
         self, graph: Graph, tensors: Mapping[str, Array], *, aliases: Mapping[str, str] | None = None
     ) -> None:
         self.graph = graph
+        self._head: str | None = None  # the module that goes on from the graph's output, if any
         self._names = tuple(tensors)
         aliases = aliases or {}
         parameters, states = dict(graph.parameters), dict(graph.states)
@@ -82,12 +85,79 @@ class GraphModule(Module):
                 if v in stored and v not in values:
                     values[v] = stored[v].symbol().value
             attrs = node.attr
-            if node.op == "dropout":  # numbered anew, in the same order
-                attrs["layer"] = tracer.next_dropout()
+            if node.op == "dropout":
+                if attrs["p"] == 0.0:
+                    values[node.outputs[0]] = values[node.inputs[0]]
+                    continue
+                # numbered anew, in the same order, and named from the model that holds this one
+                path = (tracer.path(self), _dropout_name(attrs))
+                attrs |= {"layer": tracer.next_dropout(), "name": ".".join(filter(None, path))}
             outputs = tracer.emit(node.op, *(values[v] for v in node.inputs), **attrs)
             values.update(zip(node.outputs, outputs, strict=True))
         if graph.output in stored and graph.output not in values:
             values[graph.output] = stored[graph.output].symbol().value
         output = values[graph.output]
         assert output is not None
-        return Tensor(tracer, output)
+        result = Tensor(tracer, output)
+        return result if self._head is None else self._modules[self._head](result)
+
+    def replace_head(self, head: Module) -> GraphModule:
+        """Cuts the graph before its last linear layer, and puts ``head`` in place of what followed.
+
+        The new module has the name of the layer that it replaces, so that "4.weight" stays "4.weight" if both
+        are Linear; all other names stay, and so do all other values, whether frozen or not. The parameters of
+        ``head`` are drawn from the trainer's seed at its next fit, unless they have values. Returns itself.
+
+        Raises `GraphError` where the graph cannot be cut: it has no linear layer, its output depends on what
+        comes before it by another way as well (a sum around it), or the layer shares its weight with another.
+        """
+        if not isinstance(head, Module):
+            raise GraphError(f"[replace_head] the head must be a Module, got {type(head).__name__}")
+        if self._head is None:
+            trunk, name = cut_head(self.graph)
+            kept = {name for name, _ in (*trunk.parameters, *trunk.states)}
+            gone = {name for name, _ in (*self.graph.parameters, *self.graph.states)} - kept
+            # with a norm's running statistics goes the count of its batches
+            parts = {name.rpartition(".")[0] for name in gone}
+            table: dict[str, Any]
+            for table in (self._parameters, self._buffers):
+                for key in [k for k in table if k not in kept and k.rpartition(".")[0] in parts]:
+                    del table[key]
+            self._names = tuple(n for n in self._names if n in self._parameters or n in self._buffers)
+            self._head, self.graph = name, trunk
+        self.register_module(self._head, head)
+        return self
+
+    def _holds_head(self) -> bool:
+        return True
+
+    def _own_dropout(self) -> Iterator[tuple[str, Any]]:
+        names = [_dropout_name(node.attr) for node in self.graph.nodes if node.op == "dropout"]
+        return ((name, _StoredDropout(self, name)) for name in dict.fromkeys(names))
+
+
+class _StoredDropout:
+    """A dropout layer of a stored graph, as `Module.set_dropout` wants it."""
+
+    check = staticmethod(Dropout.check)
+
+    def __init__(self, module: GraphModule, name: str) -> None:
+        self._module, self._name = module, name
+
+    @property
+    def p(self) -> float:
+        """The drop probability."""
+        attrs = (node.attr for node in self._module.graph.nodes if node.op == "dropout")
+        return next(float(attr["p"]) for attr in attrs if _dropout_name(attr) == self._name)
+
+    @p.setter
+    def p(self, value: float) -> None:
+        def change(attr: dict[str, Any]) -> dict[str, Any]:
+            return {**attr, "p": float(value)} if _dropout_name(attr) == self._name else attr
+
+        self._module.graph = with_dropout(self._module.graph, change)
+
+
+def _dropout_name(attrs: Mapping[str, Any]) -> str:
+    """The name of the module that it was; graphs of before layers were named have their number."""
+    return str(attrs.get("name") or f"dropout{attrs['layer']}")

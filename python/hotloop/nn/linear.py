@@ -38,6 +38,9 @@ class Linear(Module):
     def forward(self, input: Tensor) -> Tensor:
         return functional.linear(input, self.weight, self.bias)
 
+    def _holds_head(self) -> bool:
+        return True
+
     def extra_repr(self) -> str:
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

@@ -92,6 +92,9 @@ class Parameter(_Stored):
         shape: its shape, or a floating-point array that gives shape and values (stored as float32).
         init: the distribution it begins with; zeros by default, or the values of the array.
 
+    ``frozen`` (False) keeps training from changing it; `Module.freeze` sets it by name. It is no part of the
+    state dict, and stays with copies and in model files.
+
     ``data`` is the float32 array behind it. Reading it before `Module.initialize` draws it with seed 0,
     from a stream that no module uses.
 
@@ -104,6 +107,7 @@ class Parameter(_Stored):
 
     def __init__(self, shape: int | Sequence[int] | Array, init: Init | None = None) -> None:
         self._data = None
+        self._frozen = False
         if isinstance(shape, np.ndarray):
             if shape.dtype.kind != "f":
                 raise DTypeError(
@@ -117,6 +121,25 @@ class Parameter(_Stored):
             raise ShapeError(f"[Parameter] a shape holds whole numbers of at least 1, got {dims}")
         self.shape = tuple(int(d) for d in dims)
         self.init: Init = Constant() if init is None else init
+
+    @property
+    def frozen(self) -> bool:
+        """Whether training leaves it alone: no gradient, no update, no weight decay."""
+        return self._frozen
+
+    @frozen.setter
+    def frozen(self, value: bool) -> None:
+        self._frozen = bool(value)
+        count_edit()
+
+    @property
+    def requires_grad(self) -> bool:
+        """torch's name for the opposite of `frozen`."""
+        return not self._frozen
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.frozen = not value
 
     @property
     def is_initialized(self) -> bool:

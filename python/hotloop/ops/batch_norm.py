@@ -65,6 +65,17 @@ def _train_lower(ctx: Lowering, node: Node) -> None:
     )
 
 
+def _eval_grad(g: Emitter, node: Node, douts: Gradients) -> Gradients:
+    """By x alone, the same map without its shift: dx = dy weight / sqrt(running_var + eps). Weight and bias
+    are frozen wherever a training plan holds this op."""
+    _, weight, _, running_mean, running_var = node.inputs
+    assert running_mean is not None
+    cols = g.type(running_mean).size.const
+    (no_mean,) = g.emit("constant", values=(0.0,) * cols, shape=(cols,))
+    (dx,) = g.emit("batch_norm_eval", douts[0], weight, None, no_mean, running_var, eps=node.attr["eps"])
+    return dx, None, None, None, None
+
+
 def _eval_lower(ctx: Lowering, node: Node) -> None:
     ctx.step("batch_norm_eval", **_fields(ctx, node))
 
@@ -94,7 +105,7 @@ def _grad_lower(ctx: Lowering, node: Node) -> None:
 for _rule in (
     Rule("batch_norm", _shape(0), _lower, flops=FLOPS),
     Rule("batch_norm_train", _shape(2), _train_lower, grad=_train_grad, flops=FLOPS),
-    Rule("batch_norm_eval", _shape(0), _eval_lower, flops=FLOPS),
+    Rule("batch_norm_eval", _shape(0), _eval_lower, grad=_eval_grad, flops=FLOPS),
     Rule("batch_norm_grad", _grad_shape, _grad_lower, flops=FLOPS),
 ):
     register(_rule)

@@ -27,6 +27,7 @@ class Probes:
     metrics: Union[str, Iterable[str], None]
     clip_norm: float | None
     clip_value: float | None
+    freeze: Any
     _session: Session
     _runs: int
 
@@ -63,7 +64,7 @@ class Probes:
         with self._session.entered("lr_find"):
             engine, data = self._probe(X, y, sample_weight, "lr_find", None)
             batch_size = min(batch_size, data.rows)
-            check_batches(engine.graph, data.rows, batch_size, "lr_find")
+            check_batches(engine.graph, data.rows, batch_size, "lr_find", engine.grouping.always_frozen)
             from hotloop.probes.lr_range import find_lr
 
             return find_lr(
@@ -97,11 +98,15 @@ class Probes:
             from hotloop.probes.overfit import draw, overfit_batch
 
             rows = draw(data, batch_size, self._session.seed)
-            check_batches(engine.graph, len(rows), len(rows), "overfit_batch")
+            check_batches(engine.graph, len(rows), len(rows), "overfit_batch", engine.grouping.always_frozen)
             return overfit_batch(engine, data, rows, lr=self._session.optimizer.lr, steps=steps)
 
     def _probe(self, X: Any, y: Any, weight: Any, where: str, metrics: str | None) -> tuple[Engine, Data]:
         """The engine of a run, and the data in canonical form. Raises as `fit`."""
         data, graph, loss = check_data(self._session, X, y, weight, self.loss, where=where)
         names = metrics_.resolve(metrics, loss, y)
-        return make_engine(self._session, graph, loss, names, self.clip_norm, self.clip_value), data
+        grouping = self._session.grouping(self.freeze, where=where)  # as in the first epoch
+        engine = make_engine(
+            self._session, graph, loss, names, self.clip_norm, self.clip_value, grouping=grouping
+        )
+        return engine, data

@@ -41,7 +41,10 @@ class Replica:
 
     def params(self, train: TrainPass, rates: Doubles) -> Doubles:
         """The table of step parameters with these learning rates, (n,): a row for each."""
-        return self.session.params_table(train.executable.plan, self.engine.graph, rates, lr=1.0)
+        scales = self.engine.grouping.scales
+        return self.session.params_table(
+            train.executable.plan, self.engine.graph, rates, lr=1.0, scales=scales
+        )
 
 
 def batch_losses(train: TrainPass, params: Doubles, batches: int, *, first: int = 0) -> Iterator[float]:

@@ -26,7 +26,7 @@ def optimizer_begin(a: SimpleNamespace, ctx: Context) -> None:
     ratio = a.clip_norm / (norm + 1e-6) if a.clip_norm else 1.0
     skip = a.total is not None and a.total[0] == 0
     if not skip:
-        a.counter += 1
+        a.counter[: a.n_counter] += 1
     t = int(a.counter[0])
     lr, weight_decay = ctx.groups[a.group]
     c1, c2 = 1 - a.beta1**t, 1 - a.beta2**t

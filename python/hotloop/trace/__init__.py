@@ -96,6 +96,10 @@ class Tracer:
         self.n_dropout += 1
         return self.n_dropout - 1
 
+    def path(self, module: object) -> str:
+        """The name of a module in the one that is traced."""
+        return self._modules.get(id(module), "")
+
     @contextlib.contextmanager
     def scope(self, module: object) -> Iterator[None]:
         """Errors raised inside name this module, the innermost one only."""
@@ -103,7 +107,7 @@ class Tracer:
             yield
         except HotloopError as error:
             if not getattr(error, "in_module", None) and error.args:
-                path = self._modules.get(id(module), "")
+                path = self.path(module)
                 where = f"{path!r}, a {type(module).__name__}" if path else type(module).__name__
                 error.args = (f"{error.args[0]} (in {where})", *error.args[1:])
                 error.in_module = path or type(module).__name__  # type: ignore[attr-defined]
