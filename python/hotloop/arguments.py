@@ -26,6 +26,20 @@ def number(where: str, name: str, value: object, *, low: float = -math.inf, high
     return result
 
 
+def positive(where: str, name: str, value: object) -> float | None:
+    """``value`` as a float above 0, or None for None. Raises `TypeError` or `ValueError`.
+
+    >>> positive("Trainer", "clip_norm", 1)
+    1.0
+    """
+    if value is None:
+        return None
+    result = number(where, name, value, low=0)
+    if result == 0:
+        raise ValueError(f"[{where}] {name} must be > 0 or None, got 0")
+    return result
+
+
 def rate(where: str, name: str, value: object) -> float:
     """``value`` as a float in [0, 1): what is kept of a running mean.
 

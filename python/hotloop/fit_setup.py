@@ -42,6 +42,18 @@ def check_loss(loss: Any) -> None:
         losses.resolve(loss)
 
 
+def check_decay(ema: float | None) -> float | None:
+    """The decay of averaged weights. Raises `TypeError` or `ValueError` unless it is None or in (0, 1)."""
+    if ema is None:
+        return None
+    decay = number("Trainer", "ema", ema)
+    if not 0 < decay < 1:
+        raise ValueError(
+            f"[Trainer] ema must lie between 0 and 1, got {decay:g}; 0.999 averages over some 1000 updates"
+        )
+    return decay
+
+
 def _resolve_auto(loss: Any, y: Any, output: tuple[int, ...]) -> Any:
     """What "auto" stands for: by the target's dtype, and binary for labels 0 and 1 and one output column."""
     if not (isinstance(loss, str) and loss == "auto"):

@@ -11,17 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 from hotloop import freeze_plan, hyper_schedules, optim
-from hotloop import metrics as metrics_
-from hotloop.arguments import choice, count, number
+from hotloop.arguments import choice, count, number, positive
 from hotloop.callbacks import CallbackLike, as_callbacks
 from hotloop.checkpoint import Checkpoint
 from hotloop.data import border
 from hotloop.early_stopping import EarlyStopping
-from hotloop.engine import NativeEngine
 from hotloop.fit_job import FitJob
 from hotloop.fit_loop import run_fit
 from hotloop.fit_prepare import make_job
-from hotloop.fit_setup import ResolvedLoss, Validation, check_data, check_loss, make_engine
+from hotloop.fit_setup import ResolvedLoss, Validation, check_decay, check_loss
 from hotloop.freeze_plan import FreezePlan
 from hotloop.history import History
 from hotloop.hyper_schedules import ScheduleLike
@@ -33,7 +31,6 @@ from hotloop.setting import Setting
 from hotloop.threads import check_device, check_threads
 
 if TYPE_CHECKING:
-    from hotloop.cost import CostPlan
     from hotloop.data.preprocess import Preprocessor
     from hotloop.data.split import SplitInfo
     from hotloop.files import Path as FilePath
@@ -126,10 +123,10 @@ class Trainer(Predictor, Probes):
         self.restore_best = bool(restore_best)
         self.early_stopping = early_stopping
         self.callbacks = as_callbacks(callbacks)
-        self.clip_norm = _positive("clip_norm", clip_norm)
-        self.clip_value = _positive("clip_value", clip_value)
+        self.clip_norm = positive("Trainer", "clip_norm", clip_norm)
+        self.clip_value = positive("Trainer", "clip_value", clip_value)
         self.accumulate = count("Trainer", "accumulate", accumulate, low=1)
-        self.ema = _decay(ema)
+        self.ema = check_decay(ema)
         self.on_divergence = on_divergence
         self.seed = count("Trainer", "seed", seed)
         self.progress = check_progress(progress)
@@ -231,7 +228,7 @@ class Trainer(Predictor, Probes):
         with self._session.entered("optimizer_state"):
             return self._session.memory.optimizer_state()
 
-    # --- cost and files ---
+    # --- more data, and files ---
 
     def learning_curve(
         self,
@@ -256,23 +253,6 @@ class Trainer(Predictor, Probes):
             self, X, y, validation=validation, fractions=fractions, epochs=epochs, batch_size=batch_size,
             sample_weight=sample_weight,
         )  # fmt: skip
-
-    def plan(self, X: Any, y: Any, batch_size: int = 32) -> CostPlan:
-        """What training on this data costs (FLOPs, bytes, seconds per epoch), and the compiled steps. The
-        model is left as it is. Raises as `fit`, and `ValueError` for a callable loss."""
-        batch_size = count("plan", "batch_size", batch_size, low=1)
-        with self._session.entered("plan"):
-            data, graph, loss = check_data(self._session, X, y, None, self.loss, where="plan")
-            names = metrics_.native(metrics_.resolve(self.metrics, loss, y))
-            engine = make_engine(
-                self._session, graph, loss, names, self.clip_norm, self.clip_value, self.accumulate, self.ema,
-                self._session.grouping(self.freeze, where="plan"),
-            )  # fmt: skip
-            if not isinstance(engine, NativeEngine):
-                raise ValueError("[plan] a callable loss runs outside the plan; its cost is not known")
-            from hotloop import cost
-
-            return cost.cost_plan(engine, data, min(batch_size, data.rows), keeps_epochs=self.restore_best)
 
     @property
     def info(self) -> ModelInfo:
@@ -304,20 +284,3 @@ def _checkpoint_file() -> Any:
     from hotloop import checkpoint_file  # with hashing and safetensors, which training does not need
 
     return checkpoint_file
-
-
-def _positive(name: str, value: float | None) -> float | None:
-    if value is None:
-        return None
-    result = number("Trainer", name, value, low=0)
-    if result == 0:
-        raise ValueError(f"[Trainer] {name} must be > 0 or None, got 0")
-    return result
-
-
-def _decay(value: float | None) -> float | None:
-    if value is None or 0 < (result := number("Trainer", "ema", value)) < 1:
-        return None if value is None else result
-    raise ValueError(
-        f"[Trainer] ema must lie between 0 and 1, got {value:g}; 0.999 averages over some 1000 updates"
-    )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Probes`: the methods of a trainer that try something on a copy of its model, before a run.
+"""`Probes`: the methods of a trainer that try or reckon something before a run, on a copy of its model.
 
 Arguments are checked as in `fit`, by the same functions; nothing of the trainer changes.
 """
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Union
 
 from hotloop import metrics as metrics_
 from hotloop.arguments import count, number
-from hotloop.engine import Data, Engine
+from hotloop.engine import Data, Engine, NativeEngine
 from hotloop.fit_setup import check_batches, check_data, make_engine
 from hotloop.session import Session
 
 if TYPE_CHECKING:
+    from hotloop.cost import CostPlan
     from hotloop.probes.lr_result import LrFind
     from hotloop.probes.overfit import OverfitCheck
 
@@ -27,6 +28,9 @@ class Probes:
     metrics: Union[str, Iterable[str], None]
     clip_norm: float | None
     clip_value: float | None
+    accumulate: int
+    ema: float | None
+    restore_best: bool
     freeze: Any
     _session: Session
     _runs: int
@@ -100,6 +104,23 @@ class Probes:
             rows = draw(data, batch_size, self._session.seed)
             check_batches(engine.graph, len(rows), len(rows), "overfit_batch", engine.grouping.always_frozen)
             return overfit_batch(engine, data, rows, lr=self._session.optimizer.lr, steps=steps)
+
+    def plan(self, X: Any, y: Any, batch_size: int = 32) -> CostPlan:
+        """What training on this data costs (FLOPs, bytes, seconds per epoch), and the compiled steps. The
+        model is left as it is. Raises as `fit`, and `ValueError` for a callable loss."""
+        batch_size = count("plan", "batch_size", batch_size, low=1)
+        with self._session.entered("plan"):
+            data, graph, loss = check_data(self._session, X, y, None, self.loss, where="plan")
+            names = metrics_.native(metrics_.resolve(self.metrics, loss, y))
+            engine = make_engine(
+                self._session, graph, loss, names, self.clip_norm, self.clip_value, self.accumulate, self.ema,
+                self._session.grouping(self.freeze, where="plan"),
+            )  # fmt: skip
+            if not isinstance(engine, NativeEngine):
+                raise ValueError("[plan] a callable loss runs outside the plan; its cost is not known")
+            from hotloop import cost
+
+            return cost.cost_plan(engine, data, min(batch_size, data.rows), keeps_epochs=self.restore_best)
 
     def _probe(self, X: Any, y: Any, weight: Any, where: str, metrics: str | None) -> tuple[Engine, Data]:
         """The engine of a run, and the data in canonical form. Raises as `fit`."""
