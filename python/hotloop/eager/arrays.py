@@ -94,10 +94,11 @@ def writable(view: Array, where: str, name: str) -> Array:
 
 def dense(x: Array, *, beside: Array | None = None, in_place: bool = False) -> Array:
     """``x`` in C order, and apart from ``beside``, which is written; ``in_place``: the very same place is fine."""
-    flat = np.ascontiguousarray(x).reshape(x.shape)  # ascontiguousarray gives 0-d arrays a dimension
+    flat: Array = np.ascontiguousarray(x).reshape(x.shape)  # ascontiguousarray gives 0-d arrays a dimension
     if beside is None or not np.may_share_memory(flat, beside):
         return flat
-    return flat if in_place and flat.ctypes.data == beside.ctypes.data else flat.copy()
+    same = in_place and flat.ctypes.data == beside.ctypes.data
+    return flat if same else flat.copy()
 
 
 def indices(x: Any, where: str, name: str, *, below: int) -> Array:

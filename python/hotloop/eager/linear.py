@@ -13,7 +13,6 @@ from hotloop import _core
 from hotloop.eager.arrays import Array, out_array, real_arrays, returned
 from hotloop.eager.launch import launch, scratch
 from hotloop.errors import ShapeError
-from hotloop.ops.elementwise import UNARY
 
 _PANEL = 16  # kPanel of args.h
 #: B's rows are copied into panels from this many columns and rows of A on; see ops/matmul.py for why.
@@ -76,13 +75,14 @@ def matmul(
 
 
 def _activation(name: Union[str, None]) -> int:
+    """The function's number among the activations; -1 for none."""
     if name is None:
         return -1
     index = _core.activation_index(name) if isinstance(name, str) else -1
     if index < 0:
-        raise ValueError(
-            f"[ops.matmul] unknown activation {name!r}; allowed: relu, gelu, gelu_tanh, silu, tanh, ..."
-        )
+        functions = [kernel[:-4] for kernel in _core.kernels() if kernel.endswith("_fwd")]
+        allowed = ", ".join(f for f in functions if _core.activation_index(f) >= 0)
+        raise ValueError(f"[ops.matmul] unknown activation {name!r}; allowed: {allowed}")
     return index
 
 
