@@ -23,6 +23,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
 
   register_kernels(m);
   register_device(m);
+  register_eager(m);
+  register_eager_plain(m);
   register_plan(m);
   register_session(m);
   register_step(m);

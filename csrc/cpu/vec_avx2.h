@@ -91,6 +91,18 @@ HOTLOOP_INLINE void transpose(Vecf (&rows)[8]) {
 HOTLOOP_INLINE Vecf round_nearest(Vecf a) {
   return _mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
+HOTLOOP_INLINE Vecf truncate(Vecf a) { return _mm256_round_ps(a.v, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC); }
+// One of sixteen constants for each lane, by the whole part of a number in [0, 16).
+struct Places {
+  __m256i at;
+};
+HOTLOOP_INLINE Places places(Vecf a) { return {_mm256_cvttps_epi32(a.v)}; }
+HOTLOOP_INLINE Vecf pick(const float (&table)[16], Places places) {
+  const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), places.at);
+  const __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), places.at);
+  // bit 3 of the place as the sign that the blend looks at
+  return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(places.at, 28)));
+}
 // a * 2^n for whole n in [-252, 254]: two exact shifts of the exponent, so that denormal results are
 // rounded once and overflow is inf.
 HOTLOOP_INLINE Vecf scale_exponent(Vecf a, Vecf n) {

@@ -96,6 +96,17 @@ HOTLOOP_INLINE void transpose(Vecf (&rows)[16]) {
 HOTLOOP_INLINE Vecf round_nearest(Vecf a) {
   return _mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
+HOTLOOP_INLINE Vecf truncate(Vecf a) {
+  return _mm512_roundscale_ps(a.v, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
+}
+// One of sixteen constants for each lane, by the whole part of a number in [0, 16).
+struct Places {
+  __m512i at;
+};
+HOTLOOP_INLINE Places places(Vecf a) { return {_mm512_cvttps_epi32(a.v)}; }
+HOTLOOP_INLINE Vecf pick(const float (&table)[16], Places places) {
+  return _mm512_permutexvar_ps(places.at, _mm512_loadu_ps(table));
+}
 // a * 2^n for whole n, rounded once; overflow is inf.
 HOTLOOP_INLINE Vecf scale_exponent(Vecf a, Vecf n) { return _mm512_scalef_ps(a.v, n.v); }
 // a = mantissa * 2^exponent with mantissa in [sqrt(1/2), sqrt(2)), for positive normal a.

@@ -20,6 +20,23 @@ class Team:
     @property
     def threads(self) -> int: ...
 
+class EagerKernel:
+    """
+    A kernel that runs on arrays, outside any plan.
+    """
+    def __call__(
+        self,
+        fields: tuple[typing.Any, ...],
+        team: Team | None = None,
+        items: typing.SupportsInt | typing.SupportsIndex = 1,
+        steps: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [],
+        seed: typing.SupportsInt | typing.SupportsIndex = 0,
+        step: typing.SupportsInt | typing.SupportsIndex = 0,
+        groups: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [],
+        dropout: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [],
+    ) -> None: ...
+    def __init__(self, name: str, dtype: str = "float32", isa: str = "") -> None: ...
+
 class Plan:
     """
     Steps over a table of buffers; see hotloop.compile.plan.
@@ -285,6 +302,11 @@ def isas() -> list[str]:
     Kernel units that this build has and this CPU can run, slowest first.
     """
 
+def kernel_number(name: str) -> int:
+    """
+    Place of a kernel in the list; -1 if there is none.
+    """
+
 def kernels() -> dict[str, typing.Any]:
     """
     Every kernel: name -> [(field, kind, element type)], in the order of the list.
@@ -302,6 +324,32 @@ def permutation(
 ) -> numpy.typing.NDArray[numpy.int64]:
     """
     The order in which an epoch reads its rows, or `count` of it from position `first` on.
+    """
+
+def plain_matmul(
+    arg0: typing.Any,
+    arg1: typing.Any,
+    arg2: typing.Any,
+    arg3: typing.SupportsInt | typing.SupportsIndex,
+    arg4: bool,
+    arg5: bool,
+    arg6: typing.Any,
+    arg7: typing.SupportsFloat | typing.SupportsIndex,
+    arg8: typing.SupportsFloat | typing.SupportsIndex,
+) -> typing.Any:
+    """
+    activation(a b + bias) of small plain matrices; None if they are not.
+    """
+
+def plain_unary(
+    arg0: typing.SupportsInt | typing.SupportsIndex,
+    arg1: typing.Any,
+    arg2: typing.Any,
+    arg3: typing.SupportsFloat | typing.SupportsIndex,
+    arg4: typing.SupportsFloat | typing.SupportsIndex,
+) -> typing.Any:
+    """
+    An element-wise kernel on a small plain array; None if it is not.
     """
 
 def run_epoch(

@@ -34,7 +34,7 @@ FUNCTIONS: dict[str, tuple[Function, float, float, tuple[float, float], float]] 
     "sigmoid": (sigmoid, 0, 0, (-np.inf, np.inf), 2.3),
     "softplus": (softplus, 1, math.inf, (-np.inf, np.inf), 1.7),
     "elu": (np.expm1, 1, 0, (-np.inf, 0.0), 1.6),
-    "gelu": (gelu, 0, 0, (0.0, np.inf), 1.7),
+    "gelu": (gelu, 0, 0, (0.0, np.inf), 2.0),
     "sqrt": (np.sqrt, 0, 0, (-np.inf, np.inf), 0.5),
     "reciprocal": (lambda x: 1 / x, 0, 0, (-np.inf, np.inf), 0.5),
 }

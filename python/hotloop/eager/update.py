@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One step of an optimiser on arrays of the caller's own, in place: the numbers are torch's.
+
+``step`` counts from 1. For a model of ours `hotloop.TrainStep` updates all parameters in one pass.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from hotloop import optim
+from hotloop.arguments import count
+from hotloop.eager.arrays import Array, dense, real_arrays, writable
+from hotloop.eager.launch import launch
+from hotloop.errors import ShapeError
+
+_NS_ADAM, _NS_SGD = 0.7, 0.4  # of one thread, per element
+
+
+def adamw_(
+    param: Any, grad: Any, exp_avg: Any, exp_avg_sq: Any, *, step: int, lr: float,
+    betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2,
+) -> None:  # fmt: skip
+    """``torch.optim.AdamW`` (Loshchilov and Hutter 2019), in place on param, exp_avg and exp_avg_sq.
+
+    Args:
+        param, grad, exp_avg, exp_avg_sq: arrays of one shape and dtype; all but grad C-contiguous and writable.
+            The averages begin as zeros.
+        step: the number of this step, from 1.
+        lr, betas, eps, weight_decay: as in `hl.optim.AdamW`.
+
+    Raises `ShapeError`, `DTypeError` or `ValueError` before anything changes.
+
+    >>> import numpy as np, hotloop as hl
+    >>> p, g, m, v = (np.full(2, x, np.float32) for x in (1.0, 0.5, 0.0, 0.0))
+    >>> hl.ops.adamw_(p, g, m, v, step=1, lr=0.1, weight_decay=0.0)
+    >>> print(p)
+    [0.9 0.9]
+    """
+    _adam(
+        optim.AdamW(lr, betas, eps=eps, weight_decay=weight_decay),
+        "adamw_",
+        param,
+        grad,
+        exp_avg,
+        exp_avg_sq,
+        step,
+    )
+
+
+def adam_(
+    param: Any, grad: Any, exp_avg: Any, exp_avg_sq: Any, *, step: int, lr: float,
+    betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
+) -> None:  # fmt: skip
+    """``torch.optim.Adam`` (Kingma and Ba 2015): as `adamw_`, with the decay added to the gradient."""
+    _adam(
+        optim.Adam(lr, betas, eps=eps, weight_decay=weight_decay),
+        "adam_",
+        param,
+        grad,
+        exp_avg,
+        exp_avg_sq,
+        step,
+    )
+
+
+def sgd_(
+    param: Any, grad: Any, momentum_buffer: Any = None, *, lr: float, momentum: float = 0.0, nesterov: bool = False,
+    weight_decay: float = 0.0,
+) -> None:  # fmt: skip
+    """``torch.optim.SGD`` without dampening, in place on param and momentum_buffer (zeros before the first step).
+
+    Arguments and errors as `adamw_`; ``momentum > 0`` needs the buffer.
+    """
+    rule = optim.SGD(lr, momentum, nesterov=nesterov, weight_decay=weight_decay)
+    if (momentum_buffer is None) == (rule.momentum > 0):
+        raise ValueError(f"[ops.sgd_] momentum={rule.momentum:g} needs a momentum_buffer, and 0 takes none")
+    p, g, buffer = _checked("sgd_", param=param, grad=grad, momentum_buffer=momentum_buffer)
+    fields = (p, buffer, g, _scalars(rule, 1), p.size, int(rule.nesterov), rule.momentum)
+    launch("sgd", p.dtype, fields, p.size * _NS_SGD)
+
+
+def _adam(
+    rule: optim.AdamW | optim.Adam,
+    where: str,
+    param: Any,
+    grad: Any,
+    exp_avg: Any,
+    exp_avg_sq: Any,
+    step: int,
+) -> None:
+    step = count(f"ops.{where}", "step", step, low=1)
+    p, g, m, v = _checked(where, param=param, grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+    beta1, beta2 = rule.betas
+    scalars = _scalars(rule, step, 1 - beta1**step, math.sqrt(1 - beta2**step))
+    fields = (p, m, v, g, scalars, p.size, int(rule.kind == "adamw"), beta1, beta2, rule.eps)
+    launch("adam", p.dtype, fields, p.size * _NS_ADAM)
+
+
+def _scalars(rule: optim.Optimizer, step: int, correction1: float = 1.0, correction2: float = 1.0) -> Array:
+    """What optimizer_begin of args.h would give: [skip, lr, decay, scale of the gradient, corrections, t, norm]."""
+    return np.array([0.0, rule.lr, rule.weight_decay, 1.0, correction1, correction2, step, 0.0])
+
+
+def _checked(where: str, **arrays: Any) -> list[Any]:
+    views = real_arrays(where, **arrays)
+    shape = views[0].shape
+    result: list[Any] = []
+    for name, view in zip(arrays, views, strict=True):
+        if view is not None and view.shape != shape:
+            raise ShapeError(f"[ops.{where}] {name} must be {shape}, as param, got {view.shape}")
+        if view is None:
+            result.append(None)
+        else:
+            result.append(dense(view) if name == "grad" else writable(view, where, name))
+    written = [view for name, view in zip(arrays, result, strict=True) if view is not None and view.size]
+    for i, view in enumerate(written):
+        if any(np.may_share_memory(view, other) for other in written[:i]):
+            raise ValueError(f"[ops.{where}] two of the arrays overlap; each needs memory of its own")
+    return result
