@@ -23,9 +23,9 @@ CPP_ALLOWED = {
 
 # Which unit (a module, or a sub-package as a whole) may import which.
 BASE = {"errors", "arguments", "graph", "patterns"}
-OPS = BASE | {"ops"}
-DESCRIBE = OPS | {"trace", "compile.plan"}
-COMPILE = OPS | {"compile", "reference"}
+RULES = BASE | {"rules"}
+DESCRIBE = RULES | {"trace", "compile.plan"}
+COMPILE = RULES | {"compile", "reference"}
 SETTINGS = {"losses", "optim", "schedules", "metrics", "scoring", "freeze_plan"}
 SESSION = (
     COMPILE | SETTINGS | {"env", "threads", "trace", "nn", "data", "grouping", "model_memory", "session"}
@@ -54,8 +54,9 @@ ALLOWED: dict[str, set[str]] = {
     "graph": {"errors"},
     "patterns": set(),
     "reference": {"reference"},
-    "ops": OPS,
-    "trace": OPS | {"trace"},
+    "rules": RULES,
+    "ops": BASE | {"env", "threads", "compile.plan", "optim", "ops"},
+    "trace": RULES | {"trace"},
     "nn": DESCRIBE | {"nn"},
     "losses": DESCRIBE | {"losses"},
     "optim": DESCRIBE | {"optim"},
@@ -106,10 +107,10 @@ ALLOWED: dict[str, set[str]] = {
     "setting": set(),
     "trainer": TRAINER,
     "report_text": BASE | {"history", "metrics", "data"},
-    "benchmarks": TRAINER | {"benchmarks", "__init__"},
+    "benchmarks": TRAINER | {"ops", "benchmarks", "__init__"},
     "cli": TRAINER | {"benchmarks", "report_text", "__init__"},
     "__main__": {"cli"},
-    "__init__": TRAINER,
+    "__init__": TRAINER | {"ops"},
 }
 # Who may import the extension: execution, and the check of a plan against the kernels' schema.
 NATIVE = {
@@ -124,6 +125,9 @@ NATIVE = {
     "cost",
     "witness",
     "threads",
+    "ops.elementwise",
+    "ops.launch",
+    "ops.linear",
     "compile.check",
     "benchmarks.harness",
     "benchmarks.kernel_settings",

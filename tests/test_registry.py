@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 
 from hotloop import _core
-from hotloop.ops.elementwise import UNARY
-from hotloop.ops.registry import RULES
 from hotloop.reference import REFERENCES
+from hotloop.rules.elementwise import UNARY
+from hotloop.rules.registry import RULES
 from tests.cases import CASES
 
 ROOT = Path(__file__).resolve().parents[1]

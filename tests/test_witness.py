@@ -14,7 +14,7 @@ from hotloop.compile.inside import ACTIVATIONS, inside_plan
 from hotloop.compile.interpret import Interpreter
 from hotloop.engine import Data
 from hotloop.graph import Rows, TensorType
-from hotloop.ops.elementwise import UNARY
+from hotloop.rules.elementwise import UNARY
 from hotloop.trace import trace
 from hotloop.witness import class_places, fingerprint, rows_to_see
 from tests.illnesses import bundled, dead_relus, fit, mlp, noisy_labels, rare_class, smooth

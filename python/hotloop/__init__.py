@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hotloop import diagnosis as diagnosis
     from hotloop import losses as losses
     from hotloop import nn as nn
+    from hotloop import ops as ops
     from hotloop import optim as optim
     from hotloop import schedules as schedules
     from hotloop.callbacks import Callback as Callback
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from hotloop.train_step import TrainStep as TrainStep
     from hotloop.trainer import Trainer as Trainer
 
-_MODULES = ("callbacks", "data", "diagnosis", "losses", "nn", "optim", "schedules")
+_MODULES = ("callbacks", "data", "diagnosis", "losses", "nn", "ops", "optim", "schedules")
 _HOMES = {
     "Callback": "callbacks",
     "Checkpoint": "checkpoint",

@@ -14,7 +14,7 @@ from hotloop.compile import check_plan, compile_uncached, param_layout
 from hotloop.compile.interpret import Interpreter, session_memory
 from hotloop.compile.plan import LossSpec, OptimizerSpec, Plan, PlanSpec
 from hotloop.graph import Graph, Rows, TensorType
-from hotloop.ops.registry import GraphBuilder
+from hotloop.rules.registry import GraphBuilder
 
 SOURCES = Path(__file__).parents[2] / "csrc" / "kernels"
 ADAMW = OptimizerSpec("adamw", beta1=0.9, beta2=0.999, eps=1e-8)

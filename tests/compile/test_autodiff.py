@@ -11,7 +11,7 @@ from hotloop.compile.autodiff import add_gradients, differentiate
 from hotloop.compile.plan import LossSpec, PlanSpec
 from hotloop.errors import GraphError
 from hotloop.graph import Graph, Rows, TensorType
-from hotloop.ops.registry import GraphBuilder
+from hotloop.rules.registry import GraphBuilder
 from tests.compile.graphs import LOSSES, batch, kernels, mlp, runner, train_spec
 
 

@@ -16,8 +16,8 @@ from hotloop.compile.fuse import RULES as FUSIONS
 from hotloop.compile.fuse import fuse
 from hotloop.compile.plan import PlanSpec
 from hotloop.graph import Graph, Node, Rows, TensorType
-from hotloop.ops.elementwise import UNARY
-from hotloop.ops.registry import RULES, GraphBuilder, rule_of
+from hotloop.rules.elementwise import UNARY
+from hotloop.rules.registry import RULES, GraphBuilder, rule_of
 from tests.compile.graphs import ADAMW, LOSSES, batch, kernels, mlp, runner, train_spec
 
 NORMS = (None, "rms_norm", "layer_norm")

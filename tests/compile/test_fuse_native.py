@@ -10,7 +10,7 @@ import pytest
 
 from hotloop.compile import compile_uncached
 from hotloop.graph import Graph
-from hotloop.ops.elementwise import UNARY
+from hotloop.rules.elementwise import UNARY
 from tests.compile.graphs import ADAMW, batch, mlp, runner, train_spec
 from tests.compile.test_fuse import NORMS, after_matmul, attrs_of, residual
 from tests.compile.test_native import SPACES, Native, _core

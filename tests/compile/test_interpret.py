@@ -12,7 +12,7 @@ from hotloop.compile import compile_uncached
 from hotloop.compile.interpret import Interpreter, interpret, session_memory
 from hotloop.compile.plan import PlanSpec
 from hotloop.graph import Rows, TensorType
-from hotloop.ops.registry import GraphBuilder
+from hotloop.rules.registry import GraphBuilder
 from tests.compile.graphs import batch, mlp, runner, train_spec
 
 

@@ -18,7 +18,7 @@ from hotloop.compile.plan import (
     TrainableSpec,
 )
 from hotloop.graph import Graph
-from hotloop.ops.registry import GraphBuilder
+from hotloop.rules.registry import GraphBuilder
 from tests.compile.graphs import mlp
 
 ALL, WEIGHTS = OptimizerSpec("sgd"), OptimizerSpec("sgd", decay="weights")

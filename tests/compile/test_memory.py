@@ -78,7 +78,7 @@ def test_what_is_packed_from_parameters_comes_first_and_stays(mode: str) -> None
 
 def test_what_is_packed_from_a_batch_is_packed_again() -> None:
     from hotloop.graph import Rows, TensorType
-    from hotloop.ops.registry import GraphBuilder
+    from hotloop.rules.registry import GraphBuilder
 
     builder = GraphBuilder()
     x = builder.input("x", TensorType((Rows(), 8)))
@@ -104,7 +104,7 @@ def test_activations_are_written_over_inputs_that_die() -> None:
 
 def test_an_input_that_is_read_again_is_not_overwritten() -> None:
     from hotloop.graph import Rows, TensorType
-    from hotloop.ops.registry import GraphBuilder
+    from hotloop.rules.registry import GraphBuilder
 
     builder = GraphBuilder()
     x = builder.input("x", TensorType((Rows(), 4)))

@@ -16,8 +16,8 @@ from hotloop.compile import param_layout, state_layout
 from hotloop.compile.interpret import Interpreter
 from hotloop.compile.plan import LossSpec, OptimizerSpec, Plan, PlanSpec, TrainableSpec
 from hotloop.graph import Graph, Rows, TensorType
-from hotloop.ops.elementwise import UNARY
-from hotloop.ops.registry import GraphBuilder
+from hotloop.rules.elementwise import UNARY
+from hotloop.rules.registry import GraphBuilder
 from tests.compile.graphs import ADAMW, LOSSES, batch, mlp, runner, train_spec
 
 _core = pytest.importorskip("hotloop._core")

@@ -13,7 +13,7 @@ from hotloop.compile.objective import join_objective
 from hotloop.compile.plan import LossSpec, PlanSpec
 from hotloop.errors import DTypeError, GraphError, HotloopError, ShapeError
 from hotloop.graph import Graph, Rows, TensorType
-from hotloop.ops.registry import GraphBuilder
+from hotloop.rules.registry import GraphBuilder
 from tests.compile.graphs import batch, mlp, runner, train_spec
 
 

@@ -8,8 +8,8 @@ import pytest
 from hotloop.compile.rewrite import drop_dead, in_order
 from hotloop.compile.simplify import simplify
 from hotloop.graph import Graph, Node, Rows, TensorType
-from hotloop.ops.dims import shape_to_attr
-from hotloop.ops.registry import GraphBuilder
+from hotloop.rules.dims import shape_to_attr
+from hotloop.rules.registry import GraphBuilder
 
 
 def one_input() -> tuple[GraphBuilder, int]:

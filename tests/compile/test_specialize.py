@@ -8,7 +8,7 @@ import numpy as np
 from hotloop.compile.plan import TrainableSpec
 from hotloop.compile.specialize import specialize
 from hotloop.graph import Graph, Rows, TensorType
-from hotloop.ops.registry import GraphBuilder
+from hotloop.rules.registry import GraphBuilder
 from tests.compile.graphs import kernels, runner, train_spec
 
 

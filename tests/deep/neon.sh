@@ -9,7 +9,7 @@ cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python3}
 FOLDER=${FOLDER:-${TMPDIR:-/tmp}/hotloop_arm64}
 ROOT=$FOLDER/root SITE=$FOLDER/site BUILD=$FOLDER/build
-TESTS=(tests/kernels tests/ops tests/compile tests/nn tests/test_train_step.py tests/test_trainer.py
+TESTS=(tests/kernels tests/rules tests/compile tests/nn tests/test_train_step.py tests/test_trainer.py
        tests/test_losses.py tests/test_metrics.py)
 
 PATH=$(dirname "$(command -v "$PYTHON")"):$PATH  # cmake and ninja of the same environment

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import hotloop as hl
-from hotloop import eager as ops
+from hotloop import ops
 
 
 def test_torch_tensors_in_and_out_without_a_copy() -> None:

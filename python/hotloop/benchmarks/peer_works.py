@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from hotloop import eager as ops
-from hotloop.eager.launch import launch
+from hotloop import ops
+from hotloop.ops.launch import launch
 
 Call = Callable[[], Any]
 ROWS, COLS = 4096, 1024  # of element-wise works: 16 MB, more than a level-2 cache

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 # the rules of every op
-import hotloop.ops
+import hotloop.rules
 from hotloop.compile.autodiff import add_gradients, differentiate
 from hotloop.compile.cache import cached
 from hotloop.compile.check import check_graph, check_plan, native_schema
@@ -49,7 +49,7 @@ def compile_plan(graph: Graph, spec: PlanSpec) -> Plan:
     Raises `ShapeError`, `DTypeError` or `GraphError` where model, target and loss do not fit each other.
 
     >>> from hotloop.graph import Rows, TensorType
-    >>> from hotloop.ops.registry import GraphBuilder
+    >>> from hotloop.rules.registry import GraphBuilder
     >>> builder = GraphBuilder()
     >>> x, weight = builder.input("x", TensorType((Rows(), 4))), builder.parameter("weight", (3, 4))
     >>> graph = builder.build([("output", builder.emit("linear", x, weight, None)[0])])

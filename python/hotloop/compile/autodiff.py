@@ -14,7 +14,7 @@ from hotloop.compile.objective import DOUTPUT
 from hotloop.compile.rewrite import drop_dead
 from hotloop.errors import GraphError
 from hotloop.graph import Graph, Node
-from hotloop.ops.registry import GraphBuilder, rule_of
+from hotloop.rules.registry import GraphBuilder, rule_of
 
 GRAD = "grad:"
 

@@ -16,7 +16,7 @@ from hotloop.compile.memory import Life, lifetimes, operands, overwrites, step_l
 from hotloop.compile.plan import ALIGN_BYTES, ARENA_KINDS, Operand, Plan, Step
 from hotloop.errors import InternalError
 from hotloop.graph import Affine, Graph
-from hotloop.ops.registry import rule_of
+from hotloop.rules.registry import rule_of
 
 #: kernel -> [(field, In | InOpt | Out | OutOpt | InOut | InOutOpt | Dim | Int | Real, dtype)], as in args.h
 Schema = Mapping[str, Sequence[tuple[str, str, str]]]

@@ -21,8 +21,8 @@ from collections.abc import Callable, Collection
 from hotloop.compile.rewrite import in_order
 from hotloop.compile.sketch import Sketch
 from hotloop.graph import Attr, Graph, Node, make_attrs
-from hotloop.ops.elementwise import UNARY
-from hotloop.ops.loss import LOSSES
+from hotloop.rules.elementwise import UNARY
+from hotloop.rules.loss import LOSSES
 
 
 def fuse(graph: Graph, rules: Collection[str] | None = None) -> Graph:

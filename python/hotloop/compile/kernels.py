@@ -13,7 +13,7 @@ from typing import Union
 
 from hotloop.compile.plan import FieldValue, Operand, Step
 from hotloop.graph import Affine
-from hotloop.ops.elementwise import UNARY
+from hotloop.rules.elementwise import UNARY
 
 #: Fields that are attributes; every other number of a step is a size or stride.
 INT_FIELDS = frozenset(

@@ -27,7 +27,7 @@ from hotloop.graph import Graph
 def param_layout(graph: Graph) -> ParamLayout:
     """The flat buffer of parameters, in torch's shapes.
 
-    >>> from hotloop.ops.registry import GraphBuilder
+    >>> from hotloop.rules.registry import GraphBuilder
     >>> builder = GraphBuilder()
     >>> _ = builder.parameter("bias", (3,)), builder.parameter("weight", (3, 5))
     >>> layout = param_layout(builder.build([]))

@@ -33,7 +33,7 @@ from hotloop.compile.plan import (
 from hotloop.compile.rewrite import live_nodes
 from hotloop.compile.update import lower_accumulate, lower_update
 from hotloop.graph import Affine, Graph, Node, Rows, TensorType
-from hotloop.ops.registry import rule_of
+from hotloop.rules.registry import rule_of
 
 
 def lower(graph: Graph, spec: PlanSpec, *, n_dropout: int) -> Plan:

@@ -15,8 +15,8 @@ from __future__ import annotations
 from hotloop.compile.plan import LossSpec, PlanSpec, top_k
 from hotloop.errors import GraphError, ShapeError
 from hotloop.graph import Attr, Graph, TensorType
-from hotloop.ops.loss import LOSSES, PER_ROW, check_prediction, rows_and_cols
-from hotloop.ops.registry import GraphBuilder
+from hotloop.rules.loss import LOSSES, PER_ROW, check_prediction, rows_and_cols
+from hotloop.rules.registry import GraphBuilder
 
 TARGET, SAMPLE_WEIGHT, DOUTPUT = "target", "sample_weight", "doutput"
 

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from hotloop.graph import Graph, Node
-from hotloop.ops.registry import GraphBuilder
+from hotloop.rules.registry import GraphBuilder
 
 
 class Rewriter(GraphBuilder):

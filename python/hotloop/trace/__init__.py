@@ -17,7 +17,7 @@ import numpy as np
 
 from hotloop.errors import GraphError, HotloopError
 from hotloop.graph import Attr, Graph, TensorType
-from hotloop.ops.registry import GraphBuilder
+from hotloop.rules.registry import GraphBuilder
 from hotloop.trace.tensor import Operand, Tensor, is_number
 
 __all__ = ["Operand", "Tensor", "Tracer", "active_tracer", "trace"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 from hotloop.errors import GraphError, ShapeError
 from hotloop.graph import Dim, Rows
-from hotloop.ops.dims import show
+from hotloop.rules.dims import show
 
 if TYPE_CHECKING:
     from hotloop.trace.tensor import Tensor

@@ -15,7 +15,7 @@ import numpy as np
 
 from hotloop.errors import GraphError, ShapeError
 from hotloop.graph import Attr, Dim, ElementType, Rows, TensorType
-from hotloop.ops.dims import Shape, resolve_shape, shape_to_attr, show
+from hotloop.rules.dims import Shape, resolve_shape, shape_to_attr, show
 from hotloop.trace.indexing import Index, getitem
 
 Axes = Union[int, Sequence[int], None]

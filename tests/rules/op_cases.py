@@ -22,7 +22,7 @@ from hotloop.compile.plan import Plan, PlanSpec
 from hotloop.compile.simplify import simplify
 from hotloop.graph import Dim, Graph, Rows, TensorType
 from hotloop.nn import functional as F
-from hotloop.ops.registry import GraphBuilder
+from hotloop.rules.registry import GraphBuilder
 from hotloop.trace import Tensor, trace
 
 B = Rows()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hotloop import _core
-from hotloop.eager.arrays import Array
+from hotloop.ops.arrays import Array
 from hotloop.threads import get_num_threads
 
 #: Nanoseconds of one thread's work below which it works alone: waking the others takes some 10 us.

@@ -7,9 +7,9 @@ from typing import Any
 
 from hotloop.errors import ShapeError
 from hotloop.graph import Dim, Node, Rows, TensorType, product
-from hotloop.ops.dims import expect_shape, per_element, present, real, show
-from hotloop.ops.elementwise import TRANSCENDENTAL
-from hotloop.ops.registry import Emitter, GradRule, Lowering, LowerRule, Rule, ShapeRule, Types, register
+from hotloop.rules.dims import expect_shape, per_element, present, real, show
+from hotloop.rules.elementwise import TRANSCENDENTAL
+from hotloop.rules.registry import Emitter, GradRule, Lowering, LowerRule, Rule, ShapeRule, Types, register
 
 
 def _last(x: TensorType, where: str) -> Dim:

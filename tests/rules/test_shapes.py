@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from hotloop.errors import DTypeError, GraphError, InternalError, ShapeError
 from hotloop.graph import Affine, Dim, Rows, TensorType
-from hotloop.ops import RULES, rule_of
-from hotloop.ops.dims import (
+from hotloop.rules import RULES, rule_of
+from hotloop.rules.dims import (
     MAX_DIMS,
     Shape,
     broadcast_shapes,
@@ -26,7 +26,7 @@ from hotloop.ops.dims import (
     shape_to_attr,
     times,
 )
-from hotloop.ops.reduce import runs
+from hotloop.rules.reduce import runs
 
 B = Rows()
 

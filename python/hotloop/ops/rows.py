@@ -8,9 +8,9 @@ from typing import Any, Union
 
 import numpy as np
 
-from hotloop.eager.arrays import Array, as_array, dense, indices, out_array, real_arrays, returned
-from hotloop.eager.launch import launch
 from hotloop.errors import ShapeError
+from hotloop.ops.arrays import Array, as_array, dense, indices, out_array, real_arrays, returned
+from hotloop.ops.launch import launch
 
 _NS_EXP, _NS_NORM, _NS_COPY = 0.6, 0.3, 0.15  # of one thread, per element
 

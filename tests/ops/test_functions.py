@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import hotloop as hl
-from hotloop import eager as ops
+from hotloop import ops
 
 erf = np.vectorize(math.erf, otypes=[float])
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from hotloop.errors import GraphError, ShapeError
 from hotloop.graph import Affine, Node, Rows, TensorType, product
-from hotloop.ops.dims import (
+from hotloop.rules.dims import (
     Shape,
     Strides,
     broadcast_shapes,
@@ -27,8 +27,8 @@ from hotloop.ops.dims import (
     show,
     strided_fields,
 )
-from hotloop.ops.elementwise import reduce_to
-from hotloop.ops.registry import Emitter, Lowering, Rule, Types, register
+from hotloop.rules.elementwise import reduce_to
+from hotloop.rules.registry import Emitter, Lowering, Rule, Types, register
 
 Gradients = tuple["int | None", ...]
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from hotloop import optim
 from hotloop.arguments import count
-from hotloop.eager.arrays import Array, dense, real_arrays, writable
-from hotloop.eager.launch import launch
 from hotloop.errors import ShapeError
+from hotloop.ops.arrays import Array, dense, real_arrays, writable
+from hotloop.ops.launch import launch
 
 _NS_ADAM, _NS_SGD = 0.7, 0.4  # of one thread, per element
 
@@ -37,7 +37,7 @@ def adamw_(
     >>> import numpy as np, hotloop as hl
     >>> p, g, m, v = (np.full(2, x, np.float32) for x in (1.0, 0.5, 0.0, 0.0))
     >>> hl.ops.adamw_(p, g, m, v, step=1, lr=0.1, weight_decay=0.0)
-    >>> print(p)
+    >>> print(p.round(4))
     [0.9 0.9]
     """
     _adam(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hotloop as hl
-from hotloop import eager as ops
+from hotloop import ops
 
 SIZES = (1, 2, 5, 13, 14, 15, 16, 17, 31, 33, 64)
 

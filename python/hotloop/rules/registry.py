@@ -88,7 +88,7 @@ RULES: dict[str, Rule] = {}
 
 def register(rule: Rule) -> Rule:
     if rule.name in RULES:
-        raise ValueError(f"[ops] {rule.name} is registered twice")
+        raise ValueError(f"[rules] {rule.name} is registered twice")
     RULES[rule.name] = rule
     return rule
 
@@ -97,7 +97,7 @@ def rule_of(op: str) -> Rule:
     try:
         return RULES[op]
     except KeyError:
-        raise GraphError(f"[ops] unknown op {op!r}; known: {', '.join(sorted(RULES))}") from None
+        raise GraphError(f"[rules] unknown op {op!r}; known: {', '.join(sorted(RULES))}") from None
 
 
 class GraphBuilder:

@@ -12,10 +12,10 @@ from hotloop import _core
 from hotloop.compile.plan import Plan
 from hotloop.graph import Graph, TensorType
 from hotloop.nn import functional as F
-from hotloop.ops import matmul
+from hotloop.rules import matmul
 from hotloop.session import native_plan
 from hotloop.trace import trace
-from tests.ops.op_cases import CASES, DROP, B, Case, draw, gradient_of, graph_of, interpret, plan_of
+from tests.rules.op_cases import CASES, DROP, B, Case, draw, gradient_of, graph_of, interpret, plan_of
 
 DType = Literal["float32", "float64"]
 

@@ -10,9 +10,9 @@ from typing import Any, Union
 import numpy as np
 
 from hotloop import _core
-from hotloop.eager.arrays import Array, out_array, real_arrays, returned
-from hotloop.eager.launch import launch, scratch
 from hotloop.errors import ShapeError
+from hotloop.ops.arrays import Array, out_array, real_arrays, returned
+from hotloop.ops.launch import launch, scratch
 
 _PANEL = 16  # kPanel of args.h
 #: B's rows are copied into panels from this many columns and rows of A on; see ops/matmul.py for why.

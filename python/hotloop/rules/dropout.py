@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from hotloop.graph import Node, TensorType
-from hotloop.ops.dims import per_element, present, real
-from hotloop.ops.registry import Emitter, Lowering, Rule, Types, register
+from hotloop.rules.dims import per_element, present, real
+from hotloop.rules.registry import Emitter, Lowering, Rule, Types, register
 
 # ten rounds of Philox, about eight operations each, give eight elements
 PHILOX = 10

@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 from hotloop.graph import Affine, Node, TensorType
-from hotloop.ops.dims import expect_shape, present
-from hotloop.ops.elementwise import UNARY, activation_index, lower_unary_grad, unary_fields
-from hotloop.ops.matmul import lower_linear, lower_product
-from hotloop.ops.norm import layer_norm_grad_lower, rms_norm_grad_lower
-from hotloop.ops.registry import RULES, Emitter, Lowering, Rule, Types, register, rule_of
+from hotloop.rules.dims import expect_shape, present
+from hotloop.rules.elementwise import UNARY, activation_index, lower_unary_grad, unary_fields
+from hotloop.rules.matmul import lower_linear, lower_product
+from hotloop.rules.norm import layer_norm_grad_lower, rms_norm_grad_lower
+from hotloop.rules.registry import RULES, Emitter, Lowering, Rule, Types, register, rule_of
 
 
 def _parameters(attrs: dict[str, Any]) -> dict[str, float]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from hotloop.errors import DTypeError, ShapeError
 from hotloop.graph import Node, TensorType
-from hotloop.ops.dims import per_element, present, real, show
-from hotloop.ops.registry import Emitter, Lowering, Rule, Types, register
+from hotloop.rules.dims import per_element, present, real, show
+from hotloop.rules.registry import Emitter, Lowering, Rule, Types, register
 
 
 def _ids(type_: TensorType | None) -> TensorType:

@@ -11,9 +11,9 @@ import pytest
 
 from hotloop.graph import Affine, TensorType
 from hotloop.nn import functional as F
-from hotloop.ops.registry import RULES
+from hotloop.rules.registry import RULES
 from hotloop.trace import trace
-from tests.ops.op_cases import CASES, STEP, B, Case, draw, gradient_of, graph_of, interpret, plan_of
+from tests.rules.op_cases import CASES, STEP, B, Case, draw, gradient_of, graph_of, interpret, plan_of
 
 
 @pytest.mark.parametrize("rows", [2, 5])

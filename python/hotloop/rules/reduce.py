@@ -11,8 +11,8 @@ from typing import Any
 
 from hotloop.errors import ShapeError
 from hotloop.graph import Affine, Node, Rows, TensorType, product
-from hotloop.ops.dims import Shape, per_element, present, real, shape_to_attr, show
-from hotloop.ops.registry import Emitter, Lowering, Rule, ShapeRule, Types, register
+from hotloop.rules.dims import Shape, per_element, present, real, shape_to_attr, show
+from hotloop.rules.registry import Emitter, Lowering, Rule, ShapeRule, Types, register
 
 Gradients = tuple["int | None", ...]
 

@@ -167,7 +167,7 @@ def show(shape: Shape) -> str:
 def present(*values: int | None) -> tuple[int, ...]:
     """The same values, none of which may be absent."""
     if any(v is None for v in values):
-        raise ShapeError(f"[ops] a required operand is missing, got {values}")
+        raise ShapeError(f"[rules] a required operand is missing, got {values}")
     return values  # type: ignore[return-value]
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from hotloop.errors import InternalError, ShapeError
 from hotloop.graph import Node, TensorType
-from hotloop.ops.dims import expect_shape, real, show
-from hotloop.ops.norm import FLOPS, Gradients, if_used, optional, rows_cols
-from hotloop.ops.registry import Emitter, Lowering, Rule, ShapeRule, Types, register
+from hotloop.rules.dims import expect_shape, real, show
+from hotloop.rules.norm import FLOPS, Gradients, if_used, optional, rows_cols
+from hotloop.rules.registry import Emitter, Lowering, Rule, ShapeRule, Types, register
 
 
 def _shape(n_statistics: int) -> ShapeRule:

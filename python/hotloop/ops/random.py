@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from hotloop.arguments import count, number
-from hotloop.eager.arrays import dense, out_array, real_arrays, returned
-from hotloop.eager.launch import launch
+from hotloop.ops.arrays import dense, out_array, real_arrays, returned
+from hotloop.ops.launch import launch
 
 _NS = 0.4
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from hotloop.errors import ShapeError
 from hotloop.graph import Affine, Node, Rows, TensorType, product
-from hotloop.ops.dims import Shape, expect_shape, present, real, show, times
-from hotloop.ops.registry import Emitter, Lowering, Rule, ShapeRule, Types, register
+from hotloop.rules.dims import Shape, expect_shape, present, real, show, times
+from hotloop.rules.registry import Emitter, Lowering, Rule, ShapeRule, Types, register
 
 Gradients = tuple["int | None", ...]
 

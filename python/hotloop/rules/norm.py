@@ -10,8 +10,8 @@ from typing import Any
 
 from hotloop.errors import ShapeError
 from hotloop.graph import Affine, Node, TensorType, product
-from hotloop.ops.dims import Shape, expect_shape, per_element, present, real, show
-from hotloop.ops.registry import Emitter, Lowering, Rule, ShapeRule, Types, register
+from hotloop.rules.dims import Shape, expect_shape, per_element, present, real, show
+from hotloop.rules.registry import Emitter, Lowering, Rule, ShapeRule, Types, register
 
 Gradients = tuple["int | None", ...]
 #: Mean, variance, normalize, scale, shift: about 8 operations an element.
