@@ -136,7 +136,7 @@ class _FitLoop:
         self.epoch, self.batch = self.epoch + 1, 0
         self.evidence.epoch_end(self.epoch)
         self._keep(metrics[self.job.monitor])
-        self.job.progress.epoch(self.epoch, metrics, time.perf_counter() - begin)
+        self.job.progress.epoch(self.epoch, metrics, time.perf_counter() - begin, self.best.epoch)
         reason = self._after_epoch(metrics, stop, deadline)
         if reason is not None:
             self.evidence.sample(self.epoch)
@@ -148,6 +148,9 @@ class _FitLoop:
         while True:
             times = [] if deadline is None else [max(deadline - time.perf_counter(), 0.0)]
             pauses = [self.hooks.batches_left(self._step)]
+            shown = self.job.progress.pause_s()
+            if shown is not None:
+                times.append(shown)
             if timetable is not None:
                 times += timetable.seconds_left()
                 pauses.append(timetable.batches_left(self._step))
@@ -163,6 +166,7 @@ class _FitLoop:
                 return "callback"
             if status == "done":
                 return None
+            self.job.progress.batch(self.batch, self.job.steps_per_epoch, self.job.train_pass.metrics)
             if timetable is not None and timetable.is_due(self._step):
                 self.record()
             if status == "stopped" or stop.is_set():
