@@ -8,7 +8,6 @@ import re
 import sys
 import time
 import types
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -277,7 +276,7 @@ class Shown:
 
 
 @pytest.fixture
-def notebook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shown]:
+def notebook(monkeypatch: pytest.MonkeyPatch) -> Shown:
     shown = Shown()
     ipython = types.ModuleType("IPython")
     display = types.ModuleType("IPython.display")
@@ -286,7 +285,7 @@ def notebook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shown]:
     display.display = shown.display  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setitem(sys.modules, "IPython.display", display)
-    yield shown
+    return shown
 
 
 def test_notebook(notebook: Shown, clock: Clock) -> None:
