@@ -45,6 +45,9 @@ TRAINER = RUN | {
     "predictor",
     "setting",
     "probes",
+    "predictions",
+    "run_about",
+    "run_context",
     "trainer",
 }  # a file becomes a trainer, a trainer a file
 ALLOWED: dict[str, set[str]] = {
@@ -71,8 +74,12 @@ ALLOWED: dict[str, set[str]] = {
     "dry_run": BASE,
     "evidence": BASE,
     # a history knows how to be judged, and the judges read nothing but it
-    "history": BASE | {"diagnosis", "dry_run", "evidence"},
+    "history": BASE | {"diagnosis", "dry_run", "evidence", "files", "report"},
     "diagnosis": BASE | {"diagnosis", "evidence", "history", "early_stopping", "learning_curve"},
+    "predictions": BASE,
+    "report": BASE | {"files", "history", "metrics", "predictions", "report"},
+    "run_about": RUN,
+    "run_context": RUN | {"predictions"},
     "checkpoint": BASE | {"files"},
     "run_record": BASE | {"history"},
     "interrupt": set(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hotloop import _core
 from hotloop.compile import explain
@@ -96,24 +96,14 @@ def cost_plan(engine: NativeEngine, data: Data, batch_size: int, *, keeps_epochs
     """
     session = engine.session
     exe = session.program(engine.graph, engine.train_spec(data, batch_size))
-    plan, memory = exe.plan, session.memory
-    full, rest = divmod(data.rows, batch_size)
+    plan = exe.plan
     source_bytes = sum(array.nbytes for array in data.arrays.values()) // max(data.rows, 1) * batch_size
     input_bytes = sum(buffer_bytes(plan, buffer, batch_size) for _, buffer in plan.inputs)
     return CostPlan(
-        rows=data.rows,
-        batch_size=batch_size,
-        steps_per_epoch=full + bool(rest),
-        parameters=sum(e.size for e in memory.layout.entries),
-        flops_per_step=plan.flops.at(batch_size),
-        flops_per_epoch=full * plan.flops.at(batch_size) + (plan.flops.at(rest) if rest else 0),
+        **counted(engine, exe, data.rows, batch_size, keeps_epochs=keeps_epochs),
         bytes_per_step=source_bytes + input_bytes + _touched(plan, engine.accumulate),
-        memory_bytes=memory.native.nbytes,
-        program_bytes=exe.program.nbytes,
-        snapshot_bytes=memory.native.snapshot_nbytes if keeps_epochs else 0,
         seconds_per_epoch=_Stopwatch(engine, exe, data, batch_size).seconds_per_epoch()
         + _between_epochs(session, keeps_epochs, averages=engine.ema is not None),
-        threads=exe.team.threads,
         steps=explain(plan),
     )
 
@@ -122,6 +112,26 @@ def _touched(plan: Plan, accumulate: int) -> int:
     """Bytes of all operands of a step, with the share of the update that falls to each of its batches."""
     steps = [touched_bytes(plan, step) for step in plan.steps]
     return sum(steps[: plan.update]) + sum(steps[plan.update :]) // accumulate
+
+
+def counted(
+    engine: NativeEngine, exe: Executable, rows: int, batch_size: int, *, keeps_epochs: bool
+) -> dict[str, Any]:
+    """The part of a `CostPlan` that takes microseconds: plain numbers, by its names."""
+    plan, memory = exe.plan, engine.session.memory
+    full, rest = divmod(rows, batch_size)
+    return {
+        "rows": rows,
+        "batch_size": batch_size,
+        "steps_per_epoch": full + bool(rest),
+        "parameters": sum(e.size for e in memory.layout.entries),
+        "flops_per_step": plan.flops.at(batch_size),
+        "flops_per_epoch": full * plan.flops.at(batch_size) + (plan.flops.at(rest) if rest else 0),
+        "memory_bytes": memory.native.nbytes,
+        "program_bytes": exe.program.nbytes,
+        "snapshot_bytes": memory.native.snapshot_nbytes if keeps_epochs else 0,
+        "threads": exe.team.threads,
+    }
 
 
 class _Stopwatch:

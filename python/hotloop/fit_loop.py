@@ -125,6 +125,7 @@ class _FitLoop:
             return reason
         if not self.memory.is_finite():
             return "divergence"
+        trained = time.perf_counter() - begin
         metrics = self.job.train_pass.metrics()
         for name, data in self.job.validation.items():
             status, values = self.job.engine.evaluate(data, stop)
@@ -132,7 +133,7 @@ class _FitLoop:
                 return "interrupt"
             metrics.update({f"{name}_{key}": value for key, value in values.items()})
         metrics["lr"] = lr
-        self.history.append(metrics)
+        self.history.append(metrics, trained)
         self.epoch, self.batch = self.epoch + 1, 0
         self.evidence.epoch_end(self.epoch)
         self._keep(metrics[self.job.monitor])

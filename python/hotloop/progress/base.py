@@ -13,7 +13,9 @@ SLICE_S = 0.25
 
 
 class Silent:
-    """Shows nothing."""
+    """Shows nothing, where ``shown`` is False."""
+
+    shown = False
 
     def start(self, epochs: int, rows: int, done: int = 0) -> None:
         """The run begins, or goes on after ``done`` epochs: ``rows`` samples per epoch."""

@@ -24,6 +24,8 @@ _GRACE_S = 0.02
 class Plain(Silent):
     """Lines on a text stream: the first and the last epoch, and between them what the constants say."""
 
+    shown = True
+
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The curves of a run: one panel per metric with training and validation together, and the learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from hotloop.report.style import MUTED, SERIES, Plot, drawing, new_figure
+
+if TYPE_CHECKING:
+    from hotloop.history import History
+
+#: Points of a line; of more, each stretch shows its lowest and highest.
+_MAX_POINTS = 800
+#: A loss that falls by more than this is shown on a logarithmic axis.
+_LOG_FROM = 30.0
+_PANEL = (4.2, 2.7)
+
+
+def set_names(history: History) -> list[str]:
+    """The names of the validation sets."""
+    data = history.about.get("configuration", {}).get("data", {})
+    return list(data.get("validation rows", {"val": 0}))
+
+
+def groups(history: History) -> dict[str, list[tuple[str, list[float]]]]:
+    """metric -> [(series, values)]: "training" first, then the validation sets; "lr" is none of them.
+
+    >>> from hotloop.history import History
+    >>> list(groups(History({"loss": [1.0], "val_loss": [2.0], "lr": [0.1]})))
+    ['loss']
+    """
+    found: dict[str, list[tuple[str, list[float]]]] = {}
+    for name, values in history.history.items():
+        if name == "lr":
+            continue
+        owner = next((s for s in set_names(history) if name.startswith(f"{s}_")), None)
+        metric = name if owner is None else name[len(owner) + 1 :]
+        found.setdefault(metric, []).append(("training" if owner is None else owner, values))
+    return found
+
+
+def thinned(values: Sequence[float], points: int = _MAX_POINTS) -> tuple[list[int], list[float]]:
+    """(epochs, values) of at most so many points, with the extremes of what was left out.
+
+    >>> thinned([1.0, 5.0, 0.0, 2.0], 2)
+    ([2, 3], [5.0, 0.0])
+    """
+    n = len(values)
+    if n <= points:
+        return list(range(1, n + 1)), list(values)
+    bins = max(points // 2, 1)
+    keep: set[int] = set()
+    for i in range(bins):
+        part = [k for k in range(i * n // bins, (i + 1) * n // bins) if math.isfinite(values[k])]
+        if part:
+            keep |= {min(part, key=values.__getitem__), max(part, key=values.__getitem__)}
+    return [k + 1 for k in sorted(keep)], [values[k] for k in sorted(keep)]
+
+
+def figure(history: History) -> Plot:
+    """All panels side by side, for `History.plot`."""
+    metrics = list(groups(history))
+    panels = [*metrics, *(["lr"] if "lr" in history.history else [])]
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    with drawing():
+        result = new_figure(_PANEL[0] * columns, _PANEL[1] * rows)
+        for i, name in enumerate(panels):
+            axes = result.add_subplot(rows, columns, i + 1)
+            draw_lr(axes, history) if name == "lr" else draw_metric(axes, history, name)
+    return result
+
+
+def panel(history: History, metric: str) -> Plot:
+    """One metric, or "lr", as a figure of its own."""
+    with drawing():
+        result = new_figure(*_PANEL)
+        axes = result.add_subplot()
+        draw_lr(axes, history) if metric == "lr" else draw_metric(axes, history, metric)
+    return result
+
+
+def draw_metric(axes: Any, history: History, metric: str) -> None:
+    """Training and validation values of a metric by epoch."""
+    shown: list[float] = []
+    for i, (series, values) in enumerate(groups(history)[metric]):
+        epochs, kept = thinned(values)
+        marker = "o" if len(values) == 1 else ""
+        axes.plot(epochs, kept, color=SERIES[i % len(SERIES)], label=series, marker=marker)
+        shown += [v for v in kept if math.isfinite(v)]
+    if shown and min(shown) > 0 and max(shown) > _LOG_FROM * min(shown):
+        _log_axis(axes)
+    _mark_best(axes, history, metric)
+    axes.set_title(metric)
+    _epoch_axis(axes, history)
+    axes.legend(loc="best")
+
+
+def draw_lr(axes: Any, history: History) -> None:
+    """The learning rate of each epoch's last step."""
+    values = history.history["lr"]
+    epochs, kept = thinned(values)
+    axes.plot(epochs, kept, color=SERIES[0], marker="o" if len(values) == 1 else "")
+    positive = [v for v in kept if v > 0]
+    if len(positive) == len(kept) and max(positive) > _LOG_FROM * min(positive):
+        _log_axis(axes)
+    else:
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+    axes.set_title("learning rate")
+    _epoch_axis(axes, history)
+
+
+def _mark_best(axes: Any, history: History, metric: str) -> None:
+    best = history.best_epoch
+    if best is None:
+        return
+    axes.axvline(best, color=MUTED, linewidth=0.9, linestyle=(0, (3, 2)))
+    values = history.history.get(history.monitor, [])
+    monitored = [m for m, series in groups(history).items() if any(v is values for _, v in series)]
+    if metric in monitored and math.isfinite(values[best - 1]):
+        axes.plot([best], [values[best - 1]], "o", color=MUTED, markersize=5, zorder=4)
+        axes.annotate(
+            f"best {values[best - 1]:.4g}", (best, values[best - 1]), (4, 8), textcoords="offset points"
+        )
+
+
+def _epoch_axis(axes: Any, history: History) -> None:
+    axes.set_xlabel("epoch")
+    if history.epochs > 1:
+        axes.set_xlim(1, history.epochs)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+
+
+def _log_axis(axes: Any) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+    axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _plain(value: float, position: Any = None) -> str:
+    return f"{value:g}"
