@@ -148,7 +148,9 @@ def _main(page: str, size: str, picture: str, selector: str | None = None) -> No
     with tempfile.TemporaryDirectory() as folder, Browser(Path(folder)) as browser:
         browser.open(Path(page), width=int(width), dark=scheme == "dark")
         Path(picture).write_bytes(browser.screenshot(selector))
-        print(browser.requests(), browser.complaints(), browser.evaluate("document.documentElement.scrollWidth"))
+        print(
+            browser.requests(), browser.complaints(), browser.evaluate("document.documentElement.scrollWidth")
+        )
 
 
 if __name__ == "__main__":

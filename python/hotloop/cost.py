@@ -134,6 +134,15 @@ def counted(
     }
 
 
+def process_peak_bytes() -> int | None:
+    """The most memory that this process has had so far, of everything in it; None where that is not told."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+
+
 class _Stopwatch:
     """Times stretches of epochs: a copy of the model's memory, the data itself, a learning rate of 0."""
 

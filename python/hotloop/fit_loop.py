@@ -18,6 +18,7 @@ import numpy as np
 
 from hotloop.callbacks.hooks import Hooks
 from hotloop.callbacks.state import FitState
+from hotloop.cost import process_peak_bytes
 from hotloop.early_stopping import BestEpoch, Patience, direction
 from hotloop.errors import DivergenceError, HotloopWarning
 from hotloop.evidence import Divergence
@@ -265,6 +266,7 @@ class _FitLoop:
     def finish(self, reason: StopReason) -> None:
         history = self.history
         history.stop_reason, history.seconds, history.best_epoch = reason, self._seconds(), self.best.epoch
+        history.about["process_peak_bytes"] = process_peak_bytes()
         place = self._divergence() if reason == "divergence" else None
         self.evidence.run_ended(place)
         silent = type(self.job.progress) is Silent  # then nobody asks for a diagnosis yet

@@ -68,7 +68,6 @@ def _settings(trainer: Trainer, job: FitJob) -> dict[str, Any]:
         "steps per epoch": job.steps_per_epoch,
         "shuffle": job.shuffle,
         "seed": job.session.seed,
-        "run": job.run,
         "monitor": job.monitor,
         "restore best": job.restore_best,
         "early stopping": _text(job.early_stopping),

@@ -77,7 +77,7 @@ def html(board: Board, summary: str | None = None) -> str:
         best = board.best is not None and row.epoch == board.best.epoch
         cells = "".join(f'<td style="{_CELL}">{escape(text)}</td>' for text in board.cells(row, columns))
         body += f"<tr{' style=font-weight:bold title=best' if best else ''}>{cells}</tr>"
-    foot = _bars(board) if summary is None else f'<p>{"<br>".join(map(escape, summary.splitlines()))}</p>'
+    foot = _bars(board) if summary is None else f"<p>{'<br>'.join(map(escape, summary.splitlines()))}</p>"
     return f"<div><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{foot}</div>"
 
 

@@ -48,7 +48,9 @@ def notebook_html(history: History) -> str | None:
         return None
     from hotloop.report import curves, style
 
-    return f"<div><p>{escape(repr(history))}</p>{style.svg(curves.figure(history), 'curves', wide=True)}</div>"
+    return (
+        f"<div><p>{escape(repr(history))}</p>{style.svg(curves.figure(history), 'curves', wide=True)}</div>"
+    )
 
 
 def check_installed(where: str, *packages: str) -> None:

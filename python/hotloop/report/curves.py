@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from hotloop.report.style import MUTED, SERIES, Plot, drawing, new_figure
+from hotloop.report.style import MUTED, SERIES, drawing, new_figure
 
 if TYPE_CHECKING:
     from hotloop.history import History
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 _MAX_POINTS = 800
 #: A loss that falls by more than this is shown on a logarithmic axis.
 _LOG_FROM = 30.0
+#: A learning rate also, but only if most of the run has a small one: the end of a cosine is no reason.
+_LR_LOG_FROM = 10.0
 _PANEL = (4.2, 2.7)
 
 
@@ -28,7 +31,8 @@ def set_names(history: History) -> list[str]:
 
 
 def groups(history: History) -> dict[str, list[tuple[str, list[float]]]]:
-    """metric -> [(series, values)]: "training" first, then the validation sets; "lr" is none of them.
+    """metric -> [(series, values)]: "training" first, then the validation sets. "lr" is none of them, nor is a
+    metric that is the loss once more.
 
     >>> from hotloop.history import History
     >>> list(groups(History({"loss": [1.0], "val_loss": [2.0], "lr": [0.1]})))
@@ -41,7 +45,7 @@ def groups(history: History) -> dict[str, list[tuple[str, list[float]]]]:
         owner = next((s for s in set_names(history) if name.startswith(f"{s}_")), None)
         metric = name if owner is None else name[len(owner) + 1 :]
         found.setdefault(metric, []).append(("training" if owner is None else owner, values))
-    return found
+    return {name: series for name, series in found.items() if name == "loss" or series != found.get("loss")}
 
 
 def thinned(values: Sequence[float], points: int = _MAX_POINTS) -> tuple[list[int], list[float]]:
@@ -62,7 +66,7 @@ def thinned(values: Sequence[float], points: int = _MAX_POINTS) -> tuple[list[in
     return [k + 1 for k in sorted(keep)], [values[k] for k in sorted(keep)]
 
 
-def figure(history: History) -> Plot:
+def figure(history: History) -> Any:
     """All panels side by side, for `History.plot`."""
     metrics = list(groups(history))
     panels = [*metrics, *(["lr"] if "lr" in history.history else [])]
@@ -76,7 +80,7 @@ def figure(history: History) -> Plot:
     return result
 
 
-def panel(history: History, metric: str) -> Plot:
+def panel(history: History, metric: str) -> Any:
     """One metric, or "lr", as a figure of its own."""
     with drawing():
         result = new_figure(*_PANEL)
@@ -94,7 +98,7 @@ def draw_metric(axes: Any, history: History, metric: str) -> None:
         axes.plot(epochs, kept, color=SERIES[i % len(SERIES)], label=series, marker=marker)
         shown += [v for v in kept if math.isfinite(v)]
     if shown and min(shown) > 0 and max(shown) > _LOG_FROM * min(shown):
-        _log_axis(axes)
+        log_axis(axes, shown)
     _mark_best(axes, history, metric)
     axes.set_title(metric)
     _epoch_axis(axes, history)
@@ -106,9 +110,8 @@ def draw_lr(axes: Any, history: History) -> None:
     values = history.history["lr"]
     epochs, kept = thinned(values)
     axes.plot(epochs, kept, color=SERIES[0], marker="o" if len(values) == 1 else "")
-    positive = [v for v in kept if v > 0]
-    if len(positive) == len(kept) and max(positive) > _LOG_FROM * min(positive):
-        _log_axis(axes)
+    if min(kept) > 0 and max(kept) > _LR_LOG_FROM * statistics.median(kept):
+        log_axis(axes, kept)
     else:
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(FuncFormatter(_plain))
@@ -125,9 +128,11 @@ def _mark_best(axes: Any, history: History, metric: str) -> None:
     monitored = [m for m, series in groups(history).items() if any(v is values for _, v in series)]
     if metric in monitored and math.isfinite(values[best - 1]):
         axes.plot([best], [values[best - 1]], "o", color=MUTED, markersize=5, zorder=4)
+        late = best > 0.6 * history.epochs
         axes.annotate(
-            f"best {values[best - 1]:.4g}", (best, values[best - 1]), (4, 8), textcoords="offset points"
-        )
+            f"best {values[best - 1]:.4g}", (best, values[best - 1]), (-5 if late else 5, 7),
+            textcoords="offset points", ha="right" if late else "left",
+        )  # fmt: skip
 
 
 def _epoch_axis(axes: Any, history: History) -> None:
@@ -137,9 +142,11 @@ def _epoch_axis(axes: Any, history: History) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
 
 
-def _log_axis(axes: Any) -> None:
+def log_axis(axes: Any, values: Sequence[float]) -> None:
+    """A logarithmic axis for values > 0, with labels that are plain numbers, and not too many."""
+    decades = math.log10(max(values) / min(values))
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 3 else (1.0,), numticks=9))
     axes.yaxis.set_major_formatter(FuncFormatter(_plain))
     axes.yaxis.set_minor_formatter(NullFormatter())
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from hotloop.report import curves, sections
-from hotloop.report.style import GRID, INK, MUTED, SERIES, svg
+from hotloop.report import sections
+from hotloop.report.style import GRID, INK, MUTED, SERIES
 
 if TYPE_CHECKING:
     from hotloop.history import History
@@ -26,9 +26,7 @@ def render(history: History, data: Any = None) -> str:
         "summary": sections.summary(history),
         "findings": sections.findings(history),
         "curves": sections.curve_figures(history) if whole else [],
-        "lr": svg(curves.panel(history, "lr"), "lr", label="learning rate")
-        if whole and "lr" in history.history
-        else None,
+        "lr": sections.learning_rate(history),
         "predictions": predictions,
         "norms": sections.norms(history),
         "cost": sections.cost(history),
@@ -42,7 +40,8 @@ def render(history: History, data: Any = None) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["figure"] = Markup  # our own SVG, in which matplotlib has escaped all text
-    return environment.from_string(_file("page.html.jinja")).render(parts).lstrip()
+    text: str = environment.from_string(_file("page.html.jinja")).render(parts).lstrip()
+    return text
 
 
 def _file(name: str) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from hotloop.predictions import BINS, Reliability, Values
-from hotloop.report.style import MUTED, SERIES, Plot, drawing, new_figure
+from hotloop.report.curves import log_axis
+from hotloop.report.style import MUTED, SERIES, drawing, new_figure
 
 _PANEL = (4.2, 3.1)
 #: Points of a scatter plot; each is some 60 bytes of the page.
@@ -18,16 +19,25 @@ _MAX_POINTS = 700
 _HISTOGRAM_BINS = 31
 
 
-def calibration(found: Reliability) -> Plot:
+def calibration(found: Reliability) -> Any:
     """Accuracy against confidence by bin, and below it how many rows each bin has."""
     edges = np.arange(BINS) / BINS
     used = found.rows > 0
     with drawing():
         figure = new_figure(*_PANEL)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        upper.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (3, 2)), label="as confident as right")
+        upper.plot(
+            [0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (3, 2)), label="as confident as right"
+        )
         upper.bar(edges[used], found.accuracy[used], 1 / BINS, align="edge", color=SERIES[0], alpha=0.45)
-        upper.plot(found.confidence[used], found.accuracy[used], "o", color=SERIES[0], markersize=4, label="this model")
+        upper.plot(
+            found.confidence[used],
+            found.accuracy[used],
+            "o",
+            color=SERIES[0],
+            markersize=4,
+            label="this model",
+        )
         upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy", title="reliability")
         upper.legend(loc="upper left")
         lower.bar(edges, found.rows, 1 / BINS, align="edge", color=MUTED, alpha=0.6)
@@ -38,7 +48,7 @@ def calibration(found: Reliability) -> Plot:
     return figure
 
 
-def fit_of_values(true: Values, predicted: Values, unit: str) -> Plot:
+def fit_of_values(true: Values, predicted: Values, unit: str) -> Any:
     """Predicted against true values, (n,) each."""
     rows = _evenly(len(true))
     low, high = float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))
@@ -47,11 +57,13 @@ def fit_of_values(true: Values, predicted: Values, unit: str) -> Plot:
         axes = figure.add_subplot()
         axes.plot([low, high], [low, high], color=MUTED, linewidth=0.9, linestyle=(0, (3, 2)))
         axes.plot(true[rows], predicted[rows], "o", color=SERIES[0], markersize=3.2, alpha=0.55, mew=0)
-        axes.set(xlabel=f"true {unit}".strip(), ylabel=f"predicted {unit}".strip(), title="predicted and true")
+        axes.set(
+            xlabel=f"true {unit}".strip(), ylabel=f"predicted {unit}".strip(), title="predicted and true"
+        )
     return figure
 
 
-def residuals(true: Values, predicted: Values, unit: str) -> Plot:
+def residuals(true: Values, predicted: Values, unit: str) -> Any:
     """What is left over, by prediction: a cloud without a shape is what one hopes for."""
     rows, left = _evenly(len(true)), predicted - true
     with drawing():
@@ -66,7 +78,7 @@ def residuals(true: Values, predicted: Values, unit: str) -> Plot:
     return figure
 
 
-def norms(epochs: Sequence[int], lines: Sequence[tuple[str, Sequence[Any]]], title: str) -> Plot:
+def norms(epochs: Sequence[int], lines: Sequence[tuple[str, Sequence[Any]]], title: str) -> Any:
     """Norms by epoch, a line per parameter, on logarithmic axes; what is not finite or 0 is left out."""
     with drawing():
         figure = new_figure(*_PANEL)
@@ -74,12 +86,15 @@ def norms(epochs: Sequence[int], lines: Sequence[tuple[str, Sequence[Any]]], tit
         for i, (name, values) in enumerate(lines):
             points = [(e, v) for e, v in zip(epochs, values, strict=True) if v is not None and v > 0]
             if points:
-                axes.plot(*zip(*points, strict=True), marker="o", markersize=3, color=SERIES[i % len(SERIES)], label=name)
+                axes.plot(
+                    *zip(*points, strict=True),
+                    marker="o",
+                    markersize=3,
+                    color=SERIES[i % len(SERIES)],
+                    label=name,
+                )
         if axes.lines:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=7))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
-            axes.yaxis.set_minor_formatter(NullFormatter())
+            log_axis(axes, [float(v) for line in axes.lines for v in line.get_ydata()])
             axes.legend(loc="best", fontsize=8)
         axes.set(title=title, xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))

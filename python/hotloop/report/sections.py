@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from hotloop.metrics import regression
 from hotloop.predictions import Predictions, Unavailable, confusion, reliability
 from hotloop.report import curves, panels
 from hotloop.report.style import Plot, svg
-from hotloop.report.words import amount, bytes_text, named, number, seconds_text
+from hotloop.report.words import amount, bytes_text, flop_text, named, number, seconds_text
 
 if TYPE_CHECKING:
     from hotloop.history import History
@@ -49,7 +48,7 @@ def summary(history: History) -> dict[str, Any]:
     per_epoch = history.epoch_seconds
     more = f"{seconds_text(statistics.median(per_epoch))} an epoch" if per_epoch else ""
     tiles.append(("time", seconds_text(history.seconds), more))
-    return {"tiles": tiles, "title": _title(history)}
+    return {"tiles": tiles, "title": _title(history), "subtitle": _subtitle(history)}
 
 
 def _headline_metrics(history: History) -> list[str]:
@@ -65,7 +64,36 @@ def _title(history: History) -> str:
     model = history.about.get("configuration", {}).get("model")
     if model is None:
         return "A training run"
-    return f"{model['name']}, {amount(model['parameters'])} parameters"
+    return f"{model['name']} with {amount(model['parameters'])} parameters"
+
+
+def _subtitle(history: History) -> str:
+    """One line: on what, how, and by what."""
+    rows = (history.about.get("cost") or {}).get("rows")
+    settings = history.about.get("configuration", {}).get("settings", {})
+    parts = [f"trained on {amount(rows)} rows"] if rows else ["a training run"]
+    if settings:
+        parts += [settings["loss"].partition("(")[0], settings["optimizer"].partition("(")[0]]
+        parts.append(f"batches of {settings['batch size']}")
+    version = history.about.get("environment", {}).get("hotloop", "")
+    return " · ".join([*parts, f"hotloop {version}".strip()])
+
+
+def learning_rate(history: History) -> dict[str, Any] | None:
+    """The figure, and what the schedule did in words."""
+    rates = history.history.get("lr")
+    if not rates:
+        return None
+    settings = history.about.get("configuration", {}).get("settings", {})
+    return {
+        "figure": svg(curves.panel(history, "lr"), "lr", label="learning rate"),
+        "rows": [("schedule", settings["schedule"])] * bool(settings)
+        + [
+            ("first epoch", number(rates[0])),
+            ("largest", number(max(rates))),
+            ("last epoch", number(rates[-1])),
+        ],
+    }
 
 
 def curve_figures(history: History) -> list[str]:
@@ -113,8 +141,8 @@ def _of_classes(found: Predictions) -> dict[str, Any]:
     }
     if len(names) <= _MAX_CLASSES:
         share = counts / np.maximum(support, 1)[:, None]
-        result["matrix"] = [
-            (name, [(int(n), f"{s:.2f}", i == j) for j, (n, s) in enumerate(zip(row, part, strict=True))],
+        result["matrix"] = [  # by the root of the share, for few mistakes are to be seen as well
+            (name, [(int(n), f"{s**0.5:.2f}", i == j) for j, (n, s) in enumerate(zip(row, part, strict=True))],
              f"{share[i, i]:.0%}" if support[i] else "-")
             for i, (name, row, part) in enumerate(zip(names, counts, share, strict=True))
         ]  # fmt: skip
@@ -122,7 +150,9 @@ def _of_classes(found: Predictions) -> dict[str, Any]:
     off = counts - np.diag(right)
     order = np.argsort(-off, axis=None, kind="stable")[:_MAX_PAIRS]
     pairs = [divmod(int(k), len(names)) for k in order if off.flat[k]]
-    result["pairs"] = [(names[i], names[j], int(off[i, j]), f"{off[i, j] / support[i]:.0%}") for i, j in pairs]
+    result["pairs"] = [
+        (names[i], names[j], int(off[i, j]), f"{off[i, j] / support[i]:.0%}") for i, j in pairs
+    ]
     trust = reliability(true, found.probability)
     result["calibration"] = {
         "figure": svg(panels.calibration(trust), "calibration", label="reliability diagram"),
@@ -135,12 +165,13 @@ def _of_classes(found: Predictions) -> dict[str, Any]:
 
 def _of_numbers(found: Predictions) -> dict[str, Any]:
     assert found.predicted is not None
-    true, predicted = found.true, found.predicted
+    true, predicted = np.asarray(found.true, np.float64), found.predicted
     table = []
     for j in range(min(true.shape[1], _MAX_OUTPUTS)):
         t, error = true[:, j], predicted[:, j] - true[:, j]
         center = t - t.mean()
-        scores = regression([len(t), error @ error, np.abs(error).sum(), center.sum(), center @ center])
+        sums = (len(t), error @ error, np.abs(error).sum(), center.sum(), center @ center)
+        scores = regression([float(value) for value in sums])
         table.append((str(j), scores["mse"] ** 0.5, scores["mae"], scores["r2"], float(error.mean())))
     worst = max(range(len(table)), key=lambda j: -math.inf if math.isnan(table[j][1]) else table[j][1])
     unit = found.unit if len(table) == 1 else f"(output {worst})"
@@ -152,7 +183,11 @@ def _of_numbers(found: Predictions) -> dict[str, Any]:
         "shown": worst,
         "unit": found.unit,
         "figures": [
-            svg(panels.fit_of_values(true[:, worst], predicted[:, worst], unit), "fit", label="predicted and true"),
+            svg(
+                panels.fit_of_values(true[:, worst], predicted[:, worst], unit),
+                "fit",
+                label="predicted and true",
+            ),
             svg(panels.residuals(true[:, worst], predicted[:, worst], unit), "residuals", label="residuals"),
         ],
     }
@@ -167,7 +202,10 @@ def norms(history: History) -> dict[str, Any] | None:
     epochs = [sample.epoch for sample in samples]
     names = [parameter.name for parameter in evidence.parameters]
     matrices = [i for i, p in enumerate(evidence.parameters) if p.matrix] or list(range(len(names)))
-    few = [matrices[i * len(matrices) // min(len(matrices), _MAX_LINES)] for i in range(min(len(matrices), _MAX_LINES))]
+    few = [
+        matrices[i * len(matrices) // min(len(matrices), _MAX_LINES)]
+        for i in range(min(len(matrices), _MAX_LINES))
+    ]
 
     def lines(kind: str) -> list[tuple[str, list[Any]]]:
         return [(names[i], [getattr(sample, kind)[i] for sample in samples]) for i in few]
@@ -206,8 +244,8 @@ def cost(history: History) -> dict[str, Any] | None:
     total = plan["memory_bytes"] + plan["program_bytes"] + plan["snapshot_bytes"]
     rows = [
         ("training of one epoch", seconds_text(predicted), f"{seconds_text(measured)} (median)"),
-        ("floating-point operations", f"{amount(flops)}FLOP an epoch",
-         "-" if not measured else f"{amount(flops / measured)}FLOP/s"),
+        ("floating-point operations", f"{flop_text(flops)} an epoch",
+         "-" if not measured else f"{flop_text(flops / measured)}/s"),
         ("steps", f"{plan['steps_per_epoch']} of {plan['batch_size']} rows",
          "-" if not measured else f"{seconds_text(measured / plan['steps_per_epoch'])} a step"),
         ("memory: parameters, gradients, moments", bytes_text(plan["memory_bytes"]), ""),
@@ -229,15 +267,16 @@ def _peak(history: History) -> str:
     return f"{bytes_text(peak)}: the process, with Python and data" if peak else ""
 
 
-def findings(history: History) -> list[dict[str, str]] | None:
-    """What the diagnosis found, worst first; None where this history has none."""
-    diagnosis: Sequence[Any] | None = getattr(history, "diagnosis", None)
+def findings(history: History) -> dict[str, Any] | None:
+    """What the diagnosis found, worst first, and what it looked at."""
+    diagnosis = getattr(history, "diagnosis", None)
     if diagnosis is None:
         return None
-    return [
-        {"severity": str(f.severity), "rule": f.rule.replace("_", " "), "reason": f.reason, "next": f.next_step}
-        for f in diagnosis
-    ]
+    return {
+        "found": [(f.severity, f.rule.replace("_", " "), f.reason, f.next_step) for f in diagnosis.findings],
+        "looked_at": diagnosis.looked_at,
+        "missing": diagnosis.missing,
+    }
 
 
 def configuration(history: History) -> dict[str, Any] | None:

@@ -37,7 +37,7 @@ _RC: dict[str, Any] = {
 }  # fmt: skip
 
 
-class Plot(Figure):  # type: ignore[misc]
+class Plot(Figure):
     """A figure that notebooks show by itself, without pyplot and its list of open figures."""
 
     def _repr_svg_(self) -> str:
@@ -53,7 +53,7 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float) -> Plot:
+def new_figure(width: float, height: float) -> Any:
     """An empty figure of so many inches; to be used in `drawing`."""
     return Plot(figsize=(width, height), layout="constrained")
 
@@ -68,7 +68,9 @@ def svg(figure: Figure, name: str, *, wide: bool = False, label: str = "") -> st
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*">', "<g>", text)  # the same in every figure, and nothing refers to them
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1))
+    text = re.sub(
+        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    )
     text = re.sub(r"font: ([^;\"]*?)([\d.]+px) [^;\"]*", r"font: \1\2 system-ui, sans-serif", text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var(--{variable}, {colour})")

@@ -36,6 +36,17 @@ def amount(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
 
 
+def flop_text(value: float) -> str:
+    """
+    >>> flop_text(59143502), flop_text(668985)
+    ('59.1 MFLOP', '669 kFLOP')
+    """
+    for limit, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.3g} {unit}FLOP"
+    return f"{value:.0f} FLOP"
+
+
 def bytes_text(value: float) -> str:
     """
     >>> bytes_text(153864)
