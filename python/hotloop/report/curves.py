@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from hotloop.report.style import MUTED, SERIES, drawing, new_figure
+from hotloop.report.words import label
 
 if TYPE_CHECKING:
     from hotloop.history import History
@@ -95,12 +96,12 @@ def draw_metric(axes: Any, history: History, metric: str) -> None:
     for i, (series, values) in enumerate(groups(history)[metric]):
         epochs, kept = thinned(values)
         marker = "o" if len(values) == 1 else ""
-        axes.plot(epochs, kept, color=SERIES[i % len(SERIES)], label=series, marker=marker)
+        axes.plot(epochs, kept, color=SERIES[i % len(SERIES)], label=label(series), marker=marker)
         shown += [v for v in kept if math.isfinite(v)]
     if shown and min(shown) > 0 and max(shown) > _LOG_FROM * min(shown):
         log_axis(axes, shown)
     _mark_best(axes, history, metric)
-    axes.set_title(metric)
+    axes.set_title(label(metric))
     _epoch_axis(axes, history)
     axes.legend(loc="best")
 

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from hotloop.predictions import BINS, Reliability, Values
 from hotloop.report.curves import log_axis
 from hotloop.report.style import MUTED, SERIES, drawing, new_figure
+from hotloop.report.words import label
 
 _PANEL = (4.2, 3.1)
 #: Points of a scatter plot; each is some 60 bytes of the page.
@@ -91,7 +92,7 @@ def norms(epochs: Sequence[int], lines: Sequence[tuple[str, Sequence[Any]]], tit
                     marker="o",
                     markersize=3,
                     color=SERIES[i % len(SERIES)],
-                    label=name,
+                    label=label(name),
                 )
         if axes.lines:
             log_axis(axes, [float(v) for line in axes.lines for v in line.get_ydata()])

@@ -13,7 +13,7 @@ from hotloop.metrics import regression
 from hotloop.predictions import Predictions, Unavailable, confusion, reliability
 from hotloop.report import curves, panels
 from hotloop.report.style import Plot, svg
-from hotloop.report.words import amount, bytes_text, flop_text, named, number, seconds_text
+from hotloop.report.words import amount, bytes_text, flop_text, label, named, number, seconds_text
 
 if TYPE_CHECKING:
     from hotloop.history import History
@@ -85,15 +85,12 @@ def learning_rate(history: History) -> dict[str, Any] | None:
     if not rates:
         return None
     settings = history.about.get("configuration", {}).get("settings", {})
+    schedule = [("schedule", settings["schedule"])] if "schedule" in settings else []
     return {
         "figure": svg(curves.panel(history, "lr"), "lr", label="learning rate"),
-        "rows": [("schedule", settings["schedule"])] * bool(settings)
-        + [
-            ("first epoch", number(rates[0])),
-            ("largest", number(max(rates))),
-            ("last epoch", number(rates[-1])),
-        ],
-    }
+        "rows": [*schedule, ("first epoch", number(rates[0])), ("largest", number(max(rates))),
+                 ("last epoch", number(rates[-1]))],
+    }  # fmt: skip
 
 
 def curve_figures(history: History) -> list[str]:
@@ -174,7 +171,7 @@ def _of_numbers(found: Predictions) -> dict[str, Any]:
         scores = regression([float(value) for value in sums])
         table.append((str(j), scores["mse"] ** 0.5, scores["mae"], scores["r2"], float(error.mean())))
     worst = max(range(len(table)), key=lambda j: -math.inf if math.isnan(table[j][1]) else table[j][1])
-    unit = found.unit if len(table) == 1 else f"(output {worst})"
+    unit = label(found.unit) if len(table) == 1 else f"(output {worst})"
     return {
         "source": found.source,
         "rows": amount(len(true)),

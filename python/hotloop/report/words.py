@@ -24,6 +24,16 @@ def named(name: str, value: float) -> str:
     return f"{100 * value:.1f} %" if name.endswith("accuracy") and not math.isnan(value) else number(value)
 
 
+def label(text: str, most: int = 36) -> str:
+    """A name as figures can show it: one line, not too long, nothing that a font cannot be asked for.
+
+    >>> label("a\\nb"), label("x" * 50, 10)
+    ('a b', 'xxxxxxx...')
+    """
+    text = "".join(c if c.isprintable() else " " for c in text.encode("utf-8", "replace").decode())
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 def amount(value: float) -> str:
     """A count: with separators while it is short, then with a unit.
 
