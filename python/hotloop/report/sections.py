@@ -12,7 +12,7 @@ import numpy as np
 from hotloop.metrics import regression
 from hotloop.predictions import Predictions, Unavailable, confusion, reliability
 from hotloop.report import curves, panels
-from hotloop.report.style import Plot, svg
+from hotloop.report.style import svg
 from hotloop.report.words import amount, bytes_text, flop_text, label, named, number, seconds_text
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def norms(history: History) -> dict[str, Any] | None:
         return [(names[i], [getattr(sample, kind)[i] for sample in samples]) for i in few]
 
     def figure(kind: str, title: str) -> str:
-        return _svg(panels.norms(epochs, lines(kind), title), f"norms_{kind}", title)
+        return svg(panels.norms(epochs, lines(kind), title), f"norms_{kind}", label=title)
 
     rows = []
     for i, parameter in enumerate(evidence.parameters[:_MAX_ROWS]):
@@ -221,10 +221,6 @@ def norms(history: History) -> dict[str, Any] | None:
         "figures": [figure("gradients", "gradient norm"), figure("weights", "weight norm")],
         "rows": rows, "more": max(len(names) - _MAX_ROWS, 0), "first": epochs[0], "last": epochs[-1],
     }  # fmt: skip
-
-
-def _svg(figure: Plot, name: str, label: str) -> str:
-    return svg(figure, name, label=label)
 
 
 def cost(history: History) -> dict[str, Any] | None:

@@ -31,7 +31,8 @@ def label(text: str, most: int = 36) -> str:
     ('a b', 'xxxxxxx...')
     """
     text = "".join(c if c.isprintable() else " " for c in text.encode("utf-8", "replace").decode())
-    return text if len(text) <= most else text[: most - 3] + "..."
+    text = text if len(text) <= most else text[: most - 3] + "..."
+    return " " + text if text.startswith("_") else text  # a legend leaves out what begins with one
 
 
 def amount(value: float) -> str:
