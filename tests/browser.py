@@ -44,9 +44,10 @@ class Browser:
 
         # The protocol's pipes are the child's descriptors 3 and 4; a shell puts them there.
         shell = f'exec "$0" "$@" 3<&{to_child} 4>&{from_child}'
+        environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}  # a sanitizer's, as a rule
         self._process = subprocess.Popen(
             ["bash", "-c", shell, program, *options, "about:blank"], pass_fds=(to_child, from_child),
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
         )  # fmt: skip
         os.close(to_child)
         os.close(from_child)

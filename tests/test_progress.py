@@ -14,6 +14,7 @@ import pytest
 
 from hotloop.progress import Plain, Silent, check_progress, duration, epoch_line, make_progress, quantity
 from hotloop.progress import base as progress_base
+from hotloop.progress import plain as progress_plain
 from hotloop.progress.board import Board
 from hotloop.progress.budget import SHARE, Budget
 
@@ -132,9 +133,9 @@ def test_slices_of_long_epochs_only(clock: Clock) -> None:
     assert slices.pause_s() == pytest.approx(1.5)  # an epoch of 1.9 s is never paused
     slices.paused()
     assert slices.pause_s() == progress_base.SLICE_S
-    slices.ended(5.0)
+    slices.ended(5.0, clock.now)
     assert slices.pause_s() == progress_base.SLICE_S  # the next one will be as long
-    slices.ended(0.1)
+    slices.ended(0.1, clock.now)
     assert slices.pause_s() == progress_base.LONG_EPOCH_S
     assert Silent().pause_s() is None
 
@@ -173,14 +174,14 @@ def test_a_time_limit_still_ends_a_paused_epoch(toy: Any, monkeypatch: pytest.Mo
 
 def test_budget(clock: Clock) -> None:
     budget = Budget(every_s=0.1, cost_s=0.002)
-    clock.now += 0.15
-    assert not budget.due(clock.now)  # 2 ms are more than a hundredth of 150
-    clock.now += 0.1
-    assert budget.due(clock.now)
+    assert budget.next == pytest.approx(budget.begin + 0.002 / SHARE)  # 2 ms have to be earned first
+    clock.now += 1.0
     with budget.drawing():
         clock.now += 0.01
-    assert not budget.due(clock.now + 1.0)
-    assert budget.due(clock.now + 2.0)
+    assert budget.spent_s == pytest.approx(0.01)
+    assert budget.next == pytest.approx(budget.begin + 0.02 / SHARE)  # with one more as long
+    cheap = Budget(every_s=0.1)
+    assert cheap.next == cheap.begin + 0.1
 
 
 def test_a_slow_terminal_gets_few_frames(clock: Clock, terminal: Tty, monkeypatch: Any) -> None:
@@ -328,7 +329,8 @@ def test_a_real_notebook() -> None:
 # --- through fit ---
 
 
-def test_trainer_prints_one_line_per_epoch(toy: Any, capsys: Any) -> None:
+def test_trainer_prints_one_line_per_epoch(toy: Any, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(progress_plain, "_GRACE_S", 10.0)  # however slow the machine prints
     trainer, fit = toy.turning(progress=True)
     trainer.fit(**{**fit, "epochs": 3})
     lines = capsys.readouterr().out.splitlines()

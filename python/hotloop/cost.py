@@ -151,15 +151,12 @@ class _Stopwatch:
         self.copy = session.memory.allocate()
         self.copy.reserve(accumulated=engine.accumulate > 1, ema=engine.ema is not None)
         self.copy.copy_from(session.memory.native)
-        self.accumulate = engine.accumulate
-        self.native = native_plan(exe.plan)
-        self.program = _core.Program(self.native, self.copy, isa=exe.program.isa)
-        self.source, self.team = exe.source(data.arrays), exe.team
-        self.inputs = [buffer for _, buffer in exe.plan.inputs]
+        self.native, self.exe, self.engine = native_plan(exe.plan), exe, engine
+        self.source = exe.source(data.arrays)
         self.params = session.params_table(exe.plan, engine.graph)
-        self.adaptive = session.adaptive
         self.rows, self.batch_size = data.rows, batch_size
         self.epoch = 0
+        self._bind()
 
     def seconds_per_epoch(self) -> float:
         spent, steps = 0.0, 0
@@ -169,7 +166,7 @@ class _Stopwatch:
         batches = -1
         if steps < 2 * _TRIES:
             # Steps too long for both to be tried in time gain from a team: with it a new program begins.
-            self.program = _core.Program(self.native, self.copy, isa=self.program.isa)
+            self._bind()
             batches = _TRIES // _STRETCHES
         spent, rows, stretches = 0.0, 0, 0
         while spent < _MEASURED_S or (stretches < _STRETCHES and spent < _MEASURED_AT_MOST_S):
@@ -178,15 +175,20 @@ class _Stopwatch:
             rows += min(done * self.batch_size, self.rows)  # the last batch of an epoch may be partial
         return spent / rows * self.rows
 
+    def _bind(self) -> None:
+        """A new program, which has tried nothing yet, bound as a run binds it."""
+        program = _core.Program(self.native, self.copy, isa=self.exe.program.isa)
+        self.bound = _core.BoundEpoch(
+            program, self.source, self.exe.team, inputs=[buffer for _, buffer in self.exe.plan.inputs],
+            batch_size=self.batch_size, shuffle=True, seed=self.engine.session.seed, run=0,
+            adaptive=self.engine.session.adaptive, accumulate=self.engine.accumulate,
+        )  # fmt: skip
+
     def _stretch(self, limit_s: float, batches: int = -1) -> tuple[float, int]:
         """Runs an epoch of its own order until one of the limits; (seconds, steps)."""
         self.epoch += 1
         begin = time.perf_counter()
-        steps, _ = _core.run_epoch(
-            self.program, self.source, self.team, inputs=self.inputs, batch_size=self.batch_size, shuffle=True,
-            epoch=self.epoch, batches=batches, params=self.params, deadline_s=limit_s, adaptive=self.adaptive,
-            accumulate=self.accumulate,
-        )  # fmt: skip
+        steps, _ = self.bound.run(self.epoch, self.params, None, limit_s, 0, batches)
         return time.perf_counter() - begin, steps
 
 

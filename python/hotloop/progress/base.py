@@ -54,7 +54,7 @@ class Slices:
         """The epoch in hand was paused."""
         self._long = True
 
-    def ended(self, seconds: float) -> None:
-        """An epoch ended after ``seconds``."""
-        self._begin = time.perf_counter()
+    def ended(self, seconds: float, now: float) -> None:
+        """An epoch ended ``now``, after ``seconds``."""
+        self._begin = now
         self._long = seconds >= LONG_EPOCH_S

@@ -9,17 +9,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from hotloop.progress.text import duration, number, quantity
 
-
-class Row(NamedTuple):
-    """One epoch (1-based): its metrics and its samples per second."""
-
-    epoch: int
-    metrics: Mapping[str, float]
-    rate: float
+#: One epoch: its number (1-based), its metrics, its seconds. Not a class, because one is made for every epoch.
+Row = tuple[int, Mapping[str, float], float]
 
 
 class Board:
@@ -35,14 +29,15 @@ class Board:
         self.running: Mapping[str, float] = {}  # its metrics so far
         self.epoch_begin = self.begin
 
-    def add(self, epoch: int, metrics: Mapping[str, float], seconds: float, best: int | None) -> None:
-        """One more whole epoch; ``best`` is the best so far."""
-        row = Row(epoch, metrics, self.rows / max(seconds, 1e-9))
+    def add(
+        self, epoch: int, metrics: Mapping[str, float], seconds: float, best: int | None, now: float
+    ) -> None:
+        """One more whole epoch, that ended ``now``; ``best`` is the best so far."""
+        row = (epoch, metrics, seconds)
         self.last.append(row)
         if best == epoch:
             self.best = row
-        self.epoch, self.batch, self.running = epoch, 0, {}
-        self.epoch_begin = time.perf_counter()
+        self.epoch, self.batch, self.epoch_begin = epoch, 0, now
 
     def within(self, batch: int, batches: int, metrics: Mapping[str, float]) -> None:
         """The epoch in hand has done so many of its batches."""
@@ -72,7 +67,7 @@ class Board:
         if self.batch:
             seconds = max(time.perf_counter() - self.epoch_begin, 1e-9)
             return quantity(self.fraction * self.rows / seconds)
-        return quantity(self.last[-1].rate) if self.last else "-"
+        return quantity(self.rate_of(self.last[-1])) if self.last else "-"
 
     def status(self) -> str:
         """``12.3k samples/s · 4.2s · 8.1s left · best epoch 9``"""
@@ -81,21 +76,30 @@ class Board:
         if left and self.epoch < self.epochs:
             parts.append(f"{left} left")
         if best is not None:
-            parts.append(f"best epoch {best.epoch}")
+            parts.append(f"best epoch {best[0]}")
         return " · ".join(parts)
 
     def columns(self) -> list[str]:
         """The names of the metrics, in the order of the history."""
-        return list(self.last[-1].metrics) if self.last else []
+        return list(self.last[-1][1]) if self.last else []
 
     def shown(self) -> list[Row]:
         """The last rows, and before them the best one if it is older."""
         rows = list(self.last)
-        if self.best is not None and rows and self.best.epoch < rows[0].epoch:
+        if self.best is not None and rows and self.best[0] < rows[0][0]:
             return [self.best, *rows[1:]]
         return rows
 
     def cells(self, row: Row, columns: Sequence[str]) -> list[str]:
         """A row as text: epoch, metrics, samples per second."""
-        values = [number(name, row.metrics[name]) if name in row.metrics else "" for name in columns]
-        return [str(row.epoch), *values, quantity(row.rate)]
+        epoch, metrics, _ = row
+        values = [number(name, metrics[name]) if name in metrics else "" for name in columns]
+        return [str(epoch), *values, quantity(self.rate_of(row))]
+
+    def rate_of(self, row: Row) -> float:
+        """Samples per second of an epoch."""
+        return self.rows / max(row[2], 1e-9)
+
+    def is_best(self, row: Row) -> bool:
+        """Whether it is the best epoch so far."""
+        return self.best is not None and row[0] == self.best[0]

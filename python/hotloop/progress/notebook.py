@@ -43,24 +43,26 @@ class Notebook(Silent):
     def batch(self, batch: int, batches: int, metrics: Mapping[str, float]) -> None:
         self._slices.paused()
         self._board.within(batch, batches, metrics)
-        self._maybe_draw()
+        if time.perf_counter() >= self._budget.next:
+            self._draw()
 
     def epoch(
         self, epoch: int, metrics: Mapping[str, float], seconds: float, best: int | None = None
     ) -> None:
-        self._slices.ended(seconds)
-        self._board.add(epoch, metrics, seconds, best)
-        self._maybe_draw()
+        now = time.perf_counter()
+        self._slices.ended(seconds, now)
+        self._board.add(epoch, metrics, seconds, best, now)
+        if now >= self._budget.next:
+            self._draw()
 
     def stop(self, summary: str) -> None:
-        self._draw(html(self._board, summary))
+        self._show(html(self._board, summary))
 
-    def _maybe_draw(self) -> None:
-        if self._budget.due(time.perf_counter()):
-            with self._budget.drawing():
-                self._draw(html(self._board))
+    def _draw(self) -> None:
+        with self._budget.drawing():
+            self._show(html(self._board))
 
-    def _draw(self, page: str) -> None:
+    def _show(self, page: str) -> None:
         shown = self._display.HTML(page)
         if self._handle is None:
             self._handle = self._display.display(shown, display_id=True)
@@ -74,7 +76,7 @@ def html(board: Board, summary: str | None = None) -> str:
     head = "".join(f'<th style="{_CELL}">{escape(name)}</th>' for name in ("epoch", *columns, "samples/s"))
     body = ""
     for row in board.shown():
-        best = board.best is not None and row.epoch == board.best.epoch
+        best = board.is_best(row)
         cells = "".join(f'<td style="{_CELL}">{escape(text)}</td>' for text in board.cells(row, columns))
         body += f"<tr{' style=font-weight:bold title=best' if best else ''}>{cells}</tr>"
     foot = _bars(board) if summary is None else f"<p>{'<br>'.join(map(escape, summary.splitlines()))}</p>"

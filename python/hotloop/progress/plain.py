@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import IO
@@ -17,8 +18,8 @@ from hotloop.progress.text import epoch_line
 _PART, _SECONDS, _PART_OF_TIME = 1 / 20, 1.0, 1 / 100
 #: Within an epoch lines say little; they show that it lives.
 _WITHIN_S = 10.0
-#: Twenty lines of a run that takes no time at all.
-_GRACE_S = 0.02
+#: Some forty lines of a run that takes no time at all.
+_GRACE_S = 1e-3
 
 
 class Plain(Silent):
@@ -34,8 +35,9 @@ class Plain(Silent):
         self._budget = Budget(every_s=0.0, grace_s=_GRACE_S)
         self._slices = Slices()
         self._printed = done  # the last epoch with a line
+        self._next_epoch = done + 1  # which is due whenever it comes ...
+        self._next_time = self._last = self._budget.begin  # ... or whichever comes after this
         self._first = True
-        self._last = self._budget.begin
 
     def pause_s(self) -> float | None:
         return self._slices.pause_s()
@@ -53,12 +55,11 @@ class Plain(Silent):
     def epoch(
         self, epoch: int, metrics: Mapping[str, float], seconds: float, best: int | None = None
     ) -> None:
-        self._slices.ended(seconds)
-        self._board.add(epoch, metrics, seconds, best)
         now = time.perf_counter()
-        part = (epoch - self._printed) >= _PART * self._board.epochs
-        due = part or now - self._last >= self._interval(now)
-        if self._first or epoch == self._board.epochs or (due and self._budget.affords(now)):
+        self._slices.ended(seconds, now)
+        self._board.add(epoch, metrics, seconds, best, now)
+        due = epoch >= self._next_epoch or now >= self._next_time
+        if due and (self._first or epoch == self._board.epochs or now >= self._budget.next):
             self._print_epoch()
 
     def stop(self, summary: str) -> None:
@@ -71,12 +72,13 @@ class Plain(Silent):
 
     def _print_epoch(self) -> None:
         board, row = self._board, self._board.last[-1]
-        line = epoch_line(row.epoch, board.epochs, row.metrics, row.rate)
-        mark = "  best" if board.best is not None and board.best.epoch == row.epoch else ""
-        self._print(f"{line}  {board.left()} left{mark}")
-        self._printed, self._first = row.epoch, False
+        line = epoch_line(row[0], board.epochs, row[1], board.rate_of(row))
+        self._print(f"{line}  {board.left()} left{'  best' if board.is_best(row) else ''}")
+        self._printed, self._first = row[0], False
+        self._next_epoch = min(row[0] + math.ceil(_PART * board.epochs), board.epochs)
 
     def _print(self, text: str) -> None:
         with self._budget.drawing():
             print(text, file=self._stream, flush=True)
         self._last = time.perf_counter()
+        self._next_time = self._last + self._interval(self._last)

@@ -58,14 +58,17 @@ class Terminal(Silent):
     def batch(self, batch: int, batches: int, metrics: Mapping[str, float]) -> None:
         self._slices.paused()
         self._board.within(batch, batches, metrics)
-        self._maybe_draw()
+        if time.perf_counter() >= self._budget.next:
+            self._draw()
 
     def epoch(
         self, epoch: int, metrics: Mapping[str, float], seconds: float, best: int | None = None
     ) -> None:
-        self._slices.ended(seconds)
-        self._board.add(epoch, metrics, seconds, best)
-        self._maybe_draw()
+        now = time.perf_counter()
+        self._slices.ended(seconds, now)
+        self._board.add(epoch, metrics, seconds, best, now)
+        if now >= self._budget.next:
+            self._draw()
 
     def stop(self, summary: str) -> None:
         if self._live is not None:
@@ -75,9 +78,7 @@ class Terminal(Silent):
             self._console.print(table(self._board, self._console.width))
         self._console.print(summary, markup=False, soft_wrap=True)
 
-    def _maybe_draw(self) -> None:
-        if not self._budget.due(time.perf_counter()):
-            return
+    def _draw(self) -> None:
         with self._budget.drawing():
             if self._live is None:
                 self._live = Live(console=self._console, auto_refresh=False, transient=False)
@@ -118,21 +119,24 @@ def table(board: Board, width: int) -> Table:
     for i in keep:
         result.add_column(Text(titles[i]), justify="right", no_wrap=True)
     for row, texts in zip(rows, cells, strict=True):
-        best = board.best is not None and row.epoch == board.best.epoch
+        best = board.is_best(row)
         mark = Text("*" if best else "", style="green")
         result.add_row(mark, *(Text(texts[i]) for i in keep), style="green" if best else "")
     return result
 
 
 def _measured_frame() -> float:
-    """Seconds that a frame takes once rich has loaded what it needs: the second of two that nobody sees."""
+    """Seconds that the first frame takes once rich has loaded what it needs: the second of two that nobody
+    sees."""
     board = Board(10, 1000, last=_ROWS)
     for epoch in range(1, _ROWS + 1):
-        board.add(epoch, {"loss": 0.1, "accuracy": 0.9, "val_loss": 0.1, "val_accuracy": 0.9}, 1.0, epoch)
+        metrics = {"loss": 0.1, "accuracy": 0.9, "val_loss": 0.1, "val_accuracy": 0.9}
+        board.add(epoch, metrics, 1.0, epoch, time.perf_counter())
     console = Console(file=StringIO(), force_terminal=True, width=100, legacy_windows=False)
     seconds = 0.0
     for _ in range(2):
         begin = time.perf_counter()
-        console.print(frame(board, 100))
-        seconds = time.perf_counter() - begin
+        with Live(console=console, auto_refresh=False, transient=False) as live:
+            live.update(frame(board, 100), refresh=True)
+            seconds = time.perf_counter() - begin
     return seconds

@@ -46,7 +46,19 @@ def groups(history: History) -> dict[str, list[tuple[str, list[float]]]]:
         owner = next((s for s in set_names(history) if name.startswith(f"{s}_")), None)
         metric = name if owner is None else name[len(owner) + 1 :]
         found.setdefault(metric, []).append(("training" if owner is None else owner, values))
-    return {name: series for name, series in found.items() if name == "loss" or series != found.get("loss")}
+    return {
+        name: series
+        for name, series in found.items()
+        if name == "loss" or not _same(series, found.get("loss"))
+    }
+
+
+def _same(some: list[tuple[str, list[float]]], others: list[tuple[str, list[float]]] | None) -> bool:
+    """Whether two groups show the same values, up to the rounding of sums in another order."""
+    return others is not None and [(s, len(v)) for s, v in some] == [(s, len(v)) for s, v in others] and all(
+        math.isclose(a, b, rel_tol=1e-6) for (_, x), (_, y) in zip(some, others, strict=True)
+        for a, b in zip(x, y, strict=True)
+    )  # fmt: skip
 
 
 def thinned(values: Sequence[float], points: int = _MAX_POINTS) -> tuple[list[int], list[float]]:
