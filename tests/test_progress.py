@@ -318,12 +318,15 @@ def test_a_real_notebook() -> None:
         "import numpy as np, hotloop as hl\n"
         "X = np.linspace(-1, 1, 64, dtype=np.float32).reshape(-1, 1)\n"
         "run = hl.Trainer(hl.nn.Linear(1, 1), 'mse').fit(X, 2 * X, validation=0.2, epochs=5)\n"
+        "run\n"
     )
     page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     nbclient.NotebookClient(page, timeout=60, kernel_name="python3").execute()
     outputs = [o for o in page.cells[0].outputs if o["output_type"] == "display_data"]
     assert len(outputs) == 1
     assert "History(5 epochs" in outputs[0]["data"]["text/html"]
+    result = page.cells[0].outputs[-1]
+    assert result["output_type"] == "execute_result" and "<svg" in result["data"]["text/html"]
 
 
 # --- through fit ---

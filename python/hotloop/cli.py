@@ -141,10 +141,10 @@ def train(
         print(run.diagnosis.main)
     x_test, y_test = parts.test.open("final report")
     print(f"\nTest report ({len(y_test)} rows)\n{_report(trainer, x_test, y_test)}\n")
-    if page is not None:
-        print(f"report written to {run.report(page)}")
     trainer.save(path)
     print(f"model written to {path}")
+    if page is not None:
+        print(f"report written to {run.report(page)}")
     return INTERRUPTED if run.stop_reason == "interrupt" else 0
 
 

@@ -13,9 +13,7 @@ SLICE_S = 0.25
 
 
 class Silent:
-    """Shows nothing, where ``shown`` is False."""
-
-    shown = False
+    """Shows nothing."""
 
     def start(self, epochs: int, rows: int, done: int = 0) -> None:
         """The run begins, or goes on after ``done`` epochs: ``rows`` samples per epoch."""

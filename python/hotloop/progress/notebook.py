@@ -26,8 +26,6 @@ _CELL = "text-align:right;padding:0 .9em;font-variant-numeric:tabular-nums"
 class Notebook(Silent):
     """A table in the output of the running cell."""
 
-    shown = True
-
     def __init__(self) -> None:
         self._display: Any = importlib.import_module("IPython.display")
         self._handle: Any = None

@@ -25,8 +25,6 @@ _GRACE_S = 1e-3
 class Plain(Silent):
     """Lines on a text stream: the first and the last epoch, and between them what the constants say."""
 
-    shown = True
-
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 

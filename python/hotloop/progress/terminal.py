@@ -37,8 +37,6 @@ def can_redraw(stream: IO[str]) -> bool:
 class Terminal(Silent):
     """A table that is drawn over in place, and stays with the run's last state."""
 
-    shown = True
-
     def __init__(self, stream: IO[str]) -> None:
         global _frame_s
         self._console = Console(file=stream, highlight=False)

@@ -39,7 +39,7 @@ def calibration(found: Reliability) -> Any:
             markersize=4,
             label="this model",
         )
-        upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy", title="reliability")
+        upper.set(xlim=(0, 1), ylim=(-0.02, 1.03), ylabel="accuracy", title="reliability")
         upper.legend(loc="upper left")
         lower.bar(edges, found.rows, 1 / BINS, align="edge", color=MUTED, alpha=0.6)
         lower.set(xlabel="confidence", ylabel="rows")
