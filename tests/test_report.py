@@ -158,6 +158,7 @@ def test_given_data_and_sealed_test_set(tmp_path: Path) -> None:
     X = np.zeros((7, 6))
     text = words(page_of(run, tmp_path, data=(X, np.ones(7, int))).sections["predictions"])
     assert text.startswith("Confusion matrix 7 rows of the data given to the report")
+    assert "could not be checked" not in text
     parts = hl.split(np.zeros((40, 6)), np.arange(40) % 4)
     page_of(run, tmp_path, data=parts.test)
     with pytest.raises(hl.LabelError, match=r"\[report\] y"):
@@ -197,7 +198,19 @@ def test_a_loaded_model_reports(tmp_path: Path) -> None:
     assert "give some" in page.sections["predictions"]
     assert "AdamW(lr=0.01" in page.sections["configuration"] and "KiB" in page.sections["cost"]
     page = page_of(again, tmp_path, data=(np.zeros((9, 6)), np.ones(9, int)))
-    assert "9 rows of the data given" in words(page.sections["predictions"])
+    text = words(page.sections["predictions"])
+    assert "9 rows of the data given" in text and "could not be checked" in text
+
+
+def test_a_history_does_not_hold_on_to_much_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hotloop import run_context
+
+    monkeypatch.setattr(run_context, "_VALIDATION_BYTES", 1000)
+    monkeypatch.setattr(run_context, "_TRAIN_BYTES", 1000)
+    _, run = digits()
+    page = page_of(run, tmp_path)
+    assert "are not at hand any more" in page.sections["predictions"]
+    assert run.about["cost"]["seconds_per_epoch"] is None and "KiB" in page.sections["cost"]
 
 
 def test_an_old_history_reports(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class History:
     epochs       whole epochs that ran; an epoch cut short leaves no entry
     dry_run      what ``fit(..., dry_run=True)`` found out, else None; not stored in files
     evidence     what else the run left for those who judge it; None in files of older versions
-    epoch_seconds  of training in each whole epoch, without validation and callbacks
+    epoch_seconds  of training in each whole epoch, without validation; since the resume in one that was resumed
     about        JSON data for readers: "configuration", "environment" and "cost" of the run; may be empty
     """
 

@@ -25,7 +25,8 @@ class Unavailable(Exception):
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """Of classes: ``true`` labels (n,) and ``probability`` (n, C). Of numbers: ``true`` and ``predicted``
-    (n, outputs), in ``unit``'s unit. ``source`` says whose rows they are.
+    (n, outputs), in ``unit``'s unit. ``source`` says whose rows they are,
+    ``checked`` whether the model is known to be the one that the run left.
     """
 
     source: str
@@ -34,6 +35,7 @@ class Predictions:
     predicted: Values | None = None
     class_names: tuple[str, ...] = ()
     unit: str = ""
+    checked: bool = True
 
     def names(self) -> list[str]:
         """The classes' names, or their numbers."""

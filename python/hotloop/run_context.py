@@ -7,7 +7,7 @@ It answers only while the model still gives the very loss that the run wrote dow
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from hotloop.history import History
     from hotloop.trainer import Trainer
 
-#: Training data up to this size are kept to time the plan on; a history must not hold on to more.
-_KEPT_BYTES = 1 << 26
+#: A history must not hold on to much: validation data up to this size are kept, and training data, on which
+#: the plan is timed.
+_VALIDATION_BYTES, _TRAIN_BYTES = 1 << 28, 1 << 26
 
 
 @dataclass(eq=False)
@@ -50,7 +51,7 @@ class RunContext:
         Raises `Unavailable` with a reason for readers, and for bad ``data`` what `Trainer.evaluate` raises.
         """
         with self.session.entered("report"):
-            self._check_model(history)
+            checked = self._check_model(history)
             if data is None:
                 if self.validation is None:
                     raise Unavailable(
@@ -59,8 +60,9 @@ class RunContext:
                     )
                 return self._predict(self.validation, f"validation set {self.name!r}")
             X, y = data.open("History.report") if isinstance(data, SealedData) else _pair(data)
-            checked, _, _ = check_data(self.session, X, y, None, self.loss, where="report")
-            return self._predict(checked, "data given to the report")
+            given, _, _ = check_data(self.session, X, y, None, self.loss, where="report")
+            found = self._predict(given, "data given to the report")
+            return replace(found, checked=checked)
 
     def seconds_per_epoch(self, history: History) -> float | None:
         """What the plan predicts for this run, timed on its data; None if they are not at hand."""
@@ -70,10 +72,11 @@ class RunContext:
             plan = cost.cost_plan(self.engine, self.train, self.batch_size, keeps_epochs=self.restored)
         return plan.seconds_per_epoch
 
-    def _check_model(self, history: History) -> None:
-        """Whether the model still is what the run left: its validation loss must be the recorded one."""
+    def _check_model(self, history: History) -> bool:
+        """Whether that could be checked: the model is what the run left, its validation loss the recorded one.
+        Raises `Unavailable` if it is not."""
         if self.engine is None or self.validation is None:
-            return
+            return False
         recorded = history.history.get(f"{self.name}_loss", [])
         epoch = history.best_epoch if self.restored and history.best_epoch else history.epochs
         if not 1 <= epoch <= len(recorded):
@@ -84,6 +87,7 @@ class RunContext:
                 f"The model is not any more what the run left: its loss on {self.name!r} is {now:.6g}, "
                 f"epoch {epoch} had {recorded[epoch - 1]:.6g}. Report before the model changes, or save it."
             )
+        return True
 
     def _predict(self, data: Data, source: str) -> Predictions:
         arrays = {name: a for name, a in data.arrays.items() if name not in ("target", "sample_weight")}
@@ -122,11 +126,14 @@ def remember(trainer: Trainer, job: FitJob) -> None:
     if trainer.history is not None:
         trainer.history._context = None
     name, validation = next(iter(job.validation.items()), ("", None))
-    size = sum(array.nbytes for array in job.train.arrays.values())
     job.history._context = RunContext(
-        job.session, job.engine.loss, trainer.preprocessor, job.engine, name, validation,
-        job.train if size <= _KEPT_BYTES else None, job.batch_size, job.restore_best,
+        job.session, job.engine.loss, trainer.preprocessor, job.engine, name,
+        _kept(validation, _VALIDATION_BYTES), _kept(job.train, _TRAIN_BYTES), job.batch_size, job.restore_best,
     )  # fmt: skip
+
+
+def _kept(data: Data | None, most: int) -> Data | None:
+    return data if data is not None and sum(a.nbytes for a in data.arrays.values()) <= most else None
 
 
 def remember_loaded(trainer: Trainer) -> None:

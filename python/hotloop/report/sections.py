@@ -31,6 +31,7 @@ STOPPED = {
     "interrupt": "interrupted",
     "divergence": "diverged",
     "callback": "a callback",
+    "dry_run": "a dry run",
 }
 
 
@@ -119,7 +120,8 @@ def predictions(history: History, data: Any) -> dict[str, Any]:
         return {"missing": str(reason)}
     if not len(found.true):
         return {"missing": "There are no rows to predict."}
-    return _of_classes(found) if found.probability is not None else _of_numbers(found)
+    parts = _of_classes(found) if found.probability is not None else _of_numbers(found)
+    return {**parts, "checked": found.checked}
 
 
 def _of_classes(found: Predictions) -> dict[str, Any]:
