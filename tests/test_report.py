@@ -57,6 +57,8 @@ class Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         assert self.stack and self.stack[-1] == tag, f"</{tag}> closes <{self.stack[-1:]}>"
         self.stack.pop()
+        if tag in ("td", "th", "p"):
+            self.handle_data(" ")
         if tag == "section":
             self._section = ""
 
