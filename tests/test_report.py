@@ -236,6 +236,12 @@ def test_a_run_without_an_epoch(tmp_path: Path) -> None:
         run.plot()
 
 
+def test_a_dry_run_is_told_apart(tmp_path: Path) -> None:
+    trainer = hl.Trainer(hl.nn.Linear(6, 4))
+    run = trainer.fit(np.zeros((40, 6)), np.arange(40) % 4, epochs=5, dry_run=True)
+    assert "a dry run" in words(page_of(run, tmp_path).sections[""])
+
+
 def test_not_a_number_is_no_obstacle(tmp_path: Path) -> None:
     values = [1.0, float("nan"), float("inf"), 0.5]
     run = History({"loss": values, "val_loss": [float("nan")] * 4, "lr": [0.0] * 4}, epochs=4)
