@@ -121,7 +121,7 @@ def test_a_long_epoch_moves(clock: Clock) -> None:
     progress.start(2, 1000)
     for batch in range(1, 100):
         clock.now += 1.0
-        progress.batch(batch, 100, {"loss": 0.5, "accuracy": 0.1})
+        progress.batch(batch, 100, lambda: {"loss": 0.5, "accuracy": 0.1})
     lines = stream.getvalue().splitlines()
     assert len(lines) == 9
     assert lines[4].startswith("epoch 1/2  loss 0.5  10 samples/s  50% of the epoch  2m30s left")
@@ -131,12 +131,13 @@ def test_slices_of_long_epochs_only(clock: Clock) -> None:
     slices = progress_base.Slices()
     clock.now += 0.5
     assert slices.pause_s() == pytest.approx(1.5)  # an epoch of 1.9 s is never paused
-    slices.paused()
-    assert slices.pause_s() == progress_base.SLICE_S
+    clock.now += 1.5
+    assert slices.due() and not slices.due()
+    assert slices.pause_s() == pytest.approx(progress_base.SLICE_S)
     slices.ended(5.0, clock.now)
-    assert slices.pause_s() == progress_base.SLICE_S  # the next one will be as long
+    assert slices.pause_s() == pytest.approx(progress_base.SLICE_S)  # the next one will be as long
     slices.ended(0.1, clock.now)
-    assert slices.pause_s() == progress_base.LONG_EPOCH_S
+    assert slices.pause_s() == pytest.approx(progress_base.LONG_EPOCH_S)
     assert Silent().pause_s() is None
 
 
@@ -216,12 +217,13 @@ def test_live_table(terminal: Tty, clock: Clock) -> None:
     for epoch in range(1, 13):
         clock.now += 1.0
         progress.epoch(epoch, {"loss": 1 / epoch, "a[b]": 2.0, "lr": 0.1}, 0.01, min(epoch, 2))
-    progress.batch(30, 40, {"loss": 0.77})
+    clock.now += 2.5
+    progress.batch(30, 40, lambda: {"loss": 0.77})
     clock.now += 1.0
-    progress.batch(31, 40, {"loss": 0.77})
+    progress.batch(31, 40, lambda: {"loss": 0.77})
     live = plain_text(terminal)
     assert "batch 31/40" in live and "loss 0.77" in live
-    assert re.search(r"epoch 12/20 .*samples/s · 13\.0s · \d+\.\ds left · best epoch 2", live)
+    assert re.search(r"epoch 12/20 .*samples/s · 15\.5s · \d+\.\ds left · best epoch 2", live)
     progress.stop("finished [0]")
     table = plain_text(terminal)[len(live) :].splitlines()
     rows = [line.split() for line in table if re.match(r"^[* ] +\d", line)]
@@ -295,9 +297,10 @@ def test_notebook(notebook: Shown, clock: Clock) -> None:
     for epoch in (1, 2):
         clock.now += 1.0
         progress.epoch(epoch, {"loss": 0.5, "<b>x": 1.0}, 0.01, 1)
-    progress.batch(1, 4, {"loss": 0.4})
+    clock.now += 2.5
+    progress.batch(1, 4, lambda: {"loss": 0.4})
     clock.now += 1.0
-    progress.batch(2, 4, {"loss": 0.4})
+    progress.batch(2, 4, lambda: {"loss": 0.4})
     assert "batch 2/4" in notebook.pages[-1] and "<progress" in notebook.pages[-1]
     progress.stop("done & over")
     assert notebook.displays == 1 and len(notebook.pages) >= 3  # one output, replaced

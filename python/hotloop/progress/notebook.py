@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from hotloop.progress.base import Silent, Slices
+from hotloop.progress.base import Metrics, Silent, Slices
 from hotloop.progress.board import Board
 from hotloop.progress.budget import Budget
 
@@ -38,10 +38,9 @@ class Notebook(Silent):
     def pause_s(self) -> float | None:
         return self._slices.pause_s()
 
-    def batch(self, batch: int, batches: int, metrics: Mapping[str, float]) -> None:
-        self._slices.paused()
-        self._board.within(batch, batches, metrics)
-        if time.perf_counter() >= self._budget.next:
+    def batch(self, batch: int, batches: int, metrics: Metrics) -> None:
+        if self._slices.due() and time.perf_counter() >= self._budget.next:
+            self._board.within(batch, batches, metrics())
             self._draw()
 
     def epoch(

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import IO
 
-from hotloop.progress.base import Silent, Slices
+from hotloop.progress.base import Metrics, Silent, Slices
 from hotloop.progress.board import Board
 from hotloop.progress.budget import Budget
 from hotloop.progress.text import epoch_line
@@ -40,14 +40,13 @@ class Plain(Silent):
     def pause_s(self) -> float | None:
         return self._slices.pause_s()
 
-    def batch(self, batch: int, batches: int, metrics: Mapping[str, float]) -> None:
-        self._slices.paused()
+    def batch(self, batch: int, batches: int, metrics: Metrics) -> None:
         board, now = self._board, time.perf_counter()
-        board.within(batch, batches, metrics)
-        if now - self._last >= max(_WITHIN_S, self._interval(now)):
-            metrics = {name: value for name, value in metrics.items() if name == "loss"}
+        if self._slices.due() and now - self._last >= max(_WITHIN_S, self._interval(now)):
+            board.within(batch, batches, metrics())
+            loss = {name: value for name, value in board.running.items() if name == "loss"}
             rate = board.fraction * board.rows / max(now - board.epoch_begin, 1e-9)
-            line = epoch_line(board.epoch + 1, board.epochs, metrics, rate)
+            line = epoch_line(board.epoch + 1, board.epochs, loss, rate)
             self._print(f"{line}  {board.fraction:.0%} of the epoch  {board.left()} left")
 
     def epoch(
