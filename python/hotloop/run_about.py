@@ -86,6 +86,7 @@ def _data(job: FitJob) -> dict[str, Any]:
 def _environment(job: FitJob) -> dict[str, Any]:
     executable = job.train_pass.executable
     return {
+        "began": job.provenance.fitted,
         "hotloop": __version__,
         **_machine(),
         "device": "cpu",
