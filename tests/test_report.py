@@ -147,6 +147,14 @@ def test_many_classes_show_the_confused_pairs(tmp_path: Path) -> None:
     assert "Confused most often" in page.sections["predictions"]
 
 
+def test_scorers_averages_and_shared_updates(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    _, run = digits(metrics=("accuracy", "balanced_accuracy"), ema=0.9, accumulate=2)
+    page = page_of(run, tmp_path)
+    assert "Confusion matrix" in page.sections["predictions"]  # of the averaged weights, which were validated
+    assert "balanced_accuracy" in page.sections["curves"] and "FLOP" in page.sections["cost"]
+
+
 def test_binary(tmp_path: Path) -> None:
     X = np.linspace(-1, 1, 80, dtype=np.float32).reshape(-1, 1)
     run = hl.Trainer(hl.nn.Linear(1, 1)).fit(X, (X[:, 0] > 0).astype(int), validation=0.5, epochs=2)

@@ -21,6 +21,7 @@ from hotloop.arguments import function_name
 from hotloop.cost import counted
 from hotloop.engine import Engine, NativeEngine
 from hotloop.fit_job import FitJob
+from hotloop.scored_engine import ScoredEngine
 
 if TYPE_CHECKING:
     from hotloop.trainer import Trainer
@@ -71,6 +72,8 @@ def _settings(trainer: Trainer, job: FitJob) -> dict[str, Any]:
         "monitor": job.monitor,
         "restore best": job.restore_best,
         "early stopping": _text(job.early_stopping),
+        "accumulate": trainer.accumulate,
+        "ema": trainer.ema,
         "clip norm": trainer.clip_norm,
         "clip value": trainer.clip_value,
         "max time, s": job.max_time,
@@ -120,6 +123,7 @@ def processor_name() -> str:
 
 
 def _cost(engine: Engine, job: FitJob) -> dict[str, Any] | None:
+    engine = engine.engine if isinstance(engine, ScoredEngine) else engine
     if not isinstance(engine, NativeEngine):
         return None  # a Python function's part of the step is not in the plan
     exe = job.train_pass.executable

@@ -19,6 +19,7 @@ from hotloop.engine import Data, Engine, NativeEngine, predict
 from hotloop.fit_setup import check_data
 from hotloop.losses import resolve as resolve_loss
 from hotloop.predictions import Predictions, Unavailable
+from hotloop.scored_engine import ScoredEngine
 from hotloop.session import Session
 
 if TYPE_CHECKING:
@@ -126,8 +127,9 @@ def remember(trainer: Trainer, job: FitJob) -> None:
     if trainer.history is not None:
         trainer.history._context = None
     name, validation = next(iter(job.validation.items()), ("", None))
+    engine = job.engine.engine if isinstance(job.engine, ScoredEngine) else job.engine  # the loss is enough
     job.history._context = RunContext(
-        job.session, job.engine.loss, trainer.preprocessor, job.engine, name,
+        job.session, job.engine.loss, trainer.preprocessor, engine, name,
         _kept(validation, _VALIDATION_BYTES), _kept(job.train, _TRAIN_BYTES), job.batch_size, job.restore_best,
     )  # fmt: skip
 
