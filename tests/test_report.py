@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import hotloop as hl
+from hotloop.evidence import Evidence, NormSample, Parameter
 from hotloop.history import History
 from hotloop.predictions import Predictions, confusion, reliability
 
@@ -176,6 +177,45 @@ def test_given_data_and_sealed_test_set(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"\[report\] data must be \(X, y\)"):
         run.report(tmp_path / "no.html", data=np.zeros((7, 6)))
     assert not (tmp_path / "no.html").exists()
+
+
+def test_norms(tmp_path: Path) -> None:
+    _, run = digits()
+    text = words(page_of(run, tmp_path).sections["norms"])
+    evidence = run.evidence
+    last = evidence.norms[-1]
+    place = [parameter.name for parameter in evidence.parameters].index("2.weight")
+    assert f"2.weight 64 {evidence.norms[0].gradients[place]:.4g} {last.gradients[place]:.4g}" in text
+    assert f"{last.gradients[place] / last.weights[place]:.4g}" in text
+    assert "gradient norm" in text and "weight norm" in text
+
+
+def test_norms_of_deep_and_broken_runs(tmp_path: Path) -> None:
+    names = [f"{i}.weight" for i in range(200)]
+    samples = [NormSample(e, (float(e), None, 0.0) + (1.0,) * 197, (2.0,) * 200) for e in (1, 2)]
+    parameters = tuple(Parameter(name, 4, "linear", True) for name in names)
+    run = History(
+        {"loss": [1.0, 1.0]}, epochs=2, evidence=Evidence(parameters=parameters, norms=tuple(samples))
+    )
+    text = words(page_of(run, tmp_path).sections["norms"])
+    assert "and 120 parameters more" in text
+    assert "1.weight 4 - - 2 2 -" in text  # a gradient that was not finite
+
+
+def test_diagnosis(tmp_path: Path) -> None:
+    X = np.random.default_rng(0).normal(size=(200, 3)) * 1000
+    y = (X[:, 0] > 0).astype(int)
+    run = hl.Trainer(hl.nn.Linear(3, 2)).fit(X, y, validation=0.5, epochs=3)
+    page = page_of(run, tmp_path)
+    text = words(page.sections["diagnosis"])
+    assert len(run.diagnosis) > 0
+    for finding in run.diagnosis:
+        assert words(finding.reason) in text and words(f"Next: {finding.next_step}") in text
+    healthy = words(page_of(digits()[1], tmp_path).sections["diagnosis"])
+    assert healthy.startswith("Diagnosis Nothing is wrong") or "Next:" in healthy
+    assert "Looked at: the curves of 8 epochs" in healthy
+    nothing = History({"loss": []}, epochs=0)
+    assert "There was nothing to look at" in page_of(nothing, tmp_path).sections["diagnosis"]
 
 
 # --- what is missing, and why ---

@@ -82,7 +82,6 @@ class History:
         # a copy stands alone: it does not hold on to the model
         return {**vars(self), "_witness": None, "_context": None}
 
-
     def append(self, metrics: Mapping[str, float], seconds: float | None = None) -> None:
         """Add the metrics of one more whole epoch, and how long its training took."""
         if seconds is not None:

@@ -194,7 +194,7 @@ def _of_numbers(found: Predictions) -> dict[str, Any]:
 
 def norms(history: History) -> dict[str, Any] | None:
     """Norms of gradients and weights: figures of a few matrices, and a table of all parameters."""
-    evidence = getattr(history, "evidence", None)
+    evidence = history.evidence
     if evidence is None or not evidence.norms or not evidence.parameters:
         return None
     samples = evidence.norms
@@ -263,11 +263,9 @@ def _peak(history: History) -> str:
     return f"{bytes_text(peak)}: the process, with Python and data" if peak else ""
 
 
-def findings(history: History) -> dict[str, Any] | None:
+def findings(history: History) -> dict[str, Any]:
     """What the diagnosis found, worst first, and what it looked at."""
-    diagnosis = getattr(history, "diagnosis", None)
-    if diagnosis is None:
-        return None
+    diagnosis = history.diagnosis
     return {
         "found": [(f.severity, f.rule.replace("_", " "), f.reason, f.next_step) for f in diagnosis.findings],
         "looked_at": diagnosis.looked_at,
