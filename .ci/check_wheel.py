@@ -21,7 +21,9 @@ MUST_HOLD = {
     "hotloop/benchmarks/commands.py", "hotloop/benchmarks/worker.py",
     "hotloop/report/page.html.jinja", "hotloop/report/page.css",
 }  # fmt: skip
-MAY_HOLD = re.compile(r"hotloop/.*\.(py|pyi|typed|so)$|hotloop/report/page\.(html\.jinja|css)$|hotloop-[^/]+\.dist-info/")
+MAY_HOLD = re.compile(
+    r"hotloop/.*\.(py|pyi|typed|so)$|hotloop/report/page\.(html\.jinja|css)$|hotloop-[^/]+\.dist-info/"
+)
 
 IMPORT_TIME = """
 import time

@@ -152,10 +152,13 @@ def test_many_classes_show_the_confused_pairs(tmp_path: Path) -> None:
 
 def test_scorers_averages_and_shared_updates(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
-    _, run = digits(metrics=("accuracy", "balanced_accuracy"), ema=0.9, accumulate=2)
+    _, run = digits(
+        metrics=("accuracy", "balanced_accuracy"), ema=0.9, accumulate=2, freeze={"0.*": {"until_epoch": 2}}
+    )
     page = page_of(run, tmp_path)
     assert "Confusion matrix" in page.sections["predictions"]  # of the averaged weights, which were validated
     assert "balanced_accuracy" in page.sections["curves"] and "FLOP" in page.sections["cost"]
+    assert "FreezePlan(" in page.sections["configuration"]
 
 
 def test_binary(tmp_path: Path) -> None:
