@@ -54,3 +54,13 @@ step_torch() {
   (cd "$CLONE" && "$CLONE/.venv/bin/pytest" -q -p no:benchmark -W default::DeprecationWarning \
     -W default::FutureWarning "${files[@]}")
 }
+
+# The report page in headless Chromium; Debian's is installed where there is none.
+step_browser() {
+  if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then
+    command -v apt-get >/dev/null || { echo "no Chromium, and no apt-get to install it"; return "$SKIP"; }
+    apt-get update -q && apt-get install -y -q --no-install-recommends chromium ||
+      { echo "Chromium cannot be installed here"; return "$SKIP"; }
+  fi
+  (cd "$CLONE" && "$CLONE/.venv/bin/pytest" -q tests/test_report_browser.py)
+}

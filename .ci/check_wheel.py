@@ -19,8 +19,11 @@ ALLOWED_LIBRARIES = ("libstdc++.so", "libm.so", "libgcc_s.so", "libc.so", "libpt
 MUST_HOLD = {
     "hotloop/__init__.py", "hotloop/py.typed", "hotloop/_core.pyi", "hotloop/cli.py",
     "hotloop/benchmarks/commands.py", "hotloop/benchmarks/worker.py",
+    "hotloop/report/page.html.jinja", "hotloop/report/page.css",
 }  # fmt: skip
-MAY_HOLD = re.compile(r"hotloop/.*\.(py|pyi|typed|so)$|hotloop-[^/]+\.dist-info/")
+MAY_HOLD = re.compile(
+    r"hotloop/.*\.(py|pyi|typed|so)$|hotloop/report/page\.(html\.jinja|css)$|hotloop-[^/]+\.dist-info/"
+)
 
 IMPORT_TIME = """
 import time

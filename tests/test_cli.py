@@ -88,6 +88,30 @@ def test_classification_from_file_to_prediction(blobs: Path, capsys: Captured) -
     assert "classes     ant, cat" in out
 
 
+def test_train_writes_a_report(blobs: Path, capsys: Captured) -> None:
+    pytest.importorskip("matplotlib")
+    folder = blobs.parent
+    train = ["train", str(blobs), "--target", "kind", "--epochs", "5", "--out", str(folder / "m.safetensors")]
+    assert main([*train, "--report", str(folder / "new" / "page.html")]) == 0
+    assert capsys.readouterr().out.endswith(f"report written to {folder / 'new' / 'page.html'}\n")
+    page = (folder / "new" / "page.html").read_text(encoding="utf-8")
+    assert "Confusion matrix" in page and ">cat</th>" in page and ">ant</th>" in page
+    assert main([*train, "--report", str(folder)]) == 0  # a folder: a page in it
+    assert (folder / "run.html").exists()
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_training(
+    blobs: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = ["train", str(blobs), "--target", "kind", "--out", str(blobs.with_name("m.safetensors"))]
+    assert main([*train, "--report", str(blobs / "page.html")]) == 2  # the folder is a file
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main([*train, "--report", "page.html"]) == 2
+    errors = capsys.readouterr().err
+    assert "pip install 'hotloop[plot]'" in errors
+    assert not blobs.with_name("m.safetensors").exists()
+
+
 def test_predictions_are_those_of_the_library(blobs: Path, capsys: Captured) -> None:
     model = blobs.with_name("m.safetensors")
     assert main(["train", str(blobs), "--target", "kind", "--epochs", "3", "--out", str(model)]) == 0

@@ -45,6 +45,9 @@ TRAINER = RUN | {
     "predictor",
     "setting",
     "probes",
+    "predictions",
+    "run_about",
+    "run_context",
     "trainer",
 }  # a file becomes a trainer, a trainer a file
 ALLOWED: dict[str, set[str]] = {
@@ -71,8 +74,12 @@ ALLOWED: dict[str, set[str]] = {
     "dry_run": BASE,
     "evidence": BASE,
     # a history knows how to be judged, and the judges read nothing but it
-    "history": BASE | {"diagnosis", "dry_run", "evidence"},
+    "history": BASE | {"diagnosis", "dry_run", "evidence", "files", "report"},
     "diagnosis": BASE | {"diagnosis", "evidence", "history", "early_stopping", "learning_curve"},
+    "predictions": BASE,
+    "report": BASE | {"files", "history", "metrics", "predictions", "report"},
+    "run_about": TRAINER,
+    "run_context": TRAINER,
     "checkpoint": BASE | {"files"},
     "run_record": BASE | {"history"},
     "interrupt": set(),
@@ -108,7 +115,7 @@ ALLOWED: dict[str, set[str]] = {
     "trainer": TRAINER,
     "report_text": BASE | {"history", "metrics", "data"},
     "benchmarks": TRAINER | {"ops", "benchmarks", "__init__"},
-    "cli": TRAINER | {"benchmarks", "report_text", "__init__"},
+    "cli": TRAINER | {"benchmarks", "report", "report_text", "__init__"},
     "__main__": {"cli"},
     "__init__": TRAINER | {"ops"},
 }

@@ -46,6 +46,7 @@ def recorded(
     settings = settings_of(trainer, job)
     if stored is not None:
         resumed = stored.resumed(job, settings)
+        resumed.record.history.about = job.history.about  # this process and machine
         job = replace(job, resumed=resumed, history=job.history if dry_run else resumed.record.history)
     if checkpoint is not None:
         recorder = FolderRecorder(trainer, checkpoint, settings)

@@ -77,6 +77,7 @@ def train(
     threads: int | None = None,
     out: str | None = None,
     progress: bool | None = None,
+    report: str | None = None,
 ) -> int:
     """Train a network on a table, report on rows held back, and write the model.
 
@@ -113,7 +114,10 @@ def train(
         The model file, or a folder for it; default: hotloop-model/.
     progress
         Show the training's progress; by default on a terminal.
+    report
+        Write a page about the run to this file: curves, mistakes on the validation rows, cost, settings.
     """
+    page = None if report is None else _page_path(report)
     table = read_table(data, target=target, task=None if task == "auto" else task)
     parts = split(table.features, table.target, stratify=table.task == "classification", seed=seed)
     path = _model_path(out, table.name)
@@ -139,6 +143,8 @@ def train(
     print(f"\nTest report ({len(y_test)} rows)\n{_report(trainer, x_test, y_test)}\n")
     trainer.save(path)
     print(f"model written to {path}")
+    if page is not None:
+        print(f"report written to {run.report(page)}")
     return INTERRUPTED if run.stop_reason == "interrupt" else 0
 
 
@@ -311,6 +317,18 @@ def _model_path(out: str | None, name: str) -> Path:
     path = Path("hotloop-model" if out is None else out)
     if path.is_dir() or not path.suffix:
         path = path / f"{name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _page_path(report: str) -> Path:
+    """Where the report goes, checked before the training: its folder is made, its libraries are there."""
+    from hotloop.report import check_installed
+
+    check_installed("report", "matplotlib", "jinja2")
+    path = Path(report)
+    if path.is_dir():
+        path = path / "run.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 

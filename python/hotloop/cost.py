@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hotloop import _core
 from hotloop.compile import explain
@@ -96,24 +96,14 @@ def cost_plan(engine: NativeEngine, data: Data, batch_size: int, *, keeps_epochs
     """
     session = engine.session
     exe = session.program(engine.graph, engine.train_spec(data, batch_size))
-    plan, memory = exe.plan, session.memory
-    full, rest = divmod(data.rows, batch_size)
+    plan = exe.plan
     source_bytes = sum(array.nbytes for array in data.arrays.values()) // max(data.rows, 1) * batch_size
     input_bytes = sum(buffer_bytes(plan, buffer, batch_size) for _, buffer in plan.inputs)
     return CostPlan(
-        rows=data.rows,
-        batch_size=batch_size,
-        steps_per_epoch=full + bool(rest),
-        parameters=sum(e.size for e in memory.layout.entries),
-        flops_per_step=plan.flops.at(batch_size),
-        flops_per_epoch=full * plan.flops.at(batch_size) + (plan.flops.at(rest) if rest else 0),
+        **counted(engine, exe, data.rows, batch_size, keeps_epochs=keeps_epochs),
         bytes_per_step=source_bytes + input_bytes + _touched(plan, engine.accumulate),
-        memory_bytes=memory.native.nbytes,
-        program_bytes=exe.program.nbytes,
-        snapshot_bytes=memory.native.snapshot_nbytes if keeps_epochs else 0,
         seconds_per_epoch=_Stopwatch(engine, exe, data, batch_size).seconds_per_epoch()
         + _between_epochs(session, keeps_epochs, averages=engine.ema is not None),
-        threads=exe.team.threads,
         steps=explain(plan),
     )
 
@@ -124,6 +114,35 @@ def _touched(plan: Plan, accumulate: int) -> int:
     return sum(steps[: plan.update]) + sum(steps[plan.update :]) // accumulate
 
 
+def counted(
+    engine: NativeEngine, exe: Executable, rows: int, batch_size: int, *, keeps_epochs: bool
+) -> dict[str, Any]:
+    """The part of a `CostPlan` that takes microseconds: plain numbers, by its names."""
+    plan, memory = exe.plan, engine.session.memory
+    full, rest = divmod(rows, batch_size)
+    return {
+        "rows": rows,
+        "batch_size": batch_size,
+        "steps_per_epoch": full + bool(rest),
+        "parameters": sum(e.size for e in memory.layout.entries),
+        "flops_per_step": plan.flops.at(batch_size),
+        "flops_per_epoch": full * plan.flops.at(batch_size) + (plan.flops.at(rest) if rest else 0),
+        "memory_bytes": memory.native.nbytes,
+        "program_bytes": exe.program.nbytes,
+        "snapshot_bytes": memory.native.snapshot_nbytes if keeps_epochs else 0,
+        "threads": exe.team.threads,
+    }
+
+
+def process_peak_bytes() -> int | None:
+    """The most memory that this process has had so far, of everything in it; None where that is not told."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+
+
 class _Stopwatch:
     """Times stretches of epochs: a copy of the model's memory, the data itself, a learning rate of 0."""
 
@@ -132,15 +151,12 @@ class _Stopwatch:
         self.copy = session.memory.allocate()
         self.copy.reserve(accumulated=engine.accumulate > 1, ema=engine.ema is not None)
         self.copy.copy_from(session.memory.native)
-        self.accumulate = engine.accumulate
-        self.native = native_plan(exe.plan)
-        self.program = _core.Program(self.native, self.copy, isa=exe.program.isa)
-        self.source, self.team = exe.source(data.arrays), exe.team
-        self.inputs = [buffer for _, buffer in exe.plan.inputs]
+        self.native, self.exe, self.engine = native_plan(exe.plan), exe, engine
+        self.source = exe.source(data.arrays)
         self.params = session.params_table(exe.plan, engine.graph)
-        self.adaptive = session.adaptive
         self.rows, self.batch_size = data.rows, batch_size
         self.epoch = 0
+        self._bind()
 
     def seconds_per_epoch(self) -> float:
         spent, steps = 0.0, 0
@@ -150,7 +166,7 @@ class _Stopwatch:
         batches = -1
         if steps < 2 * _TRIES:
             # Steps too long for both to be tried in time gain from a team: with it a new program begins.
-            self.program = _core.Program(self.native, self.copy, isa=self.program.isa)
+            self._bind()
             batches = _TRIES // _STRETCHES
         spent, rows, stretches = 0.0, 0, 0
         while spent < _MEASURED_S or (stretches < _STRETCHES and spent < _MEASURED_AT_MOST_S):
@@ -159,15 +175,20 @@ class _Stopwatch:
             rows += min(done * self.batch_size, self.rows)  # the last batch of an epoch may be partial
         return spent / rows * self.rows
 
+    def _bind(self) -> None:
+        """A new program, which has tried nothing yet, bound as a run binds it."""
+        program = _core.Program(self.native, self.copy, isa=self.exe.program.isa)
+        self.bound = _core.BoundEpoch(
+            program, self.source, self.exe.team, inputs=[buffer for _, buffer in self.exe.plan.inputs],
+            batch_size=self.batch_size, shuffle=True, seed=self.engine.session.seed, run=0,
+            adaptive=self.engine.session.adaptive, accumulate=self.engine.accumulate,
+        )  # fmt: skip
+
     def _stretch(self, limit_s: float, batches: int = -1) -> tuple[float, int]:
         """Runs an epoch of its own order until one of the limits; (seconds, steps)."""
         self.epoch += 1
         begin = time.perf_counter()
-        steps, _ = _core.run_epoch(
-            self.program, self.source, self.team, inputs=self.inputs, batch_size=self.batch_size, shuffle=True,
-            epoch=self.epoch, batches=batches, params=self.params, deadline_s=limit_s, adaptive=self.adaptive,
-            accumulate=self.accumulate,
-        )  # fmt: skip
+        steps, _ = self.bound.run(self.epoch, self.params, None, limit_s, 0, batches)
         return time.perf_counter() - begin, steps
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from hotloop.callbacks.hooks import Hooks
 from hotloop.callbacks.state import FitState
+from hotloop.cost import process_peak_bytes
 from hotloop.early_stopping import BestEpoch, Patience, direction
 from hotloop.errors import DivergenceError, HotloopWarning
 from hotloop.evidence import Divergence
@@ -125,6 +126,7 @@ class _FitLoop:
             return reason
         if not self.memory.is_finite():
             return "divergence"
+        trained = time.perf_counter() - begin
         metrics = self.job.train_pass.metrics()
         for name, data in self.job.validation.items():
             status, values = self.job.engine.evaluate(data, stop)
@@ -132,11 +134,11 @@ class _FitLoop:
                 return "interrupt"
             metrics.update({f"{name}_{key}": value for key, value in values.items()})
         metrics["lr"] = lr
-        self.history.append(metrics)
+        self.history.append(metrics, trained)
         self.epoch, self.batch = self.epoch + 1, 0
         self.evidence.epoch_end(self.epoch)
         self._keep(metrics[self.job.monitor])
-        self.job.progress.epoch(self.epoch, metrics, time.perf_counter() - begin)
+        self.job.progress.epoch(self.epoch, metrics, time.perf_counter() - begin, self.best.epoch)
         reason = self._after_epoch(metrics, stop, deadline)
         if reason is not None:
             self.evidence.sample(self.epoch)
@@ -148,6 +150,9 @@ class _FitLoop:
         while True:
             times = [] if deadline is None else [max(deadline - time.perf_counter(), 0.0)]
             pauses = [self.hooks.batches_left(self._step)]
+            shown = self.job.progress.pause_s()
+            if shown is not None:
+                times.append(shown)
             if timetable is not None:
                 times += timetable.seconds_left()
                 pauses.append(timetable.batches_left(self._step))
@@ -163,6 +168,7 @@ class _FitLoop:
                 return "callback"
             if status == "done":
                 return None
+            self.job.progress.batch(self.batch, self.job.steps_per_epoch, self.job.train_pass.metrics)
             if timetable is not None and timetable.is_due(self._step):
                 self.record()
             if status == "stopped" or stop.is_set():
@@ -260,6 +266,7 @@ class _FitLoop:
     def finish(self, reason: StopReason) -> None:
         history = self.history
         history.stop_reason, history.seconds, history.best_epoch = reason, self._seconds(), self.best.epoch
+        history.about["process_peak_bytes"] = process_peak_bytes()
         place = self._divergence() if reason == "divergence" else None
         self.evidence.run_ended(place)
         silent = type(self.job.progress) is Silent  # then nobody asks for a diagnosis yet

@@ -22,6 +22,7 @@ from hotloop.history import History
 from hotloop.hyper_schedules import factors_of, lr_schedule
 from hotloop.progress import make_progress
 from hotloop.provenance import provenance_of
+from hotloop.run_about import about_run
 from hotloop.run_buffers import RunBuffers
 from hotloop.scored_engine import for_run
 
@@ -64,7 +65,7 @@ def make_job(
         seed=trainer.seed,
         isa=train_pass.executable.program.isa,
     )
-    return FitJob(
+    job = FitJob(
         session=session, graph=graph, engine=engine, train_pass=train_pass, train=train, validation=sets,
         epochs=epochs, batch_size=batch_size, shuffle=shuffle, run=run, max_time=max_time,
         schedule=lr_schedule(trainer.schedule), factors=factors, grouping=grouping, monitor=monitor,
@@ -74,3 +75,5 @@ def make_job(
         provenance=provenance,
         buffers=RunBuffers(session.memory, accumulate=trainer.accumulate, ema=trainer.ema is not None),
     )  # fmt: skip
+    job.history.about = about_run(trainer, job)
+    return job

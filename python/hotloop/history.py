@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from hotloop.dry_run import DryRun
 from hotloop.evidence import Evidence, Look
 
 if TYPE_CHECKING:
     from hotloop.diagnosis import Diagnosis
-
-from hotloop.dry_run import DryRun
+    from hotloop.files import Path as FilePath
 
 StopReason = Literal["epochs", "early_stopping", "time", "interrupt", "divergence", "callback", "dry_run"]
 
@@ -33,6 +33,8 @@ class History:
     epochs       whole epochs that ran; an epoch cut short leaves no entry
     dry_run      what ``fit(..., dry_run=True)`` found out, else None; not stored in files
     evidence     what else the run left for those who judge it; None in files of older versions
+    epoch_seconds  of training in each whole epoch, without validation; since the resume in one that was resumed
+    about        JSON data for readers: "configuration", "environment" and "cost" of the run; may be empty
     """
 
     history: dict[str, list[float]] = field(default_factory=dict)
@@ -43,6 +45,10 @@ class History:
     epochs: int = 0
     dry_run: DryRun | None = None
     evidence: Evidence | None = None
+    epoch_seconds: list[float] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)
+    #: The run's model and validation data for `report`, as long as they are at hand; see run_context.py.
+    _context: Any = field(default=None, init=False, repr=False, compare=False)
     _witness: Callable[[], Look | None] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -74,10 +80,12 @@ class History:
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy stands alone: it does not hold on to the model
-        return {**vars(self), "_witness": None}
+        return {**vars(self), "_witness": None, "_context": None}
 
-    def append(self, metrics: Mapping[str, float]) -> None:
-        """Add the metrics of one more whole epoch."""
+    def append(self, metrics: Mapping[str, float], seconds: float | None = None) -> None:
+        """Add the metrics of one more whole epoch, and how long its training took."""
+        if seconds is not None:
+            self.epoch_seconds.append(float(seconds))
         for name, value in metrics.items():
             self.history.setdefault(name, []).append(float(value))
         self.epochs += 1
@@ -96,6 +104,44 @@ class History:
         main = self.diagnosis.main
         return repr(self) if main is None else f"{self!r}\n{main}"
 
+    def plot(self, path: FilePath | None = None) -> Any:
+        """The curves of the run (loss, metrics, learning rate; the best epoch marked) as a matplotlib
+        `Figure`, which notebooks show. Written to ``path`` if given, in the format of its suffix.
+
+        Raises `ImportError` without matplotlib (the extra ``plot``), `ValueError` if no epoch ended, `OSError`.
+        """
+        from hotloop import report
+
+        return report.plot(self, path)
+
+    def report(self, path: FilePath = "run.html", data: Any = None) -> str:
+        """Write one page about the run: curves, what the model gets wrong, norms, cost, settings.
+
+        The page is one file without scripts, which loads nothing; see docs/report.md. What it says about
+        predictions is taken from the first validation set while the model is as the run left it, or from
+        ``data``: (X, y) or the sealed test set. Returns the path.
+
+        Raises `ImportError` without matplotlib and jinja2 (the extra ``plot``), what `Trainer.evaluate` raises
+        for ``data``, and `OSError`.
+
+        >>> import pathlib, tempfile, numpy as np, hotloop as hl
+        >>> X = np.linspace(-1, 1, 64).reshape(-1, 1)
+        >>> run = hl.Trainer(hl.nn.Linear(1, 1), "mse").fit(X, 2 * X, validation=0.25, epochs=3)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = run.report(f"{folder}/run.html")
+        ...     pathlib.Path(path).read_text(encoding="utf-8")[:15]
+        '<!doctype html>'
+        """
+        from hotloop import report
+
+        return report.write(self, path, data)
+
+    def _repr_html_(self) -> str | None:
+        """For notebooks: the summary and the curves; None, which means the text, without matplotlib."""
+        from hotloop import report
+
+        return report.notebook_html(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` gives an equal History back."""
         return {
@@ -106,6 +152,8 @@ class History:
             "monitor": self.monitor,
             "epochs": self.epochs,
             "evidence": self.evidence and self.evidence.to_dict(),
+            "epoch_seconds": list(self.epoch_seconds),
+            "about": self.about,
         }
 
     @classmethod
@@ -121,4 +169,7 @@ class History:
             monitor=str(data["monitor"]),
             epochs=int(data["epochs"]),
             evidence=None if data.get("evidence") is None else Evidence.from_dict(data["evidence"]),
+            # absent in the first files
+            epoch_seconds=[float(v) for v in data.get("epoch_seconds", ())],
+            about=dict(data.get("about", {})),
         )

@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hotloop import hyper_schedules, losses, optim
+from hotloop import hyper_schedules, losses, optim, run_context
 from hotloop.checkpoint import Folder
 from hotloop.data import border
 from hotloop.data.preprocess import Preprocessor
@@ -151,6 +151,7 @@ def _restore(tensors: dict[str, border.Array], metadata: dict[str, str], threads
     if "preprocessor" in metadata:
         arrays = part(tensors, _PREPROCESSOR)
         trainer.preprocessor = Preprocessor.from_stored(arrays, metadata["preprocessor"])
+    run_context.remember_loaded(trainer)
     return trainer
 
 
