@@ -3,6 +3,7 @@
 // A copy changes no bit: it holds the same elements, with zeros past the last column of B.
 #pragma once
 
+#include "cpu/workspace.h"
 #include "kernels/matmul.h"
 
 namespace hotloop::HOTLOOP_ISA {
@@ -51,16 +52,16 @@ struct BlockOfA {
 
 // Elements of a copied block: a tile's copy has room for the whole vectors that are stored.
 template <class real>
-constexpr int64 kCopySize = kCopyRows<real> * (kBlockDepth + Vec<real>::width);
+constexpr int64 kCopySize = kBlockRows<real> * (kBlockDepth<real> + Vec<real>::width);
 
 // If what a tile reads together falls into the same few sets of L1 (the stride is a multiple of a page), the
 // block is copied tile by tile, k-major inside: 70 against 52 % of the peak for 1024^3. Any other stride is
 // read in place, because the copy costs some 8 % of the work of eight panels. Tiles need one stride of 1.
 template <class real>
-bool copies_a(const MatmulArgs<real>& args, int64 columns) {
+bool copies_a(const MatmulArgs<real>& args) {
   if (args.a_stride_m != 1 && args.a_stride_k != 1) return true;
   const int64 stride = args.a_stride_k == 1 ? args.a_stride_m : args.a_stride_k;
-  return stride % kPage<real> == 0 && columns >= 4 * kPanel && args.m > kTileRows<real>;
+  return stride % kPage<real> == 0 && args.n >= 4 * kPanel && args.m > kTileRows<real>;
 }
 
 // The rows [i, i + height) of A, k-major at `out`: by squares of vectors that are transposed in registers.
@@ -125,9 +126,11 @@ struct PanelsOfB {
   int64 stride, step;
 };
 
-// Panels that the copy of B has room for.
+// Elements of the copy of B.
 template <class real>
-constexpr int64 kCopyPanels = kMaskedTail<real> ? 1 : kMostPanels<real>;
+constexpr int64 kPanelsSize = kMaskedTail<real> ? 0 : kMostPanels<real> * kBlockDepth<real> * kPanel;
+static_assert(static_cast<int64>(sizeof(float)) * (kCopySize<float> + kPanelsSize<float>) <=
+              static_cast<int64>(kWorkspaceBytes));
 
 // The panels at block.column, of block.n columns: in place, or copied into `buffer` with zeros past n where
 // there is less than a vector to read. The copy never paid elsewhere, up to rows of half a page.
