@@ -64,6 +64,10 @@ bool copies_a(const MatmulArgs<real>& args) {
   return stride % kPage<real> == 0 && args.n >= 4 * kPanel && args.m > kTileRows<real>;
 }
 
+// Rows of A by columns, or four elements of a row, between what is copied and what is fetched: across pages the
+// processor foresees nothing by itself.
+constexpr int64 kCopyAhead = 16;
+
 // The rows [i, i + height) of A, k-major at `out`: by squares of vectors that are transposed in registers.
 // Whole vectors are stored: what is past a tile's rows is overwritten by its next k, or is padding. So the
 // last rows go first, where a tile is higher than a vector.
@@ -74,6 +78,9 @@ void copy_rows_of_a(const real* a, int64 stride, int64 height, int64 depth, real
     for (int64 p = 0; p < depth; p += V::width) {
       const int64 n = smaller(depth - p, V::width);
       V square[V::width];
+      for (int64 lane = 0; lane < V::width; ++lane) {
+        __builtin_prefetch(a + (i + lane) * stride + p + kCopyAhead * 4);
+      }
       for (int64 lane = 0; lane < V::width; ++lane) {
         square[lane] = i + lane < height ? load(a + (i + lane) * stride + p, n) : V::zero();
       }
@@ -98,6 +105,7 @@ BlockOfA<real> block_of_a(const MatmulArgs<real>& args, const Block& block, cons
   const int64 step = run.depth + width;
   if (stride_m == 1) {
     for (int64 p = 0; p < run.depth; ++p) {
+      for (int64 i = 0; i < block.rows; i += kPanel) __builtin_prefetch(a + (p + kCopyAhead) * stride_k + i);
       tiles.for_each([&](int64 i, int64 height) HOTLOOP_BODY {
         for (int64 lane = i; lane < i + height; lane += width) {
           const int64 n = smaller(block.rows - lane, width);
