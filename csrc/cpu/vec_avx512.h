@@ -63,6 +63,10 @@ HOTLOOP_INLINE Maskf operator|(Maskf a, Maskf b) { return {_kor_mask16(a.m, b.m)
 HOTLOOP_INLINE Maskf operator~(Maskf a) { return {_knot_mask16(a.m)}; }
 HOTLOOP_INLINE Vecf select(Maskf m, Vecf a, Vecf b) { return _mm512_mask_blend_ps(m.m, b.v, a.v); }
 
+// Past the caches, to a full line; streams_done() before anybody else may read it.
+HOTLOOP_INLINE void stream(Vecf a, float* line) { _mm512_stream_ps(line, a.v); }
+HOTLOOP_INLINE void streams_done() { _mm_sfence(); }
+
 // rows[i] lane j <-> rows[j] lane i: first inside the 4 x 4 blocks, then the blocks among themselves.
 HOTLOOP_INLINE void transpose(Vecf (&rows)[16]) {
   __m512 pairs[16];

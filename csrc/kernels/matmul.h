@@ -21,6 +21,8 @@ constexpr int64 kEnoughChunks = 16;
 // panels of 512 come from L2, which is fast enough, and outputs are read again half as often.
 template <class real>
 constexpr int64 kBlockDepth = kMaskedTail<real> ? 512 : 256;
+// Elements of B that stay in L1 or come from L2 in time anyway.
+constexpr int64 kFetchedSize = 16384;
 // Elements of a page: an L1 cache maps what lies that far apart to the same set.
 template <class real>
 constexpr int64 kPage = 4096 / static_cast<int64>(sizeof(real));
@@ -50,7 +52,7 @@ constexpr ChunkGrid chunk_grid(int64 m, int64 n, int64 k, bool copied) {
   // Without a division where there is one chunk: small products are many.
   if (m * n * k <= kWork) return {m, n, m > 0 ? 1 : 0, 1};
   ChunkGrid grid{};
-  grid.rows = even_piece(m, kBlockRows<real>, kTileRows<real>);
+  grid.rows = even_piece(m, kBlockRows<real>, 1);
   const int64 enough_columns = round_up(ceil_div(kWork, grid.rows * k), kColumns);
   int64 widest = n >= 4 * kStripColumns ? kStripColumns : kBlockColumns;
   if (copied) {

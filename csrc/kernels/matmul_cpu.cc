@@ -21,6 +21,7 @@ void run_panels(const MatmulArgs<real>& args, const Block& block, const TileRows
   work.b_stride = b.stride;
   work.b_step = b.step;
   work.k = run.depth;
+  work.pace = run.depth * args.n < kFetchedSize ? kSlowestPace : tiles.pace();
   work.out_stride = args.out_stride;
   work.n = block.n;
   work.bias = run.last && args.bias != nullptr ? args.bias + block.column : nullptr;
@@ -32,7 +33,7 @@ void run_panels(const MatmulArgs<real>& args, const Block& block, const TileRows
     work.a_stride = a.stride == 0 ? height : a.stride;
     work.out = args.out + row * args.out_stride + block.column;
     work.ahead = next != nullptr && fetched < run.depth ? next + fetched * b.stride : b.b;
-    fetched += run.depth / kPrefetchSteps;
+    fetched += run.depth / work.pace;
     (a.by_columns ? tile_of<real, true> : tile_of<real, false>)(height, panels)(work);
   });
 }
@@ -74,10 +75,14 @@ void run_strip(const MatmulArgs<real>& args, const Block& strip, const TileRows<
     const int64 left = strip.n - j;
     const int64 n = left > most - kPanel ? smaller(left, most) : smaller(left, kPanel);
     const Block part{strip.row, strip.rows, strip.column + j, n};
-    const PanelsOfB<real> b = panels_of_b(args, part, run, b_buffer);
+    const PanelsOfB<real> b = panels_of_b(args, part, run);
     j += n;
-    const bool more = strip.column + j < args.n && b.b != b_buffer;
-    run_panels(args, part, tiles, run, a, b, more ? b.b + n / kPanel * b.step : nullptr);
+    if (b_buffer != nullptr) {
+      run_panels<real>(args, part, tiles, run, a, copy_panels(b, n, run.depth, b_buffer), nullptr);
+    } else {
+      run_panels(args, part, tiles, run, a, b,
+                 strip.column + j < args.n ? b.b + n / kPanel * b.step : nullptr);
+    }
   }
 }
 
@@ -88,19 +93,29 @@ void run_block(const MatmulArgs<real>& args, const StepContext& ctx, const Block
   const TileRows<real> tiles(block.rows);
   const int64 depth = even_piece(args.k, kBlockDepth<real>, 1);
   const int64 group = copied ? larger(block.n, 1) : kStripColumns;
-  const bool buffers = copied || (!kMaskedTail<real> && args.b_packed == 0 && block.n % kPanel != 0);
-  real* const a_buffer = buffers ? reinterpret_cast<real*>(workspace()) : nullptr;
+  const bool copies_panels = copies_b(args, block);
+  real* const buffer = copied || copies_panels ? reinterpret_cast<real*>(workspace()) : nullptr;
   for (int64 first = 0; first < block.n; first += group) {
     for (int64 begin = 0; begin == 0 || begin < args.k; begin += depth) {  // k = 0 still writes the bias
       const Run run{begin, smaller(depth, args.k - begin), begin == 0, begin + depth >= args.k};
-      const BlockOfA<real> a = block_of_a(args, block, tiles, run, copied ? a_buffer : nullptr);
+      const BlockOfA<real> a = block_of_a(args, block, tiles, run, copied ? buffer : nullptr);
       const int64 end = smaller(first + group, block.n);
       for (int64 j = first; j < end; j += kStripColumns) {
         const Block strip{block.row, block.rows, block.column + j, smaller(kStripColumns, end - j)};
-        run_strip(args, strip, tiles, run, a, buffers ? a_buffer + kCopySize<real> : nullptr);
+        run_strip(args, strip, tiles, run, a, copies_panels ? buffer + kCopySize<real> : nullptr);
         if (run.last) finish_block(args, ctx, strip);
       }
     }
+  }
+}
+
+// Rows and columns of the product, by blocks of even height.
+template <class real>
+void run_rows(const MatmulArgs<real>& args, const StepContext& ctx, Range rows, Range columns, bool copied) {
+  const int64 height = even_piece(rows.end - rows.begin, kBlockRows<real>, 1);
+  for (int64 row = rows.begin; row < rows.end; row += height) {
+    const Block block{row, smaller(height, rows.end - row), columns.begin, columns.end - columns.begin};
+    run_block(args, ctx, block, copied);
   }
 }
 
@@ -112,6 +127,13 @@ int64 matmul_chunks(const MatmulArgs<real>& args) {
   return grid.row_chunks * grid.column_chunks;
 }
 
+// Blocks of rows as wide as the product: each copies its part of A once.
+template <class real>
+void matmul_all(const MatmulArgs<real>& args, const StepContext& ctx) {
+  if (args.row_sum != nullptr) sum_rows(args, 0, args.m);
+  run_rows(args, ctx, {0, args.m}, {0, args.n}, copies_a(args));
+}
+
 template <class real>
 void matmul_run(const MatmulArgs<real>& args, const StepContext& ctx, int64 chunk) {
   const bool copied = copies_a(args);
@@ -119,13 +141,13 @@ void matmul_run(const MatmulArgs<real>& args, const StepContext& ctx, int64 chun
   const Range rows = chunk_range(chunk / grid.column_chunks, grid.rows, args.m);
   const Range columns = chunk_range(chunk % grid.column_chunks, grid.columns, args.n);
   if (args.row_sum != nullptr && columns.begin == 0) sum_rows(args, rows.begin, rows.end);
-  for (int64 row = rows.begin; row < rows.end; row += kBlockRows<real>) {
-    const Block block{row, smaller(kBlockRows<real>, rows.end - row), columns.begin,
-                      columns.end - columns.begin};
-    run_block(args, ctx, block, copied);
-  }
+  run_rows(args, ctx, rows, columns, copied);
 }
 
 HOTLOOP_INSTANTIATE(matmul, MatmulArgs)
+template void matmul_all<float>(const MatmulArgs<float>&, const StepContext&);
+#ifdef HOTLOOP_ISA_HAS_DOUBLE
+template void matmul_all<double>(const MatmulArgs<double>&, const StepContext&);
+#endif
 
 }  // namespace hotloop::HOTLOOP_ISA

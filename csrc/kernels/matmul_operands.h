@@ -31,6 +31,13 @@ struct TileRows {
     first_low = (rows - low * tiles) * (low + 1);
   }
 
+  // Steps of k to every row that is fetched, if all of the next panels shall come. One tile would have to
+  // fetch as much as it reads; it leaves that to the processor.
+  int64 pace() const {
+    const int64 tiles = ceil_div(rows, kTileRows<real>);
+    return tiles > 1 ? smaller(tiles, kSlowestPace) : kSlowestPace;
+  }
+
   // body(i, height)
   template <class Body>
   HOTLOOP_INLINE void for_each(Body&& body) const {
@@ -64,8 +71,8 @@ bool copies_a(const MatmulArgs<real>& args) {
   return stride % kPage<real> == 0 && args.n >= 4 * kPanel && args.m > kTileRows<real>;
 }
 
-// Rows of A by columns, or four elements of a row, between what is copied and what is fetched: across pages the
-// processor foresees nothing by itself.
+// Rows of A by columns, or four elements of a row, between what is copied and what is fetched: across pages
+// the processor foresees nothing by itself.
 constexpr int64 kCopyAhead = 16;
 
 // The rows [i, i + height) of A, k-major at `out`: by squares of vectors that are transposed in registers.
@@ -134,27 +141,38 @@ struct PanelsOfB {
   int64 stride, step;
 };
 
-// Elements of the copy of B.
+// Elements of the copy of a few panels.
 template <class real>
 constexpr int64 kPanelsSize = kMaskedTail<real> ? 0 : kMostPanels<real> * kBlockDepth<real> * kPanel;
 static_assert(static_cast<int64>(sizeof(float)) * (kCopySize<float> + kPanelsSize<float>) <=
               static_cast<int64>(kWorkspaceBytes));
 
-// The panels at block.column, of block.n columns: in place, or copied into `buffer` with zeros past n where
-// there is less than a vector to read. The copy never paid elsewhere, up to rows of half a page.
+// Whether panels of B are copied: without masks, where there is less than a vector to read. It never paid
+// elsewhere: a matrix with rows of a page and more is packed before (see ops/matmul.py).
 template <class real>
-PanelsOfB<real> panels_of_b(const MatmulArgs<real>& args, const Block& block, const Run& run, real* buffer) {
+bool copies_b(const MatmulArgs<real>& args, const Block& block) {
+  return !kMaskedTail<real> && args.b_packed == 0 && (block.column + block.n) % kPanel != 0;
+}
+
+// The panels at block.column, of block.n columns, in place.
+template <class real>
+PanelsOfB<real> panels_of_b(const MatmulArgs<real>& args, const Block& block, const Run& run) {
   if (args.b_packed != 0) {
     return {args.b + (block.column / kPanel * args.k + run.begin) * kPanel, kPanel, args.k * kPanel};
   }
-  const real* b = args.b + run.begin * args.b_stride_k + block.column;
-  if (kMaskedTail<real> || block.n % kPanel == 0) return {b, args.b_stride_k, kPanel};
-  const int64 step = run.depth * kPanel;
-  for (int64 column = 0; column < block.n; column += kPanel) {
-    for (int64 p = 0; p < run.depth; ++p) {
+  return {args.b + run.begin * args.b_stride_k + block.column, args.b_stride_k, kPanel};
+}
+
+// A copy of n columns in panels, with zeros past n.
+template <class real>
+PanelsOfB<real> copy_panels(const PanelsOfB<real>& from, int64 n, int64 depth, real* buffer) {
+  const int64 step = depth * kPanel;
+  for (int64 p = 0; p < depth; ++p) {
+    for (int64 column = 0; column < n; column += kPanel) {
       for (int64 j = 0; j < kPanel; j += Vec<real>::width) {
-        const int64 n = larger(0, smaller(block.n - column - j, Vec<real>::width));
-        load(b + p * args.b_stride_k + column + j, n).store(buffer + column / kPanel * step + p * kPanel + j);
+        const int64 left = larger(0, smaller(n - column - j, Vec<real>::width));
+        const Vec<real> row = load(from.b + p * from.stride + column + j, left);
+        row.store(buffer + column / kPanel * step + p * kPanel + j);
       }
     }
   }

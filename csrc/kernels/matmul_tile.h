@@ -104,11 +104,12 @@ struct TileWork {
   // What to fetch while k runs: rows of B that a later tile reads. Any address will do, nothing is read
   // there.
   const real* ahead;
+  int64 pace;  // steps of k between two prefetches, a row of B ahead and one row of outputs each
 };
 
-// Steps of k between two prefetches: a row of B ahead and one row of outputs. Spread over the whole of k,
-// because a burst would fill the queue of misses that the operands come through as well.
-constexpr int64 kPrefetchSteps = 8;
+// Prefetches are spread over the whole of k, because a burst would fill the queue of misses that the operands
+// come through as well. From so many tiles on, each fetches its share of the next panels at this pace.
+constexpr int64 kSlowestPace = 8;
 
 // body(0), ... body(count - 1), written out: an array stays in registers only if no index is left.
 template <int count, class Body>
@@ -166,8 +167,8 @@ struct Tile {
     const real* ahead = work.ahead;
     const real* out = work.out;
     int64 p = work.k;
-    for (; p >= kPrefetchSteps; p -= kPrefetchSteps) {
-      add_products(kPrefetchSteps);
+    for (; p >= work.pace; p -= work.pace) {
+      add_products(work.pace);
       unrolled<panels>([&](int j) HOTLOOP_BODY {
         __builtin_prefetch(ahead + j * work.b_step, 0, 2);
         __builtin_prefetch(out + j * kPanel, 1);
