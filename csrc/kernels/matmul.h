@@ -21,7 +21,7 @@ constexpr int64 kEnoughChunks = 16;
 // panels of 512 come from L2, which is fast enough, and outputs are read again half as often.
 template <class real>
 constexpr int64 kBlockDepth = kMaskedTail<real> ? 512 : 256;
-// Elements of B that stay in L1 or come from L2 in time anyway.
+// Elements of a run of B that need no prefetch: they stay in L1 or come from L2 in time anyway.
 constexpr int64 kFetchedSize = 16384;
 // Elements of a page: an L1 cache maps what lies that far apart to the same set.
 template <class real>

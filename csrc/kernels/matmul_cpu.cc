@@ -21,7 +21,9 @@ void run_panels(const MatmulArgs<real>& args, const Block& block, const TileRows
   work.b_stride = b.stride;
   work.b_step = b.step;
   work.k = run.depth;
-  work.pace = run.depth * args.n < kFetchedSize ? kSlowestPace : tiles.pace();
+  work.pace = run.depth * args.n < kFetchedSize ? run.depth + 1
+              : next != nullptr                 ? tiles.pace()
+                                                : kSlowestPace;
   work.out_stride = args.out_stride;
   work.n = block.n;
   work.bias = run.last && args.bias != nullptr ? args.bias + block.column : nullptr;

@@ -92,7 +92,12 @@ void copy_rows_of_a(const real* a, int64 stride, int64 height, int64 depth, real
         square[lane] = i + lane < height ? load(a + (i + lane) * stride + p, n) : V::zero();
       }
       transpose(square);
-      for (int64 lane = 0; lane < n; ++lane) square[lane].store(out + (p + lane) * height + i);
+      real* to = out + p * height + i;
+      if (n == V::width) {  // a loop of its own, so that the square is in registers
+        for (int64 lane = 0; lane < V::width; ++lane) square[lane].store(to + lane * height);
+      } else {
+        for (int64 lane = 0; lane < n; ++lane) square[lane].store(to + lane * height);
+      }
     }
   }
 }

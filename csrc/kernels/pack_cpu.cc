@@ -53,6 +53,14 @@ void transpose_rows(const real* x, int64 stride_n, int64 rows, int64 columns, re
     for (int64 i = 0; i < rows; i += V::width) {
       const int64 height = rows - i < V::width ? rows - i : V::width;
       V square[V::width];
+      if (height == V::width &&
+          columns - j >= V::width) {  // a loop of its own, so that the square is in registers
+        load_transposed(x + i + j * stride_n, stride_n, square);
+        for (int64 lane = 0; lane < V::width; ++lane) {
+          put<past_caches>(square[lane], out + (i + lane) * kPanel + j);
+        }
+        continue;
+      }
       for (int64 lane = 0; lane < V::width; ++lane) {
         square[lane] = j + lane < columns ? load(x + i + (j + lane) * stride_n, height) : V::zero();
       }
