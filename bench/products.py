@@ -19,10 +19,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from hotloop.ops.matmul import PACK_MIN_COLS, PACK_MIN_ROWS, PANEL
 
 from bench._harness import Row, machine, save, table
 from hotloop import _core
-from hotloop.ops.matmul import PACK_MIN_COLS, PACK_MIN_ROWS, PANEL
 
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 #: form, m, n, k of out (m, n) = A (m, k) B (k, n)
