@@ -79,7 +79,8 @@ void bind_field(std::byte* args, const Field& f, const py::object& value, bool i
 
 void run_kernel(const std::string& name, const py::dict& fields, const std::string& isa, std::uint64_t seed,
                 std::uint32_t run, std::uint64_t step, const std::vector<double>& groups,
-                const std::vector<double>& dropout, int64 first_row, bool first, bool last, bool reverse) {
+                const std::vector<double>& dropout, int64 first_row, bool first, bool last, bool reverse,
+                bool whole) {
   const int kernel = find_kernel(name);
   if (kernel < 0) throw py::key_error("[run_kernel] no kernel " + name);
   const KernelInfo& info = kernel_info(static_cast<Kernel>(kernel));
@@ -95,6 +96,7 @@ void run_kernel(const std::string& name, const py::dict& fields, const std::stri
   const StepContext ctx{seed, run, step, groups.data(), dropout.data(), first_row, first, last};
   const KernelFn fn = (*table)[kernel];
   const FlushDenormals flush;
+  if (whole) return fn.run_all(args, ctx);
   const int64 chunks = fn.chunks(args);
   for (int64 i = 0; i < chunks; ++i) fn.run(args, ctx, reverse ? chunks - 1 - i : i);
 }
@@ -106,11 +108,13 @@ void register_kernels(py::module_& m) {
         "Every kernel: name -> [(field, kind, element type)], in the order of the list.");
   m.def("activation_index", &activation_index, py::arg("name"),
         "Number of an element-wise function as matmul's activation; -1 if there is none.");
-  m.def("run_kernel", &run_kernel, py::arg("name"), py::arg("fields"), py::kw_only(), py::arg("isa") = "",
-        py::arg("seed") = 0, py::arg("run") = 0, py::arg("step") = 0,
-        py::arg("groups") = std::vector<double>(), py::arg("dropout") = std::vector<double>(),
-        py::arg("first_row") = 0, py::arg("first") = true, py::arg("last") = true, py::arg("reverse") = false,
-        "Run one kernel on dense arrays. For tests: sizes are not checked against the arrays.");
+  m.def(
+      "run_kernel", &run_kernel, py::arg("name"), py::arg("fields"), py::kw_only(), py::arg("isa") = "",
+      py::arg("seed") = 0, py::arg("run") = 0, py::arg("step") = 0, py::arg("groups") = std::vector<double>(),
+      py::arg("dropout") = std::vector<double>(), py::arg("first_row") = 0, py::arg("first") = true,
+      py::arg("last") = true, py::arg("reverse") = false, py::arg("whole") = false,
+      "Run one kernel on dense arrays, chunk by chunk or `whole`, as one thread alone does. For tests: sizes "
+      "are not checked against the arrays.");
 }
 
 }  // namespace hotloop

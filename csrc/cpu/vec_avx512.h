@@ -63,6 +63,10 @@ HOTLOOP_INLINE Maskf operator|(Maskf a, Maskf b) { return {_kor_mask16(a.m, b.m)
 HOTLOOP_INLINE Maskf operator~(Maskf a) { return {_knot_mask16(a.m)}; }
 HOTLOOP_INLINE Vecf select(Maskf m, Vecf a, Vecf b) { return _mm512_mask_blend_ps(m.m, b.v, a.v); }
 
+// Past the caches, to a full line; streams_done() before anybody else may read it.
+HOTLOOP_INLINE void stream(Vecf a, float* line) { _mm512_stream_ps(line, a.v); }
+HOTLOOP_INLINE void streams_done() { _mm_sfence(); }
+
 // rows[i] lane j <-> rows[j] lane i: first inside the 4 x 4 blocks, then the blocks among themselves.
 HOTLOOP_INLINE void transpose(Vecf (&rows)[16]) {
   __m512 pairs[16];
@@ -89,6 +93,31 @@ HOTLOOP_INLINE void transpose(Vecf (&rows)[16]) {
     rows[4 + c] = _mm512_shuffle_f32x4(odd01, odd23, 0x88);
     rows[8 + c] = _mm512_shuffle_f32x4(even01, even23, 0xDD);
     rows[12 + c] = _mm512_shuffle_f32x4(odd01, odd23, 0xDD);
+  }
+}
+
+// The transpose of a square in memory, row i at p + i*stride: columns[i] lane j = p[j*stride + i]. Blocks of
+// 4 x 4 go where they belong as they are loaded, which leaves half of the shuffles.
+HOTLOOP_INLINE void load_transposed(const float* p, int64 stride, Vecf (&columns)[16]) {
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    __m512 rows[4];  // block b of rows[r]: row 4b + r of the square, columns 4c ... 4c + 3
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; ++r) {
+      const float* at = p + r * stride + 4 * c;
+      const __m256 low =
+          _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(at)), _mm_loadu_ps(at + 4 * stride), 1);
+      const __m512 most = _mm512_insertf32x4(_mm512_castps256_ps512(low), _mm_loadu_ps(at + 8 * stride), 2);
+      rows[r] = _mm512_insertf32x4(most, _mm_loadu_ps(at + 12 * stride), 3);
+    }
+    const __m512 low01 = _mm512_unpacklo_ps(rows[0], rows[1]);
+    const __m512 high01 = _mm512_unpackhi_ps(rows[0], rows[1]);
+    const __m512 low23 = _mm512_unpacklo_ps(rows[2], rows[3]);
+    const __m512 high23 = _mm512_unpackhi_ps(rows[2], rows[3]);
+    columns[4 * c] = _mm512_shuffle_ps(low01, low23, 0x44);
+    columns[4 * c + 1] = _mm512_shuffle_ps(low01, low23, 0xEE);
+    columns[4 * c + 2] = _mm512_shuffle_ps(high01, high23, 0x44);
+    columns[4 * c + 3] = _mm512_shuffle_ps(high01, high23, 0xEE);
   }
 }
 

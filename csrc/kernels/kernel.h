@@ -5,6 +5,10 @@
 //                                                                 never from the number of threads
 //   void  NAME_run(const Args<real>&, const StepContext&, int64)  one chunk; it owns what it writes
 //
+// A kernel whose chunks repeat work that one thread could do once has a third, as all_chunks below:
+//
+//   void  NAME_all(const Args<real>&, const StepContext&)         every chunk, to the same bits
+//
 // Any thread may run any chunk in any order: the bits do not depend on it. 0 chunks is legal.
 #pragma once
 
@@ -42,6 +46,8 @@ namespace hotloop::HOTLOOP_ISA {
   void name##_run(const Args<real>&, const StepContext&, int64 chunk);
 #include "kernels/kernels.def"
 #undef HOTLOOP_KERNEL
+template <class real>
+void matmul_all(const MatmulArgs<real>&, const StepContext&);
 
 }  // namespace hotloop::HOTLOOP_ISA
 

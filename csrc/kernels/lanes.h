@@ -25,6 +25,13 @@ HOTLOOP_INLINE void store(Vec<real> v, real* p, int64 n) {
   }
 }
 
+// The transpose of a square in memory: columns[i] lane j = p[j*stride + i]. A unit may have its own.
+template <class real>
+HOTLOOP_INLINE void load_transposed(const real* p, int64 stride, Vec<real> (&columns)[Vec<real>::width]) {
+  for (int64 i = 0; i < Vec<real>::width; ++i) columns[i] = Vec<real>::load(p + i * stride);
+  transpose(columns);
+}
+
 // A vector of an operand that may be absent, or its neutral value.
 template <class real>
 HOTLOOP_INLINE Vec<real> load_or(const real* p, int64 i, int64 n, real neutral) {

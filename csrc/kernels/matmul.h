@@ -6,18 +6,23 @@
 
 namespace hotloop::HOTLOOP_ISA {
 
-// Rows of a chunk: while they pass, two panels of B stay in L1; with kBlockDepth they are a quarter of an L2
-// cache of 1 MB. 16 tiles of 14, or of 6.
+// Rows of a block: they share the panels of B that pass through L2, and with kBlockDepth their part of A is a
+// quarter of an L2 cache of 1 MB. 10 tiles of 14, or 16 of 6.
 template <class real>
-constexpr int64 kBlockRows = 16 * kTileRows<real>;
-// Rows of a block of A that is copied: 48 KB of stack with kBlockDepth, since a thread may have only 128 KB.
-template <class real>
-constexpr int64 kCopyRows = kMaskedTail<real> ? 42 : 192 / static_cast<int64>(sizeof(real));
-// Columns of a chunk: 8 panels. Of a wide product 16: its copies of A are made half as often.
+constexpr int64 kBlockRows = (kMaskedTail<real> ? 10 : 16) * kTileRows<real>;
+// Columns of a strip: its outputs stay in L2 until they are finished.
+constexpr int64 kStripColumns = 256;
+// Columns of a chunk: 8 panels, of a wide product a strip; where A is copied up to 64 panels, as long as
+// there are kEnoughChunks, because every chunk makes a copy of its own.
 constexpr int64 kBlockColumns = 128;
-constexpr int64 kWideColumns = 256;
-// Longest run of k: a panel of 256 x 16 floats is 16 KB, half of the smallest L1.
-constexpr int64 kBlockDepth = 256;
+constexpr int64 kCopyColumns = 1024;
+constexpr int64 kEnoughChunks = 16;
+// Longest run of k. With AVX2 a panel of 256 x 16 floats is 16 KB, half of the smallest L1. With AVX-512 two
+// panels of 512 come from L2, which is fast enough, and outputs are read again half as often.
+template <class real>
+constexpr int64 kBlockDepth = kMaskedTail<real> ? 512 : 256;
+// Elements of a run of B that need no prefetch: they stay in L1 or come from L2 in time anyway.
+constexpr int64 kFetchedSize = 16384;
 // Elements of a page: an L1 cache maps what lies that far apart to the same set.
 template <class real>
 constexpr int64 kPage = 4096 / static_cast<int64>(sizeof(real));
@@ -39,16 +44,21 @@ struct ChunkGrid {
   int64 row_chunks, column_chunks;  // column chunks vary fastest
 };
 
+// copied: whether a block of A is copied, so that few wide chunks are better than many.
 template <class real>
-constexpr ChunkGrid chunk_grid(int64 m, int64 n, int64 k) {
+constexpr ChunkGrid chunk_grid(int64 m, int64 n, int64 k, bool copied) {
   constexpr int64 kWork = kMinChunkWork<real>;
   constexpr int64 kColumns = kPanel * kTilePanels<real>;
   // Without a division where there is one chunk: small products are many.
   if (m * n * k <= kWork) return {m, n, m > 0 ? 1 : 0, 1};
   ChunkGrid grid{};
-  grid.rows = even_piece(m, kBlockRows<real>, kTileRows<real>);
+  grid.rows = even_piece(m, kBlockRows<real>, 1);
   const int64 enough_columns = round_up(ceil_div(kWork, grid.rows * k), kColumns);
-  const int64 widest = n >= 4 * kWideColumns ? kWideColumns : kBlockColumns;
+  int64 widest = n >= 4 * kStripColumns ? kStripColumns : kBlockColumns;
+  if (copied) {
+    const int64 shared = n * ceil_div(m, grid.rows) / kEnoughChunks;
+    widest = larger(kStripColumns, smaller(shared, kCopyColumns));
+  }
   grid.columns = smaller(n, larger(even_piece(n, widest, kColumns), enough_columns));
   const int64 enough_rows = round_up(ceil_div(kWork, grid.columns * k), kTileRows<real>);
   grid.rows = smaller(m, larger(grid.rows, enough_rows));

@@ -10,25 +10,32 @@
 namespace hotloop::HOTLOOP_ISA {
 namespace {
 
-// The tiles of a few panels of B.
+// The tiles of a few panels of B. Meanwhile the panels at `next` come into L2, some of their rows with each
+// tile; null if there are none.
 template <class real>
 void run_panels(const MatmulArgs<real>& args, const Block& block, const TileRows<real>& tiles, const Run& run,
-                const BlockOfA<real>& a, const PanelsOfB<real>& b) {
+                const BlockOfA<real>& a, const PanelsOfB<real>& b, const real* next) {
   const int64 panels = ceil_div(block.n, kPanel);
   TileWork<real> work;
   work.b = b.b;
   work.b_stride = b.stride;
   work.b_step = b.step;
   work.k = run.depth;
+  work.pace = run.depth * args.n < kFetchedSize ? run.depth + 1
+              : next != nullptr                 ? tiles.pace()
+                                                : kSlowestPace;
   work.out_stride = args.out_stride;
   work.n = block.n;
   work.bias = run.last && args.bias != nullptr ? args.bias + block.column : nullptr;
   work.add = !run.first || args.accumulate != 0;
+  int64 fetched = 0;
   tiles.for_each([&](int64 i, int64 height) {
     const int64 row = block.row + i;
     work.a = a.a + i * a.step;
     work.a_stride = a.stride == 0 ? height : a.stride;
     work.out = args.out + row * args.out_stride + block.column;
+    work.ahead = next != nullptr && fetched < run.depth ? next + fetched * b.stride : b.b;
+    fetched += run.depth / work.pace;
     (a.by_columns ? tile_of<real, true> : tile_of<real, false>)(height, panels)(work);
   });
 }
@@ -61,69 +68,88 @@ void sum_rows(const MatmulArgs<real>& args, int64 begin, int64 end) {
   }
 }
 
-// A block of rows for one run of k: whole tiles of panels, then one panel at a time.
+// A strip of columns for one run of k: whole tiles of panels, then one panel at a time.
 template <class real>
-void run_block(const MatmulArgs<real>& args, const Block& block, const Run& run, real* a_buffer,
-               real* b_buffer) {
-  const TileRows<real> tiles(block.rows);
-  const BlockOfA<real> a = block_of_a(args, block, tiles, run, a_buffer);
-  const int64 most = kPanel * (block.rows <= kWideRows<real> ? kMostPanels<real> : kTilePanels<real>);
-  for (int64 j = 0; j < block.n;) {
-    const int64 left = block.n - j;
+void run_strip(const MatmulArgs<real>& args, const Block& strip, const TileRows<real>& tiles, const Run& run,
+               const BlockOfA<real>& a, real* b_buffer) {
+  const int64 most = kPanel * (strip.rows <= kWideRows<real> ? kMostPanels<real> : kTilePanels<real>);
+  for (int64 j = 0; j < strip.n;) {
+    const int64 left = strip.n - j;
     const int64 n = left > most - kPanel ? smaller(left, most) : smaller(left, kPanel);
-    const Block part{block.row, block.rows, block.column + j, n};
-    run_panels(args, part, tiles, run, a, panels_of_b(args, part, run, b_buffer));
+    const Block part{strip.row, strip.rows, strip.column + j, n};
+    const PanelsOfB<real> b = panels_of_b(args, part, run);
     j += n;
-  }
-}
-
-// A chunk, from the first k to the dropped-out output. Blocks of copied rows share a run of B, which stays in
-// the L2 cache.
-template <class real>
-void run_chunk(const MatmulArgs<real>& args, const StepContext& ctx, const Block& chunk, real* a_buffer) {
-  alignas(64) real b_buffer[kCopyPanels<real> * kBlockDepth * kPanel];
-  const int64 depth = even_piece(args.k, kBlockDepth, 1);
-  const int64 height = a_buffer != nullptr ? kCopyRows<real> : chunk.rows;
-  for (int64 begin = 0; begin == 0 || begin < args.k; begin += depth) {  // k = 0 still writes the bias
-    const Run run{begin, smaller(depth, args.k - begin), begin == 0, begin + depth >= args.k};
-    for (int64 i = 0; i < chunk.rows; i += height) {
-      const Block block{chunk.row + i, smaller(height, chunk.rows - i), chunk.column, chunk.n};
-      run_block(args, block, run, a_buffer, b_buffer);
+    if (b_buffer != nullptr) {
+      run_panels<real>(args, part, tiles, run, a, copy_panels(b, n, run.depth, b_buffer), nullptr);
+    } else {
+      run_panels(args, part, tiles, run, a, b,
+                 strip.column + j < args.n ? b.b + n / kPanel * b.step : nullptr);
     }
   }
-  finish_block(args, ctx, chunk);
 }
 
-// A function of its own, so that only this case needs the large frame.
+// A block of rows, from the first k to the dropped-out output. A strip of columns at a time goes through all
+// runs of k, or where A is copied all strips through one run.
 template <class real>
-__attribute__((noinline)) void run_copied_chunk(const MatmulArgs<real>& args, const StepContext& ctx,
-                                                const Block& chunk) {
-  alignas(64) real a_buffer[kCopySize<real>];
-  run_chunk(args, ctx, chunk, a_buffer);
+void run_block(const MatmulArgs<real>& args, const StepContext& ctx, const Block& block, bool copied) {
+  const TileRows<real> tiles(block.rows);
+  const int64 depth = even_piece(args.k, kBlockDepth<real>, 1);
+  const int64 group = copied ? larger(block.n, 1) : kStripColumns;
+  const bool copies_panels = copies_b(args, block);
+  real* const buffer = copied || copies_panels ? reinterpret_cast<real*>(workspace()) : nullptr;
+  for (int64 first = 0; first < block.n; first += group) {
+    for (int64 begin = 0; begin == 0 || begin < args.k; begin += depth) {  // k = 0 still writes the bias
+      const Run run{begin, smaller(depth, args.k - begin), begin == 0, begin + depth >= args.k};
+      const BlockOfA<real> a = block_of_a(args, block, tiles, run, copied ? buffer : nullptr);
+      const int64 end = smaller(first + group, block.n);
+      for (int64 j = first; j < end; j += kStripColumns) {
+        const Block strip{block.row, block.rows, block.column + j, smaller(kStripColumns, end - j)};
+        run_strip(args, strip, tiles, run, a, copies_panels ? buffer + kCopySize<real> : nullptr);
+        if (run.last) finish_block(args, ctx, strip);
+      }
+    }
+  }
+}
+
+// Rows and columns of the product, by blocks of even height.
+template <class real>
+void run_rows(const MatmulArgs<real>& args, const StepContext& ctx, Range rows, Range columns, bool copied) {
+  const int64 height = even_piece(rows.end - rows.begin, kBlockRows<real>, 1);
+  for (int64 row = rows.begin; row < rows.end; row += height) {
+    const Block block{row, smaller(height, rows.end - row), columns.begin, columns.end - columns.begin};
+    run_block(args, ctx, block, copied);
+  }
 }
 
 }  // namespace
 
 template <class real>
 int64 matmul_chunks(const MatmulArgs<real>& args) {
-  const ChunkGrid grid = chunk_grid<real>(args.m, args.n, args.k);
+  const ChunkGrid grid = chunk_grid<real>(args.m, args.n, args.k, copies_a(args));
   return grid.row_chunks * grid.column_chunks;
+}
+
+// Blocks of rows as wide as the product: each copies its part of A once.
+template <class real>
+void matmul_all(const MatmulArgs<real>& args, const StepContext& ctx) {
+  if (args.row_sum != nullptr) sum_rows(args, 0, args.m);
+  run_rows(args, ctx, {0, args.m}, {0, args.n}, copies_a(args));
 }
 
 template <class real>
 void matmul_run(const MatmulArgs<real>& args, const StepContext& ctx, int64 chunk) {
-  const ChunkGrid grid = chunk_grid<real>(args.m, args.n, args.k);
+  const bool copied = copies_a(args);
+  const ChunkGrid grid = chunk_grid<real>(args.m, args.n, args.k, copied);
   const Range rows = chunk_range(chunk / grid.column_chunks, grid.rows, args.m);
   const Range columns = chunk_range(chunk % grid.column_chunks, grid.columns, args.n);
   if (args.row_sum != nullptr && columns.begin == 0) sum_rows(args, rows.begin, rows.end);
-  const Block block{rows.begin, rows.end - rows.begin, columns.begin, columns.end - columns.begin};
-  if (copies_a(args, block.n)) {
-    run_copied_chunk(args, ctx, block);
-  } else {
-    run_chunk<real>(args, ctx, block, nullptr);
-  }
+  run_rows(args, ctx, rows, columns, copied);
 }
 
 HOTLOOP_INSTANTIATE(matmul, MatmulArgs)
+template void matmul_all<float>(const MatmulArgs<float>&, const StepContext&);
+#ifdef HOTLOOP_ISA_HAS_DOUBLE
+template void matmul_all<double>(const MatmulArgs<double>&, const StepContext&);
+#endif
 
 }  // namespace hotloop::HOTLOOP_ISA

@@ -3,6 +3,7 @@
 // A copy changes no bit: it holds the same elements, with zeros past the last column of B.
 #pragma once
 
+#include "cpu/workspace.h"
 #include "kernels/matmul.h"
 
 namespace hotloop::HOTLOOP_ISA {
@@ -30,6 +31,13 @@ struct TileRows {
     first_low = (rows - low * tiles) * (low + 1);
   }
 
+  // Steps of k to every row that is fetched, if all of the next panels shall come. One tile would have to
+  // fetch as much as it reads; it leaves that to the processor.
+  int64 pace() const {
+    const int64 tiles = ceil_div(rows, kTileRows<real>);
+    return tiles > 1 ? smaller(tiles, kSlowestPace) : kSlowestPace;
+  }
+
   // body(i, height)
   template <class Body>
   HOTLOOP_INLINE void for_each(Body&& body) const {
@@ -51,17 +59,21 @@ struct BlockOfA {
 
 // Elements of a copied block: a tile's copy has room for the whole vectors that are stored.
 template <class real>
-constexpr int64 kCopySize = kCopyRows<real> * (kBlockDepth + Vec<real>::width);
+constexpr int64 kCopySize = kBlockRows<real> * (kBlockDepth<real> + Vec<real>::width);
 
 // If what a tile reads together falls into the same few sets of L1 (the stride is a multiple of a page), the
 // block is copied tile by tile, k-major inside: 70 against 52 % of the peak for 1024^3. Any other stride is
 // read in place, because the copy costs some 8 % of the work of eight panels. Tiles need one stride of 1.
 template <class real>
-bool copies_a(const MatmulArgs<real>& args, int64 columns) {
+bool copies_a(const MatmulArgs<real>& args) {
   if (args.a_stride_m != 1 && args.a_stride_k != 1) return true;
   const int64 stride = args.a_stride_k == 1 ? args.a_stride_m : args.a_stride_k;
-  return stride % kPage<real> == 0 && columns >= 4 * kPanel && args.m > kTileRows<real>;
+  return stride % kPage<real> == 0 && args.n >= 4 * kPanel && args.m > kTileRows<real>;
 }
+
+// Rows of A by columns, or four elements of a row, between what is copied and what is fetched: across pages
+// the processor foresees nothing by itself.
+constexpr int64 kCopyAhead = 16;
 
 // The rows [i, i + height) of A, k-major at `out`: by squares of vectors that are transposed in registers.
 // Whole vectors are stored: what is past a tile's rows is overwritten by its next k, or is padding. So the
@@ -74,10 +86,18 @@ void copy_rows_of_a(const real* a, int64 stride, int64 height, int64 depth, real
       const int64 n = smaller(depth - p, V::width);
       V square[V::width];
       for (int64 lane = 0; lane < V::width; ++lane) {
+        __builtin_prefetch(a + (i + lane) * stride + p + kCopyAhead * 4);
+      }
+      for (int64 lane = 0; lane < V::width; ++lane) {
         square[lane] = i + lane < height ? load(a + (i + lane) * stride + p, n) : V::zero();
       }
       transpose(square);
-      for (int64 lane = 0; lane < n; ++lane) square[lane].store(out + (p + lane) * height + i);
+      real* to = out + p * height + i;
+      if (n == V::width) {  // a loop of its own, so that the square is in registers
+        for (int64 lane = 0; lane < V::width; ++lane) square[lane].store(to + lane * height);
+      } else {
+        for (int64 lane = 0; lane < n; ++lane) square[lane].store(to + lane * height);
+      }
     }
   }
 }
@@ -97,6 +117,7 @@ BlockOfA<real> block_of_a(const MatmulArgs<real>& args, const Block& block, cons
   const int64 step = run.depth + width;
   if (stride_m == 1) {
     for (int64 p = 0; p < run.depth; ++p) {
+      for (int64 i = 0; i < block.rows; i += kPanel) __builtin_prefetch(a + (p + kCopyAhead) * stride_k + i);
       tiles.for_each([&](int64 i, int64 height) HOTLOOP_BODY {
         for (int64 lane = i; lane < i + height; lane += width) {
           const int64 n = smaller(block.rows - lane, width);
@@ -125,25 +146,38 @@ struct PanelsOfB {
   int64 stride, step;
 };
 
-// Panels that the copy of B has room for.
+// Elements of the copy of a few panels.
 template <class real>
-constexpr int64 kCopyPanels = kMaskedTail<real> ? 1 : kMostPanels<real>;
+constexpr int64 kPanelsSize = kMaskedTail<real> ? 0 : kMostPanels<real> * kBlockDepth<real> * kPanel;
+static_assert(static_cast<int64>(sizeof(float)) * (kCopySize<float> + kPanelsSize<float>) <=
+              static_cast<int64>(kWorkspaceBytes));
 
-// The panels at block.column, of block.n columns: in place, or copied into `buffer` with zeros past n where
-// there is less than a vector to read. The copy never paid elsewhere, up to rows of half a page.
+// Whether panels of B are copied: without masks, where there is less than a vector to read. It never paid
+// elsewhere: a matrix with rows of a page and more is packed before (see ops/matmul.py).
 template <class real>
-PanelsOfB<real> panels_of_b(const MatmulArgs<real>& args, const Block& block, const Run& run, real* buffer) {
+bool copies_b(const MatmulArgs<real>& args, const Block& block) {
+  return !kMaskedTail<real> && args.b_packed == 0 && (block.column + block.n) % kPanel != 0;
+}
+
+// The panels at block.column, of block.n columns, in place.
+template <class real>
+PanelsOfB<real> panels_of_b(const MatmulArgs<real>& args, const Block& block, const Run& run) {
   if (args.b_packed != 0) {
     return {args.b + (block.column / kPanel * args.k + run.begin) * kPanel, kPanel, args.k * kPanel};
   }
-  const real* b = args.b + run.begin * args.b_stride_k + block.column;
-  if (kMaskedTail<real> || block.n % kPanel == 0) return {b, args.b_stride_k, kPanel};
-  const int64 step = run.depth * kPanel;
-  for (int64 column = 0; column < block.n; column += kPanel) {
-    for (int64 p = 0; p < run.depth; ++p) {
+  return {args.b + run.begin * args.b_stride_k + block.column, args.b_stride_k, kPanel};
+}
+
+// A copy of n columns in panels, with zeros past n.
+template <class real>
+PanelsOfB<real> copy_panels(const PanelsOfB<real>& from, int64 n, int64 depth, real* buffer) {
+  const int64 step = depth * kPanel;
+  for (int64 p = 0; p < depth; ++p) {
+    for (int64 column = 0; column < n; column += kPanel) {
       for (int64 j = 0; j < kPanel; j += Vec<real>::width) {
-        const int64 n = larger(0, smaller(block.n - column - j, Vec<real>::width));
-        load(b + p * args.b_stride_k + column + j, n).store(buffer + column / kPanel * step + p * kPanel + j);
+        const int64 left = larger(0, smaller(n - column - j, Vec<real>::width));
+        const Vec<real> row = load(from.b + p * from.stride + column + j, left);
+        row.store(buffer + column / kPanel * step + p * kPanel + j);
       }
     }
   }

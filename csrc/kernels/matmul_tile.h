@@ -101,7 +101,15 @@ struct TileWork {
   int64 out_stride, n;
   const real* bias;  // (n), or null
   bool add;          // out is added to, not overwritten
+  // What to fetch while k runs: rows of B that a later tile reads. Any address will do, nothing is read
+  // there.
+  const real* ahead;
+  int64 pace;  // steps of k between two prefetches, a row of B ahead and one row of outputs each
 };
+
+// Prefetches are spread over the whole of k, because a burst would fill the queue of misses that the operands
+// come through as well. From so many tiles on, each fetches its share of the next panels at this pace.
+constexpr int64 kSlowestPace = 8;
 
 // body(0), ... body(count - 1), written out: an array stays in registers only if no index is left.
 template <int count, class Body>
@@ -145,13 +153,30 @@ struct Tile {
     unrolled<kBases>([&](int i) HOTLOOP_BODY { a[i] += by_columns ? work.a_stride : 1; });
   }
 
-  HOTLOOP_INLINE void multiply() {
+  HOTLOOP_INLINE void add_products(int64 count) {
     const int64 last = work.n - (panels - 1) * kPanel;  // columns of the last panel
-    for (int64 p = work.k; p > 0; --p) {
+#pragma GCC unroll 1
+    for (int64 p = count; p > 0; --p) {
       // Opaque, or the compiler makes one pointer of each row, more than there are registers.
       unrolled<kBases>([&](int i) HOTLOOP_BODY { asm("" : "+r"(a[i])); });
       add_product(last);
     }
+  }
+
+  HOTLOOP_INLINE void multiply() {
+    const real* ahead = work.ahead;
+    const real* out = work.out;
+    int64 p = work.k;
+    for (; p >= work.pace; p -= work.pace) {
+      add_products(work.pace);
+      unrolled<panels>([&](int j) HOTLOOP_BODY {
+        __builtin_prefetch(ahead + j * work.b_step, 0, 2);
+        __builtin_prefetch(out + j * kPanel, 1);
+      });
+      ahead += work.b_stride;
+      out += work.out_stride;
+    }
+    add_products(p);
   }
 
   // out = (add ? out : 0) + sums + bias, for the vector j of columns; full or of n columns.

@@ -39,6 +39,7 @@ constexpr std::size_t kMaxArgsBytes = 192;
 struct KernelFn {
   int64 (*chunks)(const void* args) = nullptr;
   void (*run)(const void* args, const StepContext& ctx, int64 chunk) = nullptr;
+  void (*run_all)(const void* args, const StepContext& ctx) = nullptr;  // every chunk, on the calling thread
 };
 using KernelTable = KernelFn[kNumKernels];
 

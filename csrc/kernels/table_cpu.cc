@@ -15,11 +15,29 @@ void erased_run(const void* args, const StepContext& ctx, int64 chunk) {
   run(*static_cast<const Args*>(args), ctx, chunk);
 }
 
+template <class Args>
+void all_chunks(const Args& args, const StepContext& ctx, int64 (*chunks)(const Args&),
+                void (*run)(const Args&, const StepContext&, int64)) {
+  const int64 count = chunks(args);
+  for (int64 chunk = 0; chunk < count; ++chunk) run(args, ctx, chunk);
+}
+template <class real>
+void all_chunks(const MatmulArgs<real>& args, const StepContext& ctx, int64 (*)(const MatmulArgs<real>&),
+                void (*)(const MatmulArgs<real>&, const StepContext&, int64)) {
+  matmul_all(args, ctx);
+}
+
+template <class Args, int64 (*chunks)(const Args&), void (*run)(const Args&, const StepContext&, int64)>
+void erased_run_all(const void* args, const StepContext& ctx) {
+  all_chunks(*static_cast<const Args*>(args), ctx, chunks, run);
+}
+
 }  // namespace
 
 #define HOTLOOP_KERNEL(name, Args)                                  \
   {&erased_chunks<Args<HOTLOOP_REAL>, name##_chunks<HOTLOOP_REAL>>, \
-   &erased_run<Args<HOTLOOP_REAL>, name##_run<HOTLOOP_REAL>>},
+   &erased_run<Args<HOTLOOP_REAL>, name##_run<HOTLOOP_REAL>>,       \
+   &erased_run_all<Args<HOTLOOP_REAL>, name##_chunks<HOTLOOP_REAL>, name##_run<HOTLOOP_REAL>>},
 
 #define HOTLOOP_REAL float
 constexpr KernelTable table_float = {

@@ -394,9 +394,10 @@ def run_kernel(
     first: bool = True,
     last: bool = True,
     reverse: bool = False,
+    whole: bool = False,
 ) -> None:
     """
-    Run one kernel on dense arrays. For tests: sizes are not checked against the arrays.
+    Run one kernel on dense arrays, chunk by chunk or `whole`, as one thread alone does. For tests: sizes are not checked against the arrays.
     """
 
 def stream_gbs(seconds: typing.SupportsFloat | typing.SupportsIndex = 0.5) -> float:

@@ -141,12 +141,12 @@ class Product {
 };
 
 // Heights to past two of the highest tile, 14; widths to past two panels; then the borders of blocks: chunks
-// of 96 and 224 rows and 128 columns, runs of 256 in k, strides of a page.
+// of 96 and 140 rows and 128 columns, runs of 256 and 512 in k, strides of a page.
 template <class real>
 int wrong_products(const hotloop::IsaUnit& unit, const Form& form) {
   constexpr int64 kDepths[] = {7, 1, 2, 33, 0};
   constexpr int64 kBlocks[][3] = {{97, 129, 257}, {95, 127, 255}, {101, 40, 521}, {7, 300, 300},
-                                  {225, 33, 300}, {3, 1024, 257}, {50, 130, 1024}};
+                                  {141, 33, 520}, {3, 1024, 257}, {50, 130, 1024}};
   Product<real> product(unit, form);
   int wrong = 0;
   const auto check = [&](int64 m, int64 n, int64 k) {

@@ -71,7 +71,7 @@ def initial(case: KernelCase, fields: Fields) -> Fields:
     return start
 
 
-def call(kernel: str, fields: Fields, isa: str, reverse: bool = False) -> None:
+def call(kernel: str, fields: Fields, isa: str, reverse: bool = False, whole: bool = False) -> None:
     """Run a native kernel under the context of the cases."""
     _core.run_kernel(
         kernel,
@@ -86,11 +86,17 @@ def call(kernel: str, fields: Fields, isa: str, reverse: bool = False) -> None:
         first=CONTEXT.first,
         last=CONTEXT.last,
         reverse=reverse,
+        whole=whole,
     )
 
 
 def run_native(
-    case: KernelCase, start: Fields, isa: str, placement: Placement = "heap", reverse: bool = False
+    case: KernelCase,
+    start: Fields,
+    isa: str,
+    placement: Placement = "heap",
+    reverse: bool = False,
+    whole: bool = False,
 ) -> Outputs:
     """Run the native kernel on copies of ``start``: its outputs. Fails if it changed an input."""
     given: Fields = dict(start)
@@ -101,7 +107,7 @@ def run_native(
         written = kind not in ("In", "InOpt")
         (outputs if written else inputs).append(name)
         given[name] = start[name].copy() if placement == "heap" else guarded(start[name], placement, written)
-    call(case.kernel, given, isa, reverse)
+    call(case.kernel, given, isa, reverse, whole)
     for name in inputs:
         assert given[name].tobytes() == start[name].tobytes(), f"input {name} was changed"
     return {name: given[name] for name in outputs}

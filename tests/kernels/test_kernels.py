@@ -59,6 +59,7 @@ def test_bits_depend_on_neither_place_nor_order(case: KernelCase, unit: Unit) ->
     start = initial(case, case.fields(dtype))
     plain = run_native(case, start, isa)
     assert_same_bits(run_native(case, start, isa, reverse=True), plain, "chunks in reverse")
+    assert_same_bits(run_native(case, start, isa, whole=True), plain, "all chunks at once")
     assert_same_bits(run_native(case, start, isa, "start"), plain, "after a guard page")
     assert_same_bits(run_native(case, start, isa, "end"), plain, "before a guard page")
 

@@ -22,10 +22,11 @@ Unit = tuple[str, type]
 HEIGHTS = [0, 1, 2, 3, 5, 6, 7, 12, 13, 14, 15, 16, 17, 29]
 WIDTHS = [0, 1, 2, 7, 15, 16, 17, 31, 32, 33, 48, 49, 63, 65]
 DEPTHS = [0, 1, 2, 7, 33]
-#: Around a chunk of 96 or 224 rows, 128 columns (256 of 1024), runs of 256 in k; one prime each.
+#: Around a chunk of 96 or 140 rows, 128 columns (256 of 1024), runs of 256 or 512 in k; one prime each. The last
+#: three have strides of a page, by rows or by columns: blocks of A are copied, for several strips and runs.
 BLOCKS = [
     (96, 128, 256), (97, 129, 257), (95, 127, 255), (101, 40, 521), (7, 300, 300), (193, 17, 64),
-    (225, 33, 300), (230, 1030, 20), (3, 1024, 257),
+    (141, 33, 300), (230, 1030, 20), (3, 1024, 257), (29, 600, 1024), (150, 530, 1024), (1024, 300, 520),
 ]  # fmt: skip
 
 
@@ -33,9 +34,9 @@ def fields(seed: int, dtype: type, **how: Any) -> Fields:
     return Product(**how).fields(np.random.default_rng(seed), dtype)
 
 
-def matmul(f: Fields, isa: str) -> np.ndarray:
-    """Run on ``f``; the outputs as a matrix (m, n)."""
-    call("matmul", f, isa)
+def matmul(f: Fields, isa: str, whole: bool = False) -> np.ndarray:
+    """Run on ``f``, chunk by chunk or ``whole``; the outputs as a matrix (m, n)."""
+    call("matmul", f, isa, whole=whole)
     return dense(f["out"], f)
 
 
@@ -108,8 +109,26 @@ def test_transposed_b_is_packed_first(transposed_a: bool, unit: Unit) -> None:
         assert np.array_equal(matmul({**f, "b": panels}, isa), a @ b), f"{m}x{n}x{k}"
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_panels_written_past_the_caches(transposed: bool, unit: Unit) -> None:
+    """More than 4 MB of them, on a cache line and off it."""
+    isa, dtype = unit
+    k, n = 1031, 1037
+    b = np.arange(k * n, dtype=dtype).reshape(k, n)
+    want = pack(b).ravel()
+    source = np.ascontiguousarray(b.T if transposed else b).ravel()
+    strides = dict(stride_k=1, stride_n=k) if transposed else dict(stride_k=n, stride_n=1)
+    memory = np.empty(want.size + 64, dtype)
+    line = -memory.ctypes.data % 64 // memory.itemsize
+    for start in (line, line + 3):
+        panels = memory[start : start + want.size]
+        panels[:] = np.nan
+        call("pack_panels", dict(out=panels, x=source, k=k, n=n, **strides), isa)
+        assert np.array_equal(panels, want)
+
+
 @pytest.mark.parametrize("how", [dict(), dict(packed=True), dict(transposed_a=True)], ids=str)
-@pytest.mark.parametrize("shape", [(103, 37, 300), (29, 16, 1000), (14, 140, 70)], ids=str)
+@pytest.mark.parametrize("shape", [(103, 37, 300), (29, 16, 1000), (14, 140, 70), (150, 320, 1024)], ids=str)
 def test_a_row_has_the_same_bits_in_any_batch(
     how: dict[str, Any], shape: tuple[int, int, int], unit: Unit
 ) -> None:
@@ -117,6 +136,7 @@ def test_a_row_has_the_same_bits_in_any_batch(
     m, n, k = shape
     f = fields(1, dtype, m=m, n=n, k=k, bias=True, **how)
     whole = matmul(f, isa)
+    assert matmul({**f, "out": np.empty(m * n, dtype)}, isa, whole=True).tobytes() == whole.tobytes()
     for rows in (1, 2, 3, 5, 6, 7, 11, 13, 15):
         for first in range(0, m - rows, 17):
             out = np.empty(rows * n, dtype)
