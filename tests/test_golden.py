@@ -102,6 +102,13 @@ def test_a_run_goes_on(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     check_resumes(GOLDEN / version / "checkpoint.safetensors", expected(version, "checkpoint"), monkeypatch)
 
 
+@pytest.mark.parametrize("version", VERSIONS[2:])
+def test_a_run_with_averaged_weights_and_frozen_layers_goes_on(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_resumes(GOLDEN / version / "averaged.safetensors", expected(version, "averaged"), monkeypatch)
+
+
 def test_a_present_file_without_the_fields_of_later_versions_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

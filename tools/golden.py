@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the files that every later version must still read: python tools/golden.py NAME, as in v0.1.0.
 
-One folder of tests/golden per version, never written again: small model files, a checkpoint of a run in
+One folder of tests/golden per version, never written again: small model files, checkpoints of runs in
 mid-epoch, and in expected.npz the inputs and what the version itself made of them. The plain C++ kernels are
 used, because every machine runs them and a run goes on only with the kernels that it began with.
 """
@@ -105,6 +105,16 @@ def two_inputs(path: Path) -> dict[str, Any]:
 
 def checkpoint(path: Path) -> dict[str, Any]:
     """A run in its second epoch, and how it ends."""
+    return _interrupted(path)
+
+
+def averaged(path: Path) -> dict[str, Any]:
+    """As `checkpoint`, in the midst of a group of batches, with averaged weights and a layer frozen at first."""
+    plan = hl.FreezePlan({"0.*": {"until_epoch": 1, "lr_scale": 0.5}})
+    return _interrupted(path, accumulate=3, ema=0.9, freeze=plan)
+
+
+def _interrupted(path: Path, **choices: Any) -> dict[str, Any]:
     x, x_val = _numbers(80, 4)[:60], _numbers(80, 4)[60:]
     y, y_val = ((a[:, 0] > a[:, 1]).astype(np.int64) for a in (x, x_val))
     data = {"X": x, "y": y, "validation": (x_val, y_val)}
@@ -114,6 +124,7 @@ def checkpoint(path: Path) -> dict[str, Any]:
             hl.nn.Sequential(hl.nn.Linear(4, 8), hl.nn.GELU(), hl.nn.Dropout(0.3), hl.nn.Linear(8, 2)),
             optimizer=hl.optim.Adam(0.02), schedule=hl.schedules.OneCycle(), seed=5,
             early_stopping=hl.EarlyStopping(patience=3), progress=False, callbacks=[Count()],
+            **choices,
         )  # fmt: skip
 
     with tempfile.TemporaryDirectory() as folder:
@@ -135,7 +146,7 @@ def main(name: str) -> None:
     folder = FOLDER / name
     folder.mkdir(parents=True)  # FileExistsError: what a version wrote stays as it is
     expected: dict[str, Any] = {}
-    for write in (classifier, regression, two_inputs, checkpoint):
+    for write in (classifier, regression, two_inputs, checkpoint, averaged):
         kind = write.__name__
         found = write(folder / f"{kind}.safetensors")
         expected.update({f"{kind}/{key}": np.asarray(value) for key, value in found.items()})
