@@ -8,14 +8,12 @@ they show is gone from a saved notebook.
 from __future__ import annotations
 
 import importlib
-import time
-from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from hotloop.progress.base import Metrics, Silent, Slices
 from hotloop.progress.board import Board
 from hotloop.progress.budget import Budget
+from hotloop.progress.live import LiveBoard
 
 _EVERY_S, _ROWS = 0.2, 10
 #: A frame is a message to the notebook; this is what one takes on a slow day.
@@ -23,7 +21,7 @@ _FRAME_S = 1e-3
 _CELL = "text-align:right;padding:0 .9em;font-variant-numeric:tabular-nums"
 
 
-class Notebook(Silent):
+class Notebook(LiveBoard):
     """A table in the output of the running cell."""
 
     def __init__(self) -> None:
@@ -31,33 +29,14 @@ class Notebook(Silent):
         self._handle: Any = None
 
     def start(self, epochs: int, rows: int, done: int = 0) -> None:
-        self._board = Board(epochs, rows, done, last=_ROWS)
-        self._slices = Slices()
-        self._budget = Budget(every_s=_EVERY_S, cost_s=_FRAME_S)
-
-    def pause_s(self) -> float | None:
-        return self._slices.pause_s()
-
-    def batch(self, batch: int, batches: int, metrics: Metrics) -> None:
-        if self._slices.due() and time.perf_counter() >= self._budget.next:
-            self._board.within(batch, batches, metrics())
-            self._draw()
-
-    def epoch(
-        self, epoch: int, metrics: Mapping[str, float], seconds: float, best: int | None = None
-    ) -> None:
-        now = time.perf_counter()
-        self._slices.ended(seconds, now)
-        self._board.add(epoch, metrics, seconds, best, now)
-        if now >= self._budget.next:
-            self._draw()
+        budget = Budget(every_s=_EVERY_S, cost_s=_FRAME_S)
+        self._begin(Board(epochs, rows, done, last=_ROWS), budget)
 
     def stop(self, summary: str) -> None:
         self._show(html(self._board, summary))
 
     def _draw(self) -> None:
-        with self._budget.drawing():
-            self._show(html(self._board))
+        self._show(html(self._board))
 
     def _show(self, page: str) -> None:
         shown = self._display.HTML(page)

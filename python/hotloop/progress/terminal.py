@@ -8,7 +8,6 @@ loop comes by at the end of each epoch, and four times a second within a long on
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from io import StringIO
 from typing import IO
 
@@ -18,9 +17,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hotloop.progress.base import Metrics, Silent, Slices
 from hotloop.progress.board import Board
 from hotloop.progress.budget import Budget
+from hotloop.progress.live import LiveBoard
 
 #: Ten times a second is as fast as anybody reads; lines that the table takes beside its rows.
 _EVERY_S, _OTHER_LINES, _ROWS = 0.1, 6, 8
@@ -34,7 +33,7 @@ def can_redraw(stream: IO[str]) -> bool:
     return not Console(file=stream).is_dumb_terminal
 
 
-class Terminal(Silent):
+class Terminal(LiveBoard):
     """A table that is drawn over in place, and stays with the run's last state."""
 
     def __init__(self, stream: IO[str]) -> None:
@@ -46,26 +45,8 @@ class Terminal(Silent):
 
     def start(self, epochs: int, rows: int, done: int = 0) -> None:
         fitting = max(self._console.height - _OTHER_LINES, 2)
-        self._board = Board(epochs, rows, done, last=min(fitting, _ROWS))
-        self._slices = Slices()
-        self._budget = Budget(every_s=_EVERY_S, cost_s=_frame_s or 0.0)
-
-    def pause_s(self) -> float | None:
-        return self._slices.pause_s()
-
-    def batch(self, batch: int, batches: int, metrics: Metrics) -> None:
-        if self._slices.due() and time.perf_counter() >= self._budget.next:
-            self._board.within(batch, batches, metrics())
-            self._draw()
-
-    def epoch(
-        self, epoch: int, metrics: Mapping[str, float], seconds: float, best: int | None = None
-    ) -> None:
-        now = time.perf_counter()
-        self._slices.ended(seconds, now)
-        self._board.add(epoch, metrics, seconds, best, now)
-        if now >= self._budget.next:
-            self._draw()
+        budget = Budget(every_s=_EVERY_S, cost_s=_frame_s or 0.0)
+        self._begin(Board(epochs, rows, done, last=min(fitting, _ROWS)), budget)
 
     def stop(self, summary: str) -> None:
         if self._live is not None:
@@ -76,11 +57,10 @@ class Terminal(Silent):
         self._console.print(summary, markup=False, soft_wrap=True)
 
     def _draw(self) -> None:
-        with self._budget.drawing():
-            if self._live is None:
-                self._live = Live(console=self._console, auto_refresh=False, transient=False)
-                self._live.start()
-            self._live.update(frame(self._board, self._console.width), refresh=True)
+        if self._live is None:
+            self._live = Live(console=self._console, auto_refresh=False, transient=False)
+            self._live.start()
+        self._live.update(frame(self._board, self._console.width), refresh=True)
 
 
 def frame(board: Board, width: int) -> Group:
