@@ -417,8 +417,9 @@ constexpr int kMaxDims = 4;
 // What all parameters of one group share in a step; everything in double.
 // scalars (8) = [skip, lr, weight_decay, grad_scale, 1 - beta1^t, sqrt(1 - beta2^t), t, grad_norm].
 // skip = 1 if total (sum of row weights) is 0; else counter (n_counter, all equal: one for each parameter of
-// the segment) += 1 and t = counter. lr and weight_decay come from the step's parameters. grad_scale = min(1, clip_norm / (norm + 1e-6)), norm = sqrt(sum of partial),
-// as torch.nn.utils.clip_grad_norm_; 1 if clip_norm is 0. group: row of the step's parameters.
+// the segment) += 1 and t = counter. lr and weight_decay come from the step's parameters. grad_scale = min(1,
+// clip_norm / (norm + 1e-6)), norm = sqrt(sum of partial), as torch.nn.utils.clip_grad_norm_; 1 if clip_norm
+// is 0. group: row of the step's parameters.
 #define HOTLOOP_OptimizerBeginArgs(X) \
   X(Out, double, scalars)             \
   X(InOut, int64, counter)            \

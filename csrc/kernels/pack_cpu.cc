@@ -9,7 +9,7 @@ namespace {
 // Bytes of panels that are not to be kept in the caches: they would drive out what they are made from, and be
 // gone themselves before they are read. Stores past the caches also save reading what they overwrite: a
 // transpose of 16 MB takes a quarter of the time.
-constexpr int64 kStreamBytes = int64{4} << 20;
+[[maybe_unused]] constexpr int64 kStreamBytes = int64{4} << 20;
 
 // A row of a panel; streams it if that is `past_caches`, and possible with a line of its own.
 template <bool past_caches, class real>
