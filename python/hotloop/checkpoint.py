@@ -12,7 +12,6 @@ import errno
 import json
 import pathlib
 import re
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -223,6 +222,8 @@ class Folder:
         """Raises what `open` and writing would raise, `OSError`, and leaves nothing behind: a file is written
         to the folder, or to the one in which it would be made, and removed."""
         place = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
+        import tempfile  # with much that training does not need
+
         with tempfile.TemporaryFile(dir=place) as file:
             file.write(b"hotloop")
         if place == self.path:

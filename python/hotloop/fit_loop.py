@@ -12,7 +12,7 @@ import time
 import warnings
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,8 +21,6 @@ from hotloop.callbacks.state import FitState
 from hotloop.cost import process_peak_bytes
 from hotloop.early_stopping import BestEpoch, Patience, direction
 from hotloop.errors import DivergenceError, HotloopWarning
-from hotloop.evidence import Divergence
-from hotloop.fit_evidence import EvidenceLog
 from hotloop.fit_job import FitJob, Resumed, StepParams
 from hotloop.history import StopReason
 from hotloop.interrupt import interruptible
@@ -31,6 +29,9 @@ from hotloop.progress import Silent
 from hotloop.run_record import Ended, RunRecord
 from hotloop.schedules import ReduceOnPlateau
 from hotloop.session import Doubles
+
+if TYPE_CHECKING:
+    from hotloop.evidence import Divergence
 
 
 def run_fit(job: FitJob) -> None:
@@ -78,6 +79,8 @@ class _FitLoop:
             maximize = direction(job.monitor, mode) == "max"
             self.plateau = job.schedule.tracker(job.session.optimizer.lr, maximize=maximize)
         self.params = StepParams(job)
+        from hotloop.fit_evidence import EvidenceLog  # many classes, which importing a trainer does not need
+
         self.evidence = EvidenceLog(job)
         if job.resumed is not None:
             self._resume(job.resumed)
@@ -282,6 +285,8 @@ class _FitLoop:
 
     def _divergence(self) -> Divergence:
         loss = self.job.train_pass.metrics().get("loss", float("nan"))
+        from hotloop.evidence import Divergence
+
         return Divergence(
             epoch=self.epoch + 1, step=self.batch, steps=self.job.steps_per_epoch,
             what="a parameter" if np.isfinite(loss) else "the loss",

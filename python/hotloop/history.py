@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from hotloop.dry_run import DryRun
-from hotloop.evidence import Evidence, Look
-
 if TYPE_CHECKING:
     from hotloop.diagnosis import Diagnosis
+    from hotloop.dry_run import DryRun
+    from hotloop.evidence import Evidence, Look
     from hotloop.files import Path as FilePath
 
 StopReason = Literal["epochs", "early_stopping", "time", "interrupt", "divergence", "callback", "dry_run"]
@@ -161,6 +160,8 @@ class History:
         """Raises `ValueError`, `KeyError` or `TypeError` for data that `to_dict` did not give."""
         if data["stop_reason"] not in get_args(StopReason):
             raise ValueError(f"[History] unknown stop reason {data['stop_reason']!r}")
+        from hotloop.evidence import Evidence  # many classes, which importing a trainer does not need
+
         return cls(
             history={str(name): [float(v) for v in values] for name, values in data["history"].items()},
             best_epoch=None if data["best_epoch"] is None else int(data["best_epoch"]),

@@ -7,7 +7,6 @@ A pattern is a name, a prefix of whole parts ("encoder" means everything below i
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
@@ -46,6 +45,8 @@ def matching(
 def _nothing(pattern: str, names: Sequence[str], where: str, what: str) -> str:
     if not names:
         return f"[{where}] pattern {pattern!r} matches nothing: the model has no {what}"
+    import difflib
+
     # a prefix may have been meant, so the names' beginnings count too
     beginnings = {".".join(name.split(".")[:n]) for name in names for n in range(1, name.count(".") + 2)}
     near = difflib.get_close_matches(pattern, sorted(beginnings), n=3, cutoff=0.5)

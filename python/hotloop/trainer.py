@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Union
 
-from hotloop import freeze_plan, hyper_schedules, optim, run_context
+from hotloop import freeze_plan, hyper_schedules, optim
 from hotloop.arguments import choice, count, number, positive
 from hotloop.callbacks import CallbackLike, as_callbacks
 from hotloop.checkpoint import Checkpoint
@@ -208,6 +208,8 @@ class Trainer(Predictor, Probes):
                 return _dry(job, keep_moments=not reset_optimizer)
             if reset_optimizer and stored is None:
                 self._session.memory.reset_optimizer()
+            from hotloop import run_context  # what reports need, which importing a trainer does not
+
             run_context.remember(self, job)
             self.history, self.provenance = job.history, job.provenance
             self._runs = run + 1

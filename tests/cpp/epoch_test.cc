@@ -114,8 +114,8 @@ std::shared_ptr<hotloop::Plan> regression_plan() {
            {operand("out", gradient), operand("a", error), operand("b", kX), size("m", 0, kOut),
             size("n", 0, kIn), size("k", 1, 0), size("a_stride_m", 0, 1), size("a_stride_k", 0, kOut),
             size("b_stride_k", 0, kIn), size("out_stride", 0, kIn), plain, kept}),
-      step("optimizer_begin",
-           {operand("scalars", scalars), operand("counter", counter), operand("total", total)}),
+      step("optimizer_begin", {operand("scalars", scalars), operand("counter", counter),
+                               operand("total", total), size("n_counter", 0, 1)}),
       step("sgd", {operand("param", parameter), operand("grad", gradient), operand("scalars", scalars),
                    size("n", 0, kIn * kOut)}),
   };
