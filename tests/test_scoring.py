@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 import warnings
@@ -131,6 +132,12 @@ def test_labels_alone_have_no_probabilities() -> None:
     assert "predict_proba" in str(found["neg_log_loss"])
 
 
+def in_a_process_of_its_own(code: str) -> subprocess.CompletedProcess[str]:
+    """This environment, a preloaded sanitizer included, and this hotloop."""
+    env = {**os.environ, "PYTHONPATH": str(Path(hl.__file__).parents[1])}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=env)
+
+
 def test_a_name_without_scikit_learn_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['sklearn'] = None\n"
@@ -138,10 +145,7 @@ def test_a_name_without_scikit_learn_says_what_to_install() -> None:
         "try: hl.Trainer(hl.nn.Linear(2, 2), 'cross_entropy', metrics='f1_macro').fit([[1., 2]] * 8, [0, 1] * 4)\n"
         "except ImportError as error: print(error)\n"
     )
-    path = str(Path(hl.__file__).parents[1])
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={"PYTHONPATH": path}
-    )
+    done = in_a_process_of_its_own(code)
     assert "pip install 'hotloop[sklearn]'" in done.stdout, done.stderr
     assert "'f1_macro' is none of ours (accuracy, " in done.stdout
 
@@ -153,8 +157,5 @@ def test_without_scorers_nothing_of_scikit_learn_is_loaded() -> None:
         "t.fit([[1., 2]] * 8, [0, 1] * 4, validation=0.5, epochs=2)\n"
         "print([m for m in sys.modules if m.startswith('sklearn')])"
     )
-    path = str(Path(hl.__file__).parents[1])
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={"PYTHONPATH": path}
-    )
+    done = in_a_process_of_its_own(code)
     assert done.stdout.strip() == "[]", done.stderr
