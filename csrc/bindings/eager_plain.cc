@@ -13,7 +13,7 @@ namespace hotloop {
 namespace {
 
 // Work of one thread below which waking another does not pay: about 40 us.
-constexpr int64 kAloneMultiplyAdds = 2'000'000;
+constexpr int64 kAloneMultiplyAdds = int64{1} << 21;  // 128^3
 // A product of few rows waits for B more than it computes, and a second thread would not find it faster.
 constexpr int64 kFewRows = 16;
 constexpr int64 kAloneElementsOfB = 1'000'000;
