@@ -2,10 +2,13 @@
 // One kernel of the list on the caller's own arrays: what hotloop.ops is made of. The fields come in the
 // order of the kernel's schema, so that a call costs no look-up by name. Python has checked shapes and
 // strides against the arrays; types and write access are looked at again here, because they cost nothing.
+#include <time.h>
+
 #include <cstring>
 
 #include "bindings/register.h"
 #include "kernels/isa.h"
+#include "runtime/team_rest.h"
 
 namespace hotloop {
 namespace {
@@ -29,6 +32,12 @@ int type_num(DType dtype, bool is_double) {
   return -1;
 }
 
+double seconds_of(clockid_t clock) {
+  timespec time{};
+  clock_gettime(clock, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
 class EagerKernel {
  public:
   EagerKernel(const std::string& name, const std::string& dtype, const std::string& isa)
@@ -42,7 +51,8 @@ class EagerKernel {
   }
 
   // `fields` in the order of the schema. The kernel runs `items` times; from one item to the next, operand f
-  // moves on by steps[f] elements. Chunks of all items are shared by the team (None: this thread alone).
+  // moves on by steps[f] elements. Chunks of all items are shared by the team (None: this thread alone),
+  // unless it rests: on a busy machine two threads must not be slower than one.
   void call(const py::tuple& fields, ThreadTeam* team, int64 items, const std::vector<int64>& steps,
             std::uint64_t seed, std::uint64_t step, const std::vector<double>& groups,
             const std::vector<double>& dropout) const {
@@ -54,7 +64,10 @@ class EagerKernel {
     const StepContext ctx{seed, 0, step, groups.data(), dropout.data(), 0};
 
     const py::gil_scoped_release release;  // `fields` holds the arrays
-    if (items == 1 && (team == nullptr || team->threads() == 1)) return fn_.run_all(args, ctx);
+    thread_local TeamRest rest;
+    const double begin = seconds_of(CLOCK_MONOTONIC);
+    const bool alone = team == nullptr || team->threads() == 1 || !rest.over(begin);
+    if (alone && items == 1) return fn_.run_all(args, ctx);
     const int64 chunks = fn_.chunks(args);
     const auto work = [&](int64 task) {
       if (items == 1) return fn_.run(args, ctx, task);
@@ -63,11 +76,17 @@ class EagerKernel {
       move_on(own, task / chunks, steps);
       fn_.run(own, ctx, task % chunks);
     };
-    if (team != nullptr) {
-      team->run(items * chunks, work);
-    } else {
+    if (alone) {
       for (int64 task = 0; task < items * chunks; ++task) work(task);
+      return;
     }
+    // Processor time, because another process, or a member of the team, may have had the caller's processor.
+    const double used = seconds_of(CLOCK_THREAD_CPUTIME_ID);
+    team->run(items * chunks, work);
+    const double end = seconds_of(CLOCK_MONOTONIC);
+    const ThreadTeam::Shares shares = team->shares();
+    const double own = seconds_of(CLOCK_THREAD_CPUTIME_ID) - used - shares.waited;
+    rest.ended(end - begin, own, static_cast<double>(shares.own) / static_cast<double>(items * chunks), end);
   }
 
  private:

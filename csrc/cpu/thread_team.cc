@@ -3,6 +3,8 @@
 
 #include <unistd.h>
 
+#include <chrono>
+
 #include "cpu/cpu_count.h"
 #include "cpu/fp_mode.h"
 
@@ -39,8 +41,8 @@ struct ThreadTeam::Shared {
   const void* work = nullptr;
   std::vector<std::thread> members;
 
-  // Claims and runs chunks until the present phase has none left; the last ticket seen.
-  std::uint64_t work_off() {
+  // Claims and runs chunks until the present phase has none left; the last ticket seen. `ran`: how many.
+  std::uint64_t work_off(std::int64_t* ran) {
     std::uint64_t seen = ticket.load(std::memory_order_acquire);
     while ((seen & kRemaining) != 0) {
       // Success means that this phase cannot end before this chunk is done, so call and work stay valid.
@@ -48,6 +50,7 @@ struct ThreadTeam::Shared {
                                        std::memory_order_acquire)) {
         call(work, static_cast<std::int64_t>((seen & kRemaining) - 1));
         done.fetch_add(1, std::memory_order_release);
+        ++*ran;
         seen = ticket.load(std::memory_order_acquire);
       }
     }
@@ -100,18 +103,23 @@ void ThreadTeam::run_phase(std::int64_t chunks, Call call, const void* work) {
     const std::lock_guard<std::mutex> lock(s.mutex);
     s.wake.notify_all();
   }
-  s.work_off();
+  shares_ = {0, 0.0};
+  s.work_off(&shares_.own);
+  if (s.done.load(std::memory_order_acquire) == chunks) return;
+  const auto begin = std::chrono::steady_clock::now();
   for (int i = 0; s.done.load(std::memory_order_acquire) != chunks; ++i) {
     if (i < spins_)
       pause();
     else
       std::this_thread::yield();
   }
+  shares_.waited = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
 void ThreadTeam::member_loop(Shared& s, int spins) {
   const FlushDenormals flush;  // for the life of this thread: it runs nothing but kernels
   std::uint64_t seen = 0;
+  std::int64_t ran = 0;  // nobody asks
   while (true) {
     const auto idle = [&] {
       return (s.ticket.load(std::memory_order_seq_cst) & ~kRemaining) == (seen & ~kRemaining) &&
@@ -125,7 +133,7 @@ void ThreadTeam::member_loop(Shared& s, int spins) {
       s.sleepers.fetch_sub(1, std::memory_order_seq_cst);
     }
     if (s.stop.load()) return;
-    seen = s.work_off();
+    seen = s.work_off(&ran);
   }
 }
 

@@ -39,12 +39,19 @@ class ThreadTeam {
   ThreadTeam& operator=(const ThreadTeam&) = delete;
 
   int threads() const { return threads_; }
+  // How the caller's last run went: pieces it did itself, and seconds it waited for those of others.
+  struct Shares {
+    std::int64_t own = 0;
+    double waited = 0.0;
+  };
+  Shares shares() const { return shares_; }
 
   // Calls work(chunk) once for every chunk in [0, chunks), on any member; returns when all are done.
   // `work` must not throw. One caller at a time.
   template <class Work>
   void run(std::int64_t chunks, const Work& work) {
     if (threads_ == 1 || chunks <= 1) {
+      shares_ = {chunks, 0.0};
       for (std::int64_t chunk = 0; chunk < chunks; ++chunk) work(chunk);
       return;
     }
@@ -62,6 +69,7 @@ class ThreadTeam {
 
   int threads_;
   int spins_;
+  Shares shares_;
   long owner_pid_ = 0;
   std::unique_ptr<Shared> shared_;
 };
