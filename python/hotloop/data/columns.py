@@ -21,6 +21,7 @@ from hotloop.errors import DTypeError, ShapeError
 
 Kind = Literal["number", "text"]
 
+_NONE = np.array(None, object)  # compared by element
 _FRAME_LIBRARIES = frozenset({"pandas", "polars", "pyarrow", "modin", "cudf", "narwhals"})
 _FRAME_CLASSES = frozenset({"DataFrame", "LazyFrame", "Table", "RecordBatch"})
 
@@ -45,11 +46,9 @@ class Column:
         >>> as_columns({"a": [1.0, None]}, where="example")["a"].missing.tolist()
         [False, True]
         """
-        return (
-            np.isnan(self.values)
-            if self.kind == "number"
-            else np.fromiter((v is None for v in self.values), bool, len(self.values))
-        )
+        if self.kind == "number":
+            return np.asarray(np.isnan(self.values), bool)
+        return np.asarray(self.values == _NONE, bool)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 from hotloop.data import cells
 from hotloop.data.columns import Column, Columns, check_names
 from hotloop.errors import DTypeError
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 _MICROSECONDS_A_DAY = 86400e6
 
@@ -46,7 +43,7 @@ def series_column(name: str, values: Any, *, where: str) -> Column:
     return _column(nw, name, nw.from_native(values, series_only=True), where)
 
 
-def _narwhals(where: str) -> ModuleType:
+def _narwhals(where: str) -> Any:
     try:
         import narwhals
     except ImportError:
