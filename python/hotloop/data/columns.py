@@ -172,17 +172,23 @@ def as_columns(data: Any, *, where: str) -> Columns:
     return _columns(names, matrix.T, where)
 
 
-def _columns(names: Sequence[str], sequences: Iterable[Any], where: str) -> Columns:
+def as_column(name: str, data: Any, *, where: str) -> Column:
+    """One column: a series, an Arrow array, or any one-dimensional sequence. Raises as `as_columns`.
+
+    >>> as_column("a", [True, None], where="example").values.tolist()
+    [1.0, nan]
+    """
+    if _of_a_frame_library(data, frozenset({"Series", "ChunkedArray", "Array"})):
+        from hotloop.data import frames
+
+        return frames.series_column(name, data, where=where)
     from hotloop.data import cells
 
-    columns = []
-    for name, values in zip(names, sequences, strict=True):
-        if _of_a_frame_library(values, frozenset({"Series", "ChunkedArray", "Array"})):
-            from hotloop.data import frames
+    return cells.column(name, data, where=where)
 
-            columns.append(frames.series_column(name, values, where=where))
-        else:
-            columns.append(cells.column(name, values, where=where))
+
+def _columns(names: Sequence[str], sequences: Iterable[Any], where: str) -> Columns:
+    columns = [as_column(name, values, where=where) for name, values in zip(names, sequences, strict=True)]
     check_lengths(columns, where)
     return Columns(tuple(columns))
 

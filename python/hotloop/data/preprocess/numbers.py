@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Columns of numbers: missing values filled in, centred and scaled, clipped if asked for, in float64.
+
+Learnt column by column; applied in blocks of rows that stay in cache, whole columns side by side, so that
+every loop runs over contiguous memory whether the table is an array or a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hotloop.errors import NonFiniteError
+
+Float64 = NDArray[np.float64]
+#: A 2-D array (n, d), or d columns (n,).
+Source = Union[NDArray[Any], Sequence[NDArray[Any]]]
+Missing = Union[Literal["median", "mean", "refuse"], float]
+Scale = Literal["standard", "robust"] | None
+
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+#: float64 elements of a block; with its mask and the result it fits the second-level cache.
+_BLOCK = 32768
+#: What differs by a few units in the last place only is a constant that was computed.
+_CONSTANT = 10 * np.finfo(np.float64).eps
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """``z = (x - center) / scale`` of d columns, and if ``clip`` is set ``z / sqrt(1 + (z / clip)^2)``.
+
+    fill (d,): stands for what is missing, NaN where missing values are refused. scale (d,): 0 where the
+    column is constant and gives 0. indicator (d,) bool: a further column says where a value was missing.
+    """
+
+    fill: Float64
+    center: Float64
+    scale: Float64
+    indicator: NDArray[np.bool_]
+    clip: float | None = None
+
+    @property
+    def width(self) -> int:
+        """How many columns of output these are: d and the indicators."""
+        return len(self.fill) + int(np.count_nonzero(self.indicator))
+
+    def transform(self, source: Source, out: NDArray[np.float32], error: Callable[..., Exception]) -> None:
+        """Fill the first `width` columns of ``out`` (n, >= width) float32.
+
+        ``error(kind, row, column, value, n_bad)`` makes the exception for a value that cannot be taken: kind
+        is "missing", "infinite" or "overflow".
+        """
+        d, n = len(self.fill), len(out)
+        if d == 0:
+            return
+        flagged = np.flatnonzero(self.indicator)
+        rows = max(16, _BLOCK // d)
+        buffer = np.empty((d, min(rows, n)))
+        center, scale = self.center[:, None], np.where(self.scale == 0, 1.0, self.scale)[:, None]
+        for start in range(0, n, rows):
+            stop = min(start + rows, n)
+            z = buffer[:, : stop - start]
+            _copy(source, start, stop, z)
+            missing = np.isnan(z)
+            if missing.any():
+                np.copyto(z, self.fill[:, None], where=missing)
+            if len(flagged):
+                out[start:stop, d : d + len(flagged)] = missing[flagged].T
+            self._scaled(z, center, scale)
+            if not (z.min() >= -_FLOAT32_MAX and z.max() <= _FLOAT32_MAX):  # NaN is neither
+                raise self._reason(source, error)
+            out[start:stop, :d] = z.T
+
+    def _scaled(self, z: Float64, center: Float64, scale: Float64) -> None:
+        """In place: (d, k), what is missing filled in, to what the network gets."""
+        with np.errstate(over="ignore", invalid="ignore"):  # reported by the caller, with its place
+            z -= center
+            z /= scale
+            if self.clip is not None:
+                np.divide(z, np.hypot(1.0, z / self.clip), out=z)  # inf / inf is NaN: seen by the caller
+        constant = self.scale == 0
+        if constant.any():
+            rest = z[constant]
+            z[constant] = np.where(np.isfinite(rest), 0.0, rest)
+
+    def _reason(self, source: Source, error: Callable[..., Exception]) -> Exception:
+        """What is wrong with a source that some value of cannot be taken; slow, and never needed twice."""
+        columns = source.T if isinstance(source, np.ndarray) else source
+        x = np.stack([np.asarray(column, np.float64) for column in columns], axis=1)
+        missing = np.isnan(x) & np.isnan(self.fill)
+        for kind, bad in (("missing", missing), ("infinite", np.isinf(x))):
+            if bad.any():
+                row, column = np.argwhere(bad)[0]
+                return error(kind, row, column, x[row, column], int(np.count_nonzero(bad)))
+        with np.errstate(over="ignore"):
+            z = (x - self.center) / np.where(self.scale == 0, np.inf, self.scale)
+        row, column = np.argwhere(np.abs(z) > _FLOAT32_MAX)[0]
+        return error("overflow", row, column, x[row, column], 1)
+
+
+def _copy(source: Source, start: int, stop: int, out: Float64) -> None:
+    if isinstance(source, np.ndarray):
+        out[...] = source[start:stop].T
+    else:
+        for row, column in zip(out, source, strict=True):
+            row[...] = column[start:stop]
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What one column of numbers taught."""
+
+    fill: float
+    center: float
+    scale: float
+    n_missing: int
+    n_outliers: int
+
+
+#: Tukey's outer fences (Exploratory Data Analysis, 1977): this many interquartile ranges beyond the quartiles.
+FENCE = 3.0
+
+
+def learn(name: str, values: NDArray[Any], *, missing: Missing, scale: Scale) -> Learnt:
+    """Learn one column (n,). Raises `NonFiniteError` for infinity, and for what is missing if refused.
+
+    Centre and scale are those of the column with its missing values filled in, as a pipeline of
+    scikit-learn's SimpleImputer and StandardScaler or RobustScaler has them.
+    """
+    x = np.array(values, np.float64)  # a copy, contiguous
+    absent = np.isnan(x)
+    n_missing = int(np.count_nonzero(absent))
+    if n_missing and missing == "refuse":
+        raise NonFiniteError(
+            f"[Preprocessor.fit] column {name!r}, row {int(np.argmax(absent))} is missing ({n_missing} missing in "
+            f"{len(x)}); drop those rows, or choose missing='median'"
+        )
+    if np.isinf(x).any():
+        row = int(np.argmax(np.isinf(x)))
+        raise NonFiniteError(
+            f"[Preprocessor.fit] column {name!r}, row {row} is {x[row]} ({np.count_nonzero(np.isinf(x))} bad "
+            "values); use NaN for what is missing"
+        )
+    present = x[~absent] if n_missing else x
+    fill = _fill(present, missing)
+    if not len(present):
+        return Learnt(fill, 0.0, 0.0, n_missing, 0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = np.percentile(present, (25, 75))
+        reach = FENCE * (high - low)
+        outliers = (present < low - reach) | (present > high + reach) if reach > 0 else np.zeros(0, bool)
+    x[absent] = 0.0 if np.isnan(fill) else fill
+    center, spread = _robust(x) if scale == "robust" else _standard(x)
+    if not np.isfinite(spread):
+        raise NonFiniteError(f"[Preprocessor.fit] column {name!r} spreads beyond float64; rescale it")
+    if scale is None and spread != 0:
+        center, spread = 0.0, 1.0
+    return Learnt(fill, center, spread, n_missing, int(np.count_nonzero(outliers)))
+
+
+def _fill(present: Float64, missing: Missing) -> float:
+    if missing == "refuse":
+        return float("nan")
+    if not isinstance(missing, str):
+        return float(missing)
+    if not len(present):
+        return 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.median(present)) if missing == "median" else _standard(present)[0]
+
+
+def _standard(x: Float64) -> tuple[float, float]:
+    """Mean and standard deviation (of the population); the value itself and 0 for a constant.
+
+    Measured from the first row and in units of the largest deviation, so that a constant column gives exact
+    zeros and neither sums nor squares leave the range of float64.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = x[0] + (x - x[0]).mean()
+        deviation = x - mean
+        spread = np.abs(deviation).max()
+        unit = spread if spread != 0 else 1.0
+        deviation /= unit
+        scale = spread * np.sqrt(np.mean(np.square(deviation, out=deviation)))
+    return _unless_constant(x, float(mean), float(scale))
+
+
+def _robust(x: Float64) -> tuple[float, float]:
+    """Median and interquartile range; half the whole range where the quartiles are equal, as RealMLP has it
+    (Holzmüller, Grinsztajn, Steinwart: Better by Default, 2024, arXiv 2407.04491, appendix A.2)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, median, high = np.percentile(x, (25, 50, 75))
+        scale = high - low
+        if scale == 0:
+            scale = (x.max() - x.min()) / 2
+    return _unless_constant(x, float(median), float(scale))
+
+
+def _unless_constant(x: Float64, center: float, scale: float) -> tuple[float, float]:
+    if scale <= _CONSTANT * np.abs(x).max():
+        return float(x[0]), 0.0
+    return center, scale
