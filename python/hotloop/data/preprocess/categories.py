@@ -31,7 +31,7 @@ class Categories:
     """The categories of one column.
 
     keys (k): the cleaned texts of slots 1 to k, in order; names (k): how the training rows wrote them most
-    often, blanks tidied. missing: the slot of a missing value, k + 1 where it is a category of its own. pooled: training
+    often, tidied. missing: the slot of a missing value, k + 1 where it is a category of its own. pooled: training
     rows held rare categories, so that "other" was learnt.
     """
 
@@ -85,8 +85,7 @@ class Categories:
         }
 
     def onehot(self, values: NDArray[Any], out: NDArray[np.float32]) -> None:
-        """Write ``out`` (n, width): 1 in the column of the category; all 0 for one that training never saw."""
-        out[...] = 0
+        """Set ``out`` (n, width), all 0, to 1 in the column of the category; none for one never seen before."""
         if self.encoding == "constant":
             return
         slots = self.slots(values)
@@ -107,8 +106,11 @@ def clean(text: str | None) -> str:
         return ""
     if text.isascii():
         return " ".join(text.lower().split())
-    folded = unicodedata.normalize("NFC", text).casefold()
-    return " ".join(unicodedata.normalize("NFC", folded).split())
+    return _tidy(_tidy(text).casefold())
+
+
+def _tidy(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def factorize(values: NDArray[Any]) -> tuple[list[Any], NDArray[np.intp]]:
@@ -183,7 +185,7 @@ def learn(
         elif count:
             spellings.setdefault(key, []).append((-count, text))
     total = {key: -sum(count for count, _ in ways) for key, ways in spellings.items()}
-    name = {key: " ".join(min(ways)[1].split()) for key, ways in spellings.items()}
+    name = {key: _tidy(min(ways)[1]) for key, ways in spellings.items()}
     keys = sorted(key for key, count in total.items() if count >= rare)
     pooled = sorted((key for key in total if total[key] < rare), key=lambda key: (-total[key], key))
     most = 1 + max(range(len(keys)), key=lambda i: total[keys[i]]) if keys else 0

@@ -222,7 +222,8 @@ class _Learner:
             self._target_spellings(learnt)
         elif column is not None:
             self._hash_numbers(column.values)
-        repeated = self.rows - len(np.unique(self._hash))
+        ordered = np.sort(self._hash)
+        repeated = int(np.count_nonzero(ordered[1:] == ordered[:-1]))
         if repeated:
             self._found(
                 "duplicates", None, repeated, f"{share(repeated, self.rows)} rows repeat an earlier row; kept"

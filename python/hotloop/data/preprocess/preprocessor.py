@@ -162,7 +162,7 @@ class Preprocessor(Fitted):
         """
         where = "Preprocessor.transform"
         table = aligned(features, self.feature_names, self.kinds, where=where, strict=strict)
-        num = np.empty((table.rows, len(self.num_names)), np.float32)
+        num = np.zeros((table.rows, len(self.num_names)), np.float32)
         ids = np.empty((table.rows, len(self.cat_sizes)), np.int32)
         self.numbers.transform(table.numbers, num, lambda *reason: self._refused(where, *reason))
         start, k, offset = self.numbers.width, 0, 0
@@ -276,9 +276,10 @@ class Preprocessor(Fitted):
         for name, categories, values in zip(self._text_names, self.texts, table.texts, strict=True):
             unknown = categories.unknown(values)
             count = sum(unknown.values())
-            if count and not categories.pooled:
+            if count:
+                rare = ", or had rarely" if categories.pooled else ""
                 text = (
-                    f"{share(count, table.rows)} in categories that training did not have: "
+                    f"{share(count, table.rows)} in categories that training did not have{rare}: "
                     f"{quoted(tuple(unknown))}; taken as 'other'"
                 )
                 found.append(Finding("unseen", name, count, table.rows, text))

@@ -115,7 +115,7 @@ def learn(
         return target
     if column.kind == "text":
         return Target(task, name, tuple(sorted({text.strip() for text in column.values.tolist()})))
-    values = np.unique(column.values)
+    values = numbers.distinct(column.values)
     names = ("False", "True") if column.source.startswith("bool") and len(values) == 2 else None
     return Target(task, name, names or tuple(str(cells.text_of(v)) for v in values.tolist()), values)
 
@@ -181,8 +181,8 @@ def _is_classes(column: Column) -> bool:
         return True
     if "float" in source or "double" in source or not (column.values == np.floor(column.values)).all():
         return False
-    distinct = len(np.unique(column.values))
-    return distinct <= MAX_CLASSES and 2 * distinct <= len(column.values)
+    count = len(numbers.distinct(column.values))
+    return count <= MAX_CLASSES and 2 * count <= len(column.values)
 
 
 def _values(column: Column, name: str) -> Float64:
