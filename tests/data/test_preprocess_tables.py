@@ -34,12 +34,12 @@ def kinds(report: Report) -> set[tuple[str, str | None]]:
 def test_spellings_of_a_category_are_one_and_are_reported() -> None:
     fitted = Preprocessor.fit({"color": COLORS}, rare=0)
     assert fitted.num_names == (
-        "color=blue", "color=gr\u00fcn", "color=light blue", "color=Red", "color=missing"
+        "color=blue", "color=gr\u00fcn", "color=light blue", "color=red", "color=missing"
     )  # fmt: skip
     ids = fitted.transform({"color": COLORS}).argmax(axis=1)
     assert ids.tolist() == [3, 3, 3, 0, 0, 4, 1, 1, 2, 2]
     texts = [f.text for f in fitted.report.of_kind("spelling")]
-    assert texts[0] == "'Red' is written in 3 ways: ' Red', 'RED  ', 'red'; taken as one category"
+    assert texts[0] == "'red' is written in 3 ways: 'red', ' Red', 'RED  '; taken as one category"
     assert len(texts) == 3
     assert fitted.report.of_kind("missing")[0].rows == 1
 

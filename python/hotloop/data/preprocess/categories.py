@@ -176,16 +176,16 @@ def learn(
     frequent category.
     """
     counts = np.bincount(codes, minlength=len(distinct)).tolist()
-    spellings: dict[str, list[tuple[int, str]]] = {}
+    spellings: dict[str, dict[str, int]] = {}  # key -> how it was written -> rows
     n_missing = 0
     for text, count in zip(distinct, counts, strict=True):
         key = clean(text)
         if not key or text is None:
             n_missing += count
         elif count:
-            spellings.setdefault(key, []).append((-count, text))
-    total = {key: -sum(count for count, _ in ways) for key, ways in spellings.items()}
-    name = {key: _tidy(min(ways)[1]) for key, ways in spellings.items()}
+            spellings.setdefault(key, {})[text] = count
+    total = {key: sum(ways.values()) for key, ways in spellings.items()}
+    name = {key: _usual(ways) for key, ways in spellings.items()}
     keys = sorted(key for key, count in total.items() if count >= rare)
     pooled = sorted((key for key in total if total[key] < rare), key=lambda key: (-total[key], key))
     most = 1 + max(range(len(keys)), key=lambda i: total[keys[i]]) if keys else 0
@@ -200,9 +200,19 @@ def learn(
         bool(pooled),
         "constant" if size + bool(pooled) <= 1 else encoding,
     )
-    ways_of = {
-        name[key]: tuple(text for _, text in sorted(ways)) for key, ways in spellings.items() if len(ways) > 1
+    several = {
+        name[key]: tuple(sorted(ways, key=lambda text: -ways[text]))
+        for key, ways in spellings.items()
+        if len(ways) > 1
     }
     return Learnt(
-        categories, n_missing, ways_of, tuple(name[key] for key in pooled), sum(total[key] for key in pooled)
+        categories, n_missing, several, tuple(name[key] for key in pooled), sum(total[key] for key in pooled)
     )
+
+
+def _usual(ways: dict[str, int]) -> str:
+    """How a category was written in most rows, blanks aside; of equals the first."""
+    rows: dict[str, int] = {}
+    for text, count in ways.items():
+        rows[_tidy(text)] = rows.get(_tidy(text), 0) + count
+    return max(rows, key=rows.__getitem__)

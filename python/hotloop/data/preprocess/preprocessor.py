@@ -88,7 +88,7 @@ class Preprocessor(Fitted):
         [[1.0, 0.0]]
         >>> p.inverse_target([[0.5]]).tolist()
         [25.5]
-        >>> p = Preprocessor.fit({"size": [1, None, 3], "color": ["red", " Red", "blue"]}, ["a", "b", "a"])
+        >>> p = Preprocessor.fit({"size": [1, None, 3], "color": ["Red", " red", "blue"]}, ["a", "b", "a"])
         >>> p.num_names
         ('size', 'size missing', 'color=blue', 'color=Red')
         >>> print(p.report.of_kind("missing")[0])
