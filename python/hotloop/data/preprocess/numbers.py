@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Columns of numbers: missing values filled in, centred and scaled, clipped if asked for, in float64.
 
-Learnt column by column; applied in blocks of rows that stay in cache, whole columns side by side, so that
-every loop runs over contiguous memory whether the table is an array or a frame.
+Learnt column by column; applied in blocks of rows that stay in cache, with columns contiguous unless rows are
+long, so that every loop runs over contiguous memory whether the table is an array or a frame.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ Scale = Literal["standard", "robust"] | None
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 #: float64 elements of a block: it fits the second-level cache, and the calls are few enough to cost nothing.
 _BLOCK = 32768
+#: Rows of an array at least this long stay as they lie: turning them costs more than short loops do.
+_WIDE = 8
 #: What differs by a few units in the last place only is a constant that was computed.
 _CONSTANT = 10 * np.finfo(np.float64).eps
 
@@ -58,8 +60,9 @@ class Numbers:
         if d == 0:
             return
         flagged = np.flatnonzero(self.indicator)
-        rows = max(16, _BLOCK // d)
-        buffer = np.empty((d, min(rows, n)))
+        rows = min(max(16, _BLOCK // d), max(n, 1))
+        wide = isinstance(source, np.ndarray) and d >= _WIDE
+        buffer = np.empty((rows, d)).T if wide else np.empty((d, rows))
         center, scale = self.center[:, None], np.where(self.scale == 0, 1.0, self.scale)[:, None]
         for start in range(0, n, rows):
             stop = min(start + rows, n)
