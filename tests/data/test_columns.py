@@ -232,3 +232,12 @@ def test_narwhals_is_imported_when_a_frame_arrives_and_not_before() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_a_frame_without_narwhals_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    pd = pytest.importorskip("pandas")
+    monkeypatch.setitem(sys.modules, "narwhals", None)
+    with pytest.raises(
+        ImportError, match=r"needs narwhals; install the extra: pip install 'hotloop\[data\]'"
+    ):
+        as_columns(pd.DataFrame({"a": [1]}), where="test")

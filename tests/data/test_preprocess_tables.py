@@ -281,3 +281,12 @@ def test_rows_beyond_one_block_are_all_transformed() -> None:
     x[90_000, 0] = np.inf
     with pytest.raises(NonFiniteError, match=r"features\[90000, 0\] = inf"):
         fitted.transform(x)
+
+
+def test_of_bad_values_the_first_row_is_named_and_all_are_counted() -> None:
+    fitted = Preprocessor.fit([[0.0, 0.0], [1.0, 1.0]])
+    rows = np.zeros((5, 2))
+    rows[3, 0] = rows[2, 1] = rows[4, 1] = np.inf
+    with pytest.raises(NonFiniteError, match=r"features\[2, 1\] = inf \('x1'; 3 bad values\)"):
+        fitted.transform(rows)
+    assert fitted.transform(np.zeros((0, 2))).shape == (0, 2)
