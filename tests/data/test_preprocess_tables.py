@@ -290,3 +290,14 @@ def test_of_bad_values_the_first_row_is_named_and_all_are_counted() -> None:
     with pytest.raises(NonFiniteError, match=r"features\[2, 1\] = inf \('x1'; 3 bad values\)"):
         fitted.transform(rows)
     assert fitted.transform(np.zeros((0, 2))).shape == (0, 2)
+
+
+def test_many_spellings_and_many_rare_categories_make_a_short_report() -> None:
+    words = [word for i in range(30) for word in (f"Word{i}", f"word{i} ", f"once{i}")]
+    fitted = Preprocessor.fit({"c": words}, rare=2)
+    spelling, rare = fitted.report.of_kind("spelling"), fitted.report.of_kind("rare")
+    assert len(spelling) == 6 and spelling[5].text.startswith(
+        "25 more categories are written in several ways"
+    )
+    assert rare[0].rows == 30
+    assert "pooled as 'other': 'once0', 'once1', 'once2', 'once3', 'once4' and 25 more" in rare[0].text

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -202,16 +202,14 @@ class _Learner:
             self._found(
                 "missing", name, learnt.n_missing, f"{share(learnt.n_missing, self.rows)} missing; {done}"
             )
-        for category, ways in learnt.spellings.items():
-            text = f"{category!r} is written in {len(ways)} ways: {quoted(ways)}; taken as one category"
-            self._found("spelling", name, self.rows, text)
-        if learnt.rare:
-            count = "1 category" if len(learnt.rare) == 1 else f"{len(learnt.rare)} categories"
+        self._spellings(name, learnt.spellings)
+        if learnt.n_rare:
+            count = "1 category" if learnt.n_rare == 1 else f"{learnt.n_rare} categories"
             text = (
-                f"{count} in fewer than {rare} rows each, {share(learnt.n_rare, self.rows)} in all; pooled as "
-                f"'other': {quoted(learnt.rare)}"
+                f"{count} in fewer than {rare} rows each, {share(learnt.n_rare_rows, self.rows)} in all; pooled as "
+                f"'other': {quoted(learnt.rare, learnt.n_rare)}"
             )
-            self._found("rare", name, learnt.n_rare, text)
+            self._found("rare", name, learnt.n_rare_rows, text)
         if found.encoding == "constant":
             what = (
                 f"always {found.names[0]!r}"
@@ -219,6 +217,15 @@ class _Learner:
                 else "no category is frequent enough to learn from"
             )
             self._found("constant", name, self.rows, f"{what}; gives 0")
+
+    def _spellings(self, name: str, spellings: Mapping[str, Sequence[str]]) -> None:
+        shown = list(spellings.items())[: categories.N_SHOWN]
+        for category, ways in shown:
+            text = f"{category!r} is written in {len(ways)} ways: {quoted(ways)}; taken as one category"
+            self._found("spelling", name, self.rows, text)
+        if len(spellings) > len(shown):
+            more = f"{len(spellings) - len(shown)} more categories are written in several ways; each taken as one"
+            self._found("spelling", name, self.rows, more)
 
     def finish(self, column: Column | None, learnt: Target) -> None:
         """What concerns the target, and rows as a whole."""
