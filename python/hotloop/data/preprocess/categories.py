@@ -166,7 +166,9 @@ class Learnt:
 
     categories: Categories
     n_missing: int
-    spellings: dict[str, tuple[str, ...]]  # a category's name -> all the ways it was written
+    spellings: dict[
+        str, tuple[tuple[str, ...], int]
+    ]  # a category -> all the ways it is written, and its rows
     rare: tuple[str, ...]  # the first N_SHOWN of the pooled categories
     n_rare: int  # how many there are, and the rows that hold them
     n_rare_rows: int
@@ -202,13 +204,13 @@ def learn(
         bool(pooled),
         "constant" if size + bool(pooled) <= 1 else encoding,
     )
-    several = [key for key in total if len(ways[key]) > 1]
+    several = {_usual(way): sorted(way, key=lambda w: -w[1]) for way in ways.values() if len(way) > 1}
     return Learnt(
         categories,
         n_missing,
         {
-            _usual(ways[key]): tuple(text for text, _ in sorted(ways[key], key=lambda way: -way[1]))
-            for key in several
+            name: (tuple(text for text, _ in way), sum(rows for _, rows in way))
+            for name, way in several.items()
         },
         tuple(_usual(ways[key]) for key in heapq.nlargest(N_SHOWN, pooled, key=pooled.__getitem__)),
         len(pooled),

@@ -218,14 +218,15 @@ class _Learner:
             )
             self._found("constant", name, self.rows, f"{what}; gives 0")
 
-    def _spellings(self, name: str, spellings: Mapping[str, Sequence[str]]) -> None:
+    def _spellings(self, name: str, spellings: Mapping[str, tuple[tuple[str, ...], int]]) -> None:
         shown = list(spellings.items())[: categories.N_SHOWN]
-        for category, ways in shown:
+        for category, (ways, rows) in shown:
             text = f"{category!r} is written in {len(ways)} ways: {quoted(ways)}; taken as one category"
-            self._found("spelling", name, self.rows, text)
-        if len(spellings) > len(shown):
-            more = f"{len(spellings) - len(shown)} more categories are written in several ways; each taken as one"
-            self._found("spelling", name, self.rows, more)
+            self._found("spelling", name, rows, text)
+        rest = [rows for _, rows in spellings.values()][len(shown) :]
+        if rest:
+            more = f"{len(rest)} more categories are written in several ways; each is taken as one"
+            self._found("spelling", name, sum(rest), more)
 
     def finish(self, column: Column | None, learnt: Target) -> None:
         """What concerns the target, and rows as a whole."""

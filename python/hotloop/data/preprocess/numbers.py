@@ -223,7 +223,7 @@ def _standard(x: Float64) -> tuple[float, float]:
 
 def _robust(ordered: Float64) -> tuple[float, float]:
     """Median and interquartile range; half the whole range where the quartiles are equal, as RealMLP has it
-    (Holzmüller, Grinsztajn, Steinwart: Better by Default, 2024, arXiv 2407.04491, appendix A.2)."""
+    (Holzmüller, Grinsztajn, Steinwart: Better by Default, 2024, arXiv 2407.04491)."""
     low, median, high = (quantile(ordered, share) for share in (0.25, 0.5, 0.75))
     scale = high - low
     if scale == 0:
