@@ -88,6 +88,23 @@ def test_a_model_predicts_and_saves_again(version: str, kind: str, tmp_path: Pat
     np.testing.assert_array_equal(predict(hl.load(tmp_path / "again"), data), predict(trainer, data))
 
 
+@pytest.mark.parametrize("version", VERSIONS[3:])
+def test_a_table_is_prepared_as_it_was(version: str, tmp_path: Path) -> None:
+    """The preprocessing to the bit, before and after it is saved again; the network as closely as any."""
+    data = expected(version, "table")
+    trainer = hl.load(GOLDEN / version / "table.safetensors")
+    trainer.save(tmp_path / "again")
+    for loaded in (trainer, hl.load(tmp_path / "again")):
+        prepare = loaded.preprocessor
+        assert prepare is not None
+        inputs = prepare.transform({name: data[name] for name in prepare.feature_names})
+        assert isinstance(inputs, dict)
+        for name in ("num", "cat"):
+            np.testing.assert_array_equal(inputs[name], data[f"in_{name}"])
+        close(prepare.inverse_target(loaded.predict(inputs)), data["prediction"])
+        assert {"missing", "spelling", "rare", "outliers"} <= {f.kind for f in prepare.report.findings}
+
+
 @pytest.mark.parametrize("version", VERSIONS[1:])
 def test_where_a_model_comes_from(version: str) -> None:
     trainer = hl.load(GOLDEN / version / "classifier.safetensors")

@@ -48,6 +48,7 @@ TRAINER = RUN | {
     "predictions",
     "run_about",
     "run_context",
+    "tabular",
     "trainer",
 }  # a file becomes a trainer, a trainer a file
 ALLOWED: dict[str, set[str]] = {
@@ -89,6 +90,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": BASE | {"data"},
     "model_memory": SESSION - {"session"},
     "session": SESSION,
+    "tabular": DESCRIBE | {"nn", "data"},
     "direct": SESSION | {"direct"},
     "engine": STEP,
     "callable_engine": STEP,

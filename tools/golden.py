@@ -19,6 +19,7 @@ os.environ["HOTLOOP_ISA"] = "generic"
 import numpy as np
 
 import hotloop as hl
+from hotloop.tabular import tabular_model
 
 FOLDER = Path(__file__).resolve().parents[1] / "tests" / "golden"
 #: Of the checkpoint's run: five steps an epoch, stored after the second of the second epoch.
@@ -103,6 +104,26 @@ def two_inputs(path: Path) -> dict[str, Any]:
     return {"num": num, "cat": cat, "prediction": trainer.predict({"num": num, "cat": cat})}
 
 
+def table(path: Path) -> dict[str, Any]:
+    """A network for a table as it comes: gaps, spellings, rare and embedded categories, constant columns."""
+    x = _numbers(90, 3).astype(np.float64)
+    x[::7, 0] = np.nan
+    columns = {
+        "gaps": x[:, 0], "far": np.where(x[:, 1] > 2, 1e6, x[:, 1]), "seven": np.full(90, 7.0),
+        "few": np.array([("yes", " Yes", "no", "")[i % 4] for i in range(90)]),
+        "many": np.array([f"w{i % 11}" if i % 10 else f"rare{i}" for i in range(90)]),
+    }  # fmt: skip
+    y = 500 + 20 * x[:, 2] + np.arange(90) % 11
+    prepare = hl.data.Preprocessor.fit(columns, y, scale="robust", clip=3.0, rare=2, target_name="y")
+    trainer = hl.Trainer(tabular_model(prepare, hidden=(6,)), "mse", optimizer=hl.optim.AdamW(0.02))
+    trainer.preprocessor = prepare
+    inputs = prepare.transform(columns)
+    trainer.fit(inputs, prepare.transform_target(y), epochs=4, batch_size=16)
+    trainer.save(path)
+    given = {f"in_{name}": values for name, values in inputs.items()} if isinstance(inputs, dict) else {}
+    return {**columns, **given, "prediction": prepare.inverse_target(trainer.predict(inputs))}
+
+
 def checkpoint(path: Path) -> dict[str, Any]:
     """A run in its second epoch, and how it ends."""
     return _interrupted(path)
@@ -146,7 +167,7 @@ def main(name: str) -> None:
     folder = FOLDER / name
     folder.mkdir(parents=True)  # FileExistsError: what a version wrote stays as it is
     expected: dict[str, Any] = {}
-    for write in (classifier, regression, two_inputs, checkpoint, averaged):
+    for write in (classifier, regression, two_inputs, table, checkpoint, averaged):
         kind = write.__name__
         found = write(folder / f"{kind}.safetensors")
         expected.update({f"{kind}/{key}": np.asarray(value) for key, value in found.items()})

@@ -118,18 +118,45 @@ def test_travels_in_the_model_file_and_predicts_the_same(tmp_path: Path) -> None
             ShapeError,
             "1 feature names",
         ),
-        (lambda: Preprocessor.fit(X, LABELS, task="classification"), LabelError, "not a class index"),
+        (lambda: Preprocessor.fit(X[:, :0], LABELS), ShapeError, "no columns"),
         (
-            lambda: Preprocessor.fit(X, LABELS + 0.5, task="classification"),
+            lambda: Preprocessor.fit(X, LABELS, task="classification", class_names=NAMES[:2]),
+            LabelError,
+            r"is not a class index \(expected 0 <= label < 2",
+        ),
+        (
+            lambda: Preprocessor.fit(X, LABELS + 0.5, class_names=NAMES),
             DTypeError,
-            "labels must be integers",
+            "labels must be integers or class names, got target",
         ),
-        (lambda: Preprocessor.fit(X.astype(str), LABELS, task="regression"), DTypeError, "real numbers"),
+        (lambda: Preprocessor.fit(X + 0j, LABELS), DTypeError, "column 'x0' has dtype complex128"),
         (
-            lambda: Preprocessor.fit([[1.0], [np.nan]], [0, 1], task="regression"),
+            lambda: Preprocessor.fit([[1.0], [np.nan]], [0, 1], missing="refuse"),
             NonFiniteError,
-            r"features\[1, 0\]",
+            r"column 'x0', row 1 is missing \(1 missing in 2\)",
         ),
+        (
+            lambda: Preprocessor.fit([[1.0], [2.0], [-np.inf]], [0, 1, 1]),
+            NonFiniteError,
+            "column 'x0', row 2 is -inf",
+        ),
+        (
+            lambda: Preprocessor.fit(X, [*LABELS[:-1], None]),
+            NonFiniteError,
+            r"target\[49\] is missing \(1 bad",
+        ),
+        (
+            lambda: Preprocessor.fit(X, ["a"] * 3 + [" "] * 47),
+            NonFiniteError,
+            r"target\[3\] is missing \(47 bad",
+        ),
+        (
+            lambda: Preprocessor.fit(X, ["1"] * 49 + ["x"], task="regression"),
+            DTypeError,
+            r"target\[49\] = 'x' is text; regression needs numbers",
+        ),
+        (lambda: Preprocessor.fit(X, LABELS.reshape(-1, 1)), ShapeError, r"shape \(n,\), got \(50, 1\)"),
+        (lambda: Preprocessor.fit(X).transform_target(LABELS), ValueError, "without a target"),
         (
             lambda: Preprocessor.fit([[-1e308], [1e308]], [0, 1], task="regression"),
             NonFiniteError,
@@ -155,4 +182,4 @@ def test_bad_arguments(make: Any, error: type[Exception], match: str) -> None:
 def test_numbers_and_names_that_do_not_match() -> None:
     arrays, text = classes().stored()
     with pytest.raises(CheckpointError, match="do not match"):
-        Preprocessor.from_stored({**arrays, "mean": arrays["mean"][:2]}, text)
+        Preprocessor.from_stored({**arrays, "center": arrays["center"][:2]}, text)
