@@ -119,7 +119,12 @@ PLANTS: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     ("rare", {"a": with_cells(RNG.choice(["p", "q"], N), {0: "once"})}, "note", "pooled as 'other': 'once'"),
     ("outliers", {"a": with_cells(RNG.normal(size=N), {4: 1e3})}, "note", "beyond the quartiles"),
-    ("leaking", {"a": [f"code {y}" for y in Y]}, "warning", "tells the class of 100 % of unseen rows by itself"),
+    (
+        "leaking",
+        {"a": [f"code {y}" for y in Y]},
+        "warning",
+        "tells the class of 100 % of unseen rows by itself",
+    ),
     (
         "leaking",
         {"a": [float(y == "yes") + e for y, e in zip(Y, RNG.uniform(0, 0.4, N))]},

@@ -8,6 +8,7 @@ predicted from the nearest value among the other half of the rows. A column that
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,8 @@ import numpy.typing as npt
 from hotloop.data.check_rules import Issue
 from hotloop.data.columns import Column, Columns
 from hotloop.data.preprocess.categories import factorize
+from hotloop.data.preprocess.target import Task, is_classes
 from hotloop.data.rows import fingerprints, numbered
-from hotloop.data.tables import MAX_CLASSES, Task
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -32,15 +33,12 @@ _LEAK_ROWS = 30, 50_000  # at least, and at most that many of them, chosen at ra
 
 
 def task_of(target: Column) -> Task:
-    """What a target asks for: text, booleans and few whole numbers are classes (see `hotloop.data.tables`)."""
-    if target.kind == "text" or target.source in ("bool", "Boolean", "boolean"):
-        return "classification"
-    present = target.values[~target.missing]
-    distinct = len(np.unique(present))
-    whole = bool((present == np.floor(present)).all())
-    few = distinct <= MAX_CLASSES and 2 * distinct <= len(present)
-    floating = target.source.startswith(("float", "Float", "double"))
-    return "classification" if whole and few and not floating else "regression"
+    """What a target asks for, by the rule of the preprocessor; rows without one have no say."""
+    return "classification" if target.kind == "text" or is_classes(_known(target)) else "regression"
+
+
+def _known(target: Column) -> Column:
+    return replace(target, values=target.values[~target.missing])
 
 
 def without_target(target: Column) -> Iterator[Issue]:
