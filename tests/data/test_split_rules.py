@@ -321,3 +321,14 @@ def test_columns_and_duplicates_in_frames() -> None:
     data = split(table, np.arange(60) % 3)
     assert data.train.X.names == ("a", "b") and data.train.X.rows == 42
     assert data.duplicates == 18 and data.first_duplicate is not None
+
+
+def test_sparse_rows_stay_sparse() -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    dense = generator(9).integers(0, 2, (80, 5)).astype(np.float32)
+    y = np.arange(80) % 2
+    for kind in (sparse.csr_array, sparse.coo_matrix):
+        data, plain = split(kind(dense), y), split(dense, y)
+        assert data.duplicates == plain.duplicates and data.duplicates
+        assert sparse.issparse(data.train.X) and len(data.test) == len(plain.test)
+        np.testing.assert_array_equal(data.train.X.toarray(), plain.train.X)

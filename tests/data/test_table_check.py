@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import hotloop as hl
 from hotloop.data.columns import as_columns
@@ -70,7 +72,7 @@ PLANTS: list[tuple[str, dict[str, Any], str, str]] = [
         "infinite",
         {"a": with_cells(clean()["size"], {7: np.inf, 9: -np.inf})},
         "error",
-        "2 infinite, first inf in row 7",
+        "2 infinite or beyond 1e+300, first inf in row 7",
     ),
     ("identifier", {"a": np.arange(N) + 5000}, "warning", "it numbers them; drop it"),
     ("identifier", {"a": [f"key-{i}" for i in range(N)]}, "warning", "200 different texts in 200 rows"),
@@ -252,7 +254,7 @@ def test_digits_have_three_dark_pixels() -> None:
 def test_it_prints_worst_first_and_shortens_long_lists() -> None:
     table = planted(**{f"pixel{i}": np.zeros(N) for i in range(30)}, a=[np.inf] + [0.5] * (N - 1))
     lines = str(hl.check(table, "y")).splitlines()
-    assert lines[1].startswith("error    infinite  a: 1 infinite, first inf in row 0")
+    assert lines[1].startswith("error    infinite  a: 1 infinite or beyond 1e+300, first inf in row 0")
     assert [line for line in lines if "more:" in line] == [
         "note     constant  and 27 more: pixel4, pixel5, pixel6, pixel7, pixel8, pixel9, pixel10, pixel11, p..."
     ]
@@ -278,6 +280,30 @@ def test_whole_numbers_are_classes_and_floats_are_not() -> None:
     assert hl.check(table, (np.arange(100) % 3).astype(float)).task == "regression"
     assert hl.check(table, np.arange(100) % 2 == 0).task == "classification"
     assert hl.check(table, np.arange(100)).task == "regression"
+    numerals = [*("0.5" if i % 2 else "1.5" for i in range(98)), "", "NA"]
+    assert hl.check(table, numerals).task == "regression"  # text of numbers
+    assert hl.check(table, numerals).of("target_missing")[0].rows == 2
+
+
+NUMBER = st.one_of(
+    st.none(), st.floats(), st.integers(-3, 3).map(float), st.sampled_from([1e308, -1e308, 5e-324])
+)
+CELL = st.one_of(
+    st.none(), st.sampled_from(["", " ", "a", "A ", "1", "2.5 kg", "NA", "x" * 50]), st.text(max_size=3)
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 70).flatmap(lambda n: st.lists(
+    st.one_of(*(st.lists(cell, min_size=n, max_size=n) for cell in (NUMBER, CELL))), min_size=2, max_size=5
+)))  # fmt: skip
+def test_any_table_can_be_checked(columns: list[list[Any]]) -> None:
+    table = {f"c{i}": values for i, values in enumerate(columns)}
+    for target in (None, "c0"):
+        check = hl.check(table, target)  # no exception, and no warning of NumPy
+        json.loads(json.dumps(check.to_dict()))
+        assert {issue.rule for issue in check.issues} <= RULES
+        assert str(check)
 
 
 def test_a_table_that_is_none() -> None:

@@ -204,7 +204,7 @@ CELL = st.one_of(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(
     rows=st.lists(st.tuples(st.one_of(st.none(), st.floats(allow_nan=False)), CELL), min_size=1, max_size=30)
 )
@@ -218,6 +218,22 @@ def test_what_arrow_writes_is_read_back(rows: list[tuple[Any, Any]], tmp_path: P
         found = cells(read(tmp_path / name, **how))
         assert found == {"x": numbers, "t": texts}
         assert joined(read_blocks(tmp_path / name, rows=7, **how)) == found
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+@given(text=st.text(st.sampled_from('ab,;1.5-"\n\r \t'), max_size=40))
+def test_any_text_is_read_alike_or_refused_with_a_reason(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(text.encode())
+    results: list[Any] = []
+    for reader in (read, lambda path: list(read_blocks(path, rows=2))):
+        try:
+            found = reader(path)
+            results.append(cells(found) if isinstance(found, Columns) else joined(found))
+        except (ValueError, DTypeError) as error:  # ShapeError is a ValueError
+            results.append(str(error))
+    assert results[0] == results[1]
+    assert not isinstance(results[0], str) or results[0].startswith("[data] ")
 
 
 # --- Parquet, Arrow, NPZ, bundled -----------------------------------------------------------------

@@ -23,6 +23,8 @@ from hotloop.data.preprocess.categories import clean, factorize, numerals
 Codes = npt.NDArray[np.intp]
 Severity = Literal["error", "warning", "note"]
 
+#: Beyond this, differences and squares leave float64: as good as infinite.
+LARGEST = 1e300
 #: Columns of fewer rows are not called identifiers: thirty different numbers are no surprise.
 _ID_ROWS = 50
 #: Text with this share of different values names rows, or is prose; neither is a category.
@@ -69,11 +71,20 @@ class Facts:
 def infinite(facts: Facts) -> Iterator[Issue]:
     """Infinity in a column of numbers: the preprocessor refuses it, because no scale can be learnt from it."""
     for column in facts.table.columns:
-        if column.kind == "number":
-            bad = np.flatnonzero(np.isinf(column.values))
-            if len(bad):
-                text = f"{len(bad)} infinite, first {column.values[bad[0]]} in row {bad[0]}; put in what is meant, or NaN"
-                yield Issue("infinite", "error", (column.name,), len(bad), text)
+        bad = np.flatnonzero(is_infinite(column))
+        if len(bad):
+            text = (
+                f"{len(bad)} infinite or beyond {LARGEST:g}, first {column.values[bad[0]]:g} in row {bad[0]}; put in "
+                "what is meant, or NaN"
+            )
+            yield Issue("infinite", "error", (column.name,), len(bad), text)
+
+
+def is_infinite(column: Column) -> npt.NDArray[np.bool_]:
+    """Where a column (n,) holds a number that cannot be calculated with."""
+    if column.kind == "text":
+        return np.zeros(len(column.values), bool)
+    return np.asarray(np.abs(column.values) > LARGEST)
 
 
 def identifiers(facts: Facts) -> Iterator[Issue]:
@@ -94,7 +105,8 @@ def identifiers(facts: Facts) -> Iterator[Issue]:
 
 def _numbers_rows(column: Column, present: npt.NDArray[Any]) -> bool:
     """Whole, all different, and either dense, in order, or called so; a date is none."""
-    if column.source.startswith(("date", "time")) or (present != np.floor(present)).any():
+    whole = np.isfinite(present).all() and (present == np.floor(present)).all()
+    if column.source.startswith(("date", "time")) or not whole:
         return False
     steps = np.diff(np.sort(present))
     if not (steps > 0).all():
@@ -176,7 +188,7 @@ def _is_constant(facts: Facts, column: Column) -> bool:
 def _multiples(facts: Facts) -> Iterator[Issue]:
     """Columns of numbers that are a straight line of another to nine digits, such as inches of centimetres."""
     n = facts.table.rows
-    columns = [c for c in facts.table.columns if c.kind == "number" and not np.isinf(c.values).any()]
+    columns = [c for c in facts.table.columns if c.kind == "number" and not is_infinite(c).any()]
     if not 2 <= len(columns) <= 2000 or n < 3:
         return
     rows = np.unique(np.linspace(0, n - 1, _SAMPLE).astype(np.int64))
@@ -198,8 +210,11 @@ def _standardised(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     if missing.all():
         return np.zeros(len(values))
     z = np.where(missing, 0.0, values - values[~missing].mean())
-    norm = np.linalg.norm(z)
-    return z / norm if norm > 0 else z
+    largest = np.abs(z).max()
+    if largest == 0:
+        return z
+    z = z / largest  # its square stays in float64
+    return np.asarray(z / np.linalg.norm(z))
 
 
 def _line(a: Column, b: Column) -> tuple[float, float] | None:
@@ -208,9 +223,13 @@ def _line(a: Column, b: Column) -> tuple[float, float] | None:
         return None
     x, y = a.values[~a.missing], b.values[~b.missing]
     dx, dy = x - x.mean(), y - y.mean()
-    if not (dx.any() and dy.any()):
+    wide, high = np.abs(dx).max(initial=0), np.abs(dy).max(initial=0)
+    if wide == 0 or high == 0:
         return None
+    dx, dy = dx / wide, dy / high
     slope = float(dx @ dy / (dx @ dx))
-    if np.abs(dy - slope * dx).max() > 1e-9 * np.abs(dy).max():
+    if np.abs(dy - slope * dx).max() > 1e-9:
         return None
-    return slope, float(y.mean() - slope * x.mean())
+    with np.errstate(over="ignore"):
+        slope = slope * high / wide
+        return slope, float(y.mean() - slope * x.mean())

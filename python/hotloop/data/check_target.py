@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from hotloop.data.check_rules import Issue
+from hotloop.data.check_rules import LARGEST, Issue
 from hotloop.data.columns import Column, Columns
-from hotloop.data.preprocess.categories import factorize
+from hotloop.data.preprocess.categories import factorize, numerals
 from hotloop.data.preprocess.target import Task, is_classes
 from hotloop.data.rows import fingerprints, numbered
 
@@ -32,18 +32,35 @@ _WRONG, _WRONG_OF_BASE, _EXPLAINED = 0.01, 0.1, 0.99
 _LEAK_ROWS = 30, 50_000  # at least, and at most that many of them, chosen at random
 
 
+def as_target(column: Column) -> Column:
+    """A target as the preprocessor takes it: text of numerals is numbers, and blank text is missing."""
+    if column.kind == "number":
+        return column
+    distinct, codes = factorize(column.values)
+    parsed = numerals(distinct)
+    if parsed is not None:
+        return Column(column.name, "number", parsed[codes], column.source)
+    texts = np.array([text if text is not None and text.strip() else None for text in distinct], object)
+    return Column(column.name, "text", texts[codes], column.source)
+
+
 def task_of(target: Column) -> Task:
     """What a target asks for, by the rule of the preprocessor; rows without one have no say."""
     return "classification" if target.kind == "text" or is_classes(_known(target)) else "regression"
 
 
+def usable(target: Column) -> npt.NDArray[np.bool_]:
+    """The rows (n,) that have a target: there, and not infinite."""
+    return np.abs(target.values) <= LARGEST if target.kind == "number" else ~target.missing
+
+
 def _known(target: Column) -> Column:
-    return replace(target, values=target.values[~target.missing])
+    return replace(target, values=target.values[usable(target)])
 
 
 def without_target(target: Column) -> Iterator[Issue]:
     """Rows without a target teach nothing, and are refused."""
-    bad = np.flatnonzero(target.missing | (np.isinf(target.values) if target.kind == "number" else False))
+    bad = np.flatnonzero(~usable(target))
     if len(bad):
         text = f"{len(bad)} of {len(target.values)} rows have no target, first row {bad[0]}; drop those rows"
         yield Issue("target_missing", "error", (target.name,), len(bad), text)
@@ -51,7 +68,7 @@ def without_target(target: Column) -> Iterator[Issue]:
 
 def classes(target: Column, task: Task) -> Iterator[Issue]:
     """One class alone, classes of a few rows, and classes far smaller than the largest."""
-    present = target.values[~target.missing]
+    present = _known(target).values
     if task == "regression":
         if len(present) and (present == present[0]).all():
             text = f"always {present[0]:g}; there is nothing to learn"
@@ -102,12 +119,11 @@ def contradictions(features: Columns, target: Column) -> Iterator[Issue]:
 
 def leaks(features: Columns, target: Column, task: Task) -> Iterator[Issue]:
     """Features that tell the target by themselves: a copy, a code of it, or what is known only afterwards."""
-    usable = np.flatnonzero(~target.missing)
+    known = np.flatnonzero(usable(target))
     least, most = _LEAK_ROWS
-    if len(usable) < least:
+    if len(known) < least:
         return
-    random = np.random.Generator(np.random.Philox(0))
-    rows = random.permutation(usable)[:most]
+    rows = np.random.Generator(np.random.Philox(0)).permutation(known)[:most]
     half = np.arange(len(rows)) % 2 == 0
     labels = _labels(target)[rows] if task == "classification" else None
     values = target.values[rows].astype(np.float64) if labels is None else np.zeros(0)
@@ -151,13 +167,15 @@ def _share_right(x: Floats, labels: Rows, half: npt.NDArray[np.bool_]) -> float:
 
 def _share_explained(x: Floats, y: Floats, half: npt.NDArray[np.bool_]) -> float:
     """1 - residual variance / variance, where y is interpolated between the neighbours in the other half."""
+    y = y - y.mean()
+    y = y / max(np.abs(y).max(), np.finfo(np.float64).tiny)  # its square stays in float64
     residual = np.empty(len(y))
     for known in (half, ~half):
         places, place = np.unique(x[known], return_inverse=True)
         place = place.reshape(-1)
         mean = np.bincount(place, y[known]) / np.bincount(place)
         residual[~known] = y[~known] - np.interp(x[~known], places, mean)
-    total = float(np.square(y - y.mean()).sum())
+    total = float(np.square(y).sum())
     return 1 - float(np.square(residual).sum()) / total if total > 0 else 0.0
 
 

@@ -31,6 +31,8 @@ def holder(where: str, name: str, data: Any) -> Any:
         data = data.collect()
     if is_named(data) or is_series(data):
         return data
+    if hasattr(data, "tocsr"):
+        return data.tocsr()  # of SciPy's sparse kinds the one that gives rows
     if isinstance(data, Mapping):
         if not data:
             raise ShapeError(f"[{where}] {name} is an empty mapping; give at least one named array")
@@ -58,14 +60,14 @@ def n_rows(data: Any) -> int:
         return data.rows
     if isinstance(data, dict):
         return n_rows(next(iter(data.values())))
-    return len(data)
+    return int(data.shape[0]) if hasattr(data, "tocsr") else len(data)
 
 
 def take(data: Any, rows: Rows) -> Any:
     """The rows with these numbers, in this order, of the kind that ``data`` is."""
     if isinstance(data, dict):
         return {key: take(value, rows) for key, value in data.items()}
-    if isinstance(data, np.ndarray):
+    if isinstance(data, np.ndarray) or hasattr(data, "tocsr"):
         return data[rows]
     if isinstance(data, Columns):
         return data.take(rows)
@@ -164,18 +166,21 @@ def fingerprints(*holders: Any) -> npt.NDArray[np.uint64]:
     for values in _matrices(holders):
         for start in range(0, len(total), _BLOCK):
             rows = slice(start, start + _BLOCK)
-            for words in _words(values[rows]):
+            block = values[rows]
+            for words in _words(block.toarray() if hasattr(block, "toarray") else block):
                 total[rows] = _mixed(total[rows] ^ words)
     return total
 
 
-def _matrices(holders: Any) -> Iterator[Array]:
-    """Everything that the rows consist of, as arrays (n, k)."""
+def _matrices(holders: Any) -> Iterator[Any]:
+    """Everything that the rows consist of, as arrays or sparse matrices (n, k)."""
     for data in holders:
         if isinstance(data, dict):
             yield from _matrices(data.values())
         elif is_frame(data):
             yield from (c.values.reshape(-1, 1) for c in as_columns(data, where="data").columns)
+        elif hasattr(data, "tocsr"):
+            yield data
         elif isinstance(data, np.ndarray):
             yield data.reshape(len(data), -1)
         else:

@@ -118,6 +118,7 @@ def check(data: Any, target: Any = None) -> TableCheck:
     False
     """
     features, column = _table(data, target)
+    column = None if column is None else check_target.as_target(column)
     task = None if column is None else check_target.task_of(column)
     facts = check_rules.Facts(features)
     issues = [
@@ -169,11 +170,13 @@ def _table(data: Any, target: Any) -> tuple[Columns, Column | None]:
 def _reported(features: Columns, target: Column | None, task: Any) -> Iterator[Issue]:
     """What the preprocessor would report. Infinite values and rows without a target, which it refuses, are put
     out of its way; they have been told."""
-    known = None if target is None else ~target.missing & ~_infinite(target)
+    known = None if target is None else check_target.usable(target)
     if known is not None and not known.any():
         target = known = None
     rows: Any = slice(None) if known is None or known.all() else np.flatnonzero(known)
-    table = Columns(tuple(_finite(c) if _infinite(c).any() else c for c in features.take(rows).columns))
+    table = Columns(
+        tuple(_finite(c) if check_rules.is_infinite(c).any() else c for c in features.take(rows).columns)
+    )
     values = None if target is None else target.values[rows]
     name = "target" if target is None else target.name
     report = Preprocessor.fit(table, values, task=task or "auto", target_name=name).report
@@ -182,13 +185,9 @@ def _reported(features: Columns, target: Column | None, task: Any) -> Iterator[I
 
 def _finite(column: Column) -> Column:
     """With the median where a value is infinite: what has been told as infinite is not missing as well."""
-    infinite = _infinite(column)
+    infinite = check_rules.is_infinite(column)
     rest = column.values[~infinite & ~column.missing]
     return replace(column, values=np.where(infinite, np.median(rest) if len(rest) else np.nan, column.values))
-
-
-def _infinite(column: Column) -> Any:
-    return np.isinf(column.values) if column.kind == "number" else np.zeros(len(column.values), bool)
 
 
 def _issue(finding: Finding) -> Issue | None:
@@ -204,7 +203,7 @@ def _issue(finding: Finding) -> Issue | None:
 def _classes(target: Column | None, task: str | None) -> tuple[tuple[str, int], ...]:
     if target is None or task != "classification":
         return ()
-    distinct, codes = factorize(target.values[~target.missing])
+    distinct, codes = factorize(target.values[check_target.usable(target)])
     counts = np.bincount(codes, minlength=len(distinct)).tolist()
     named = [(check_target.class_name(value), n) for value, n in zip(distinct, counts, strict=True)]
     return tuple(sorted(named, key=lambda pair: (-pair[1], pair[0])))
