@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,18 @@ pytest.importorskip("narwhals")
 csv = pytest.importorskip("pyarrow.csv")
 
 PENGUINS = Path(__file__).resolve().parents[2] / "examples" / "data" / "penguins.csv"
+
+
+@pytest.mark.parametrize("page", ["check.md", "tables.md"])
+def test_the_pages_show_what_is_printed(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (PENGUINS.parents[2] / "docs" / page).read_text(encoding="utf-8")
+    found = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", text, re.DOTALL)
+    assert found
+    monkeypatch.chdir(tmp_path)
+    exec(compile(found[1], page, "exec"), {"__name__": "docs"})
+    assert capsys.readouterr().out == found[2]
 
 
 def test_the_file_is_what_its_page_says() -> None:
