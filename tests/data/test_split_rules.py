@@ -252,6 +252,7 @@ def test_report_and_model_file_know_of_duplicates_and_of_every_look(tmp_path: Pa
     trainer.save(tmp_path / "model.safetensors")
     loaded = hl.load(tmp_path / "model.safetensors")
     assert loaded.split == data.info and loaded.split.looks == ["Trainer.evaluate"]
+    assert "opened 1 time: Trainer.evaluate" in str(loaded.info)
 
 
 # --- frames ---------------------------------------------------------------------------------------
@@ -303,6 +304,13 @@ def test_pandas() -> None:
     assert parts.train.y.index.tolist() == parts.train.X.index.tolist()
     numbered_columns = pd.DataFrame(np.arange(40.0).reshape(20, 2))
     assert split(numbered_columns, np.arange(20) % 2).train.X.shape == (14, 2)
+    one_column = split(frame.drop(columns="label"), frame[["label"]])
+    assert one_column.stratified and all(map(np.array_equal, one_column.rows, parts.rows))
+    assert isinstance(one_column.train.y, pd.DataFrame)
+    zoned = frame.assign(day=frame["day"].dt.tz_localize("Europe/Rome"))
+    assert all(
+        map(np.array_equal, split(zoned, "label", time="day").rows, split(frame, "label", time="day").rows)
+    )
     categories = split(frame.drop(columns="label"), frame["label"].astype("category"))
     assert categories.stratified and all(map(np.array_equal, categories.rows, parts.rows))
 

@@ -292,7 +292,9 @@ def _labels(stratify: Any, y: Any, n: int) -> Rows | None:
     if stratify is None or stratify is False:
         return None
     if auto or stratify is True:
-        labels = None if isinstance(y, dict) or rows.is_named(y) else np.asarray(y)
+        names = rows.column_names(y) if rows.is_named(y) else ()
+        target = rows.column(y, names[0]) if len(names) == 1 else y
+        labels = None if isinstance(target, dict) or rows.is_named(target) else np.asarray(target)
         if labels is not None and labels.dtype == object and labels.ndim == 1:
             labels = rows.one_dimensional(labels, "y", "split")
         if labels is None or labels.ndim != 1 or (auto and labels.dtype.kind not in "iubUSTO"):
