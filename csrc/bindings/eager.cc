@@ -54,6 +54,7 @@ class EagerKernel {
     const StepContext ctx{seed, 0, step, groups.data(), dropout.data(), 0};
 
     const py::gil_scoped_release release;  // `fields` holds the arrays
+    if (items == 1 && (team == nullptr || team->threads() == 1)) return fn_.run_all(args, ctx);
     const int64 chunks = fn_.chunks(args);
     const auto work = [&](int64 task) {
       if (items == 1) return fn_.run(args, ctx, task);

@@ -13,7 +13,10 @@ namespace hotloop {
 namespace {
 
 // Work of one thread below which waking another does not pay: about 40 us.
-constexpr int64 kAloneMultiplyAdds = 2'000'000;
+constexpr int64 kAloneMultiplyAdds = int64{1} << 21;  // 128^3
+// A product of few rows waits for B more than it computes, and a second thread would not find it faster.
+constexpr int64 kFewRows = 16;
+constexpr int64 kAloneElementsOfB = 1'000'000;
 constexpr int64 kAloneElements = 80'000;
 
 struct Matrix {
@@ -62,9 +65,7 @@ template <class Args>
 void run_alone(Kernel kernel, const Args& args, bool is_double) {
   const IsaUnit& unit = find_isa(is_double ? "generic" : "");
   const KernelFn& fn = (is_double ? *unit.table_double : *unit.table_float)[static_cast<int>(kernel)];
-  const StepContext ctx{};
-  const int64 chunks = fn.chunks(&args);
-  for (int64 i = 0; i < chunks; ++i) fn.run(&args, ctx, i);
+  fn.run_all(&args, StepContext{});
 }
 
 // B in panels, in memory that this thread keeps.
@@ -87,7 +88,7 @@ const real* in_panels(const Matrix& b) {
 
 template <class real>
 void product(const Matrix& a, const Matrix& b, const Matrix* bias, int activation, double p0, double p1,
-             real* out) {
+             double alpha, double beta, real* out) {
   MatmulArgs<real> args;
   args.out = out;
   args.a = static_cast<const real*>(a.array.data());
@@ -103,19 +104,26 @@ void product(const Matrix& a, const Matrix& b, const Matrix* bias, int activatio
   args.out_stride = b.cols;
   args.activation = activation;
   args.dropout = -1;
+  args.alpha = alpha;
+  args.beta = beta;
   args.p0 = p0;
   args.p1 = p1;
   run_alone(Kernel::k_matmul, args, sizeof(real) == sizeof(double));
 }
 
-// activation(a b + bias) of matrices, or None.
+bool small(int64 m, int64 n, int64 k) {
+  return m * n * k <= kAloneMultiplyAdds || (m <= kFewRows && n * k <= kAloneElementsOfB);
+}
+
+// activation(alpha a b + beta out + bias) of matrices, or None.
 py::object matmul(py::handle a_value, py::handle b_value, py::handle bias_value, int activation,
-                  bool transpose_a, bool transpose_b, py::handle out_value, double p0, double p1) {
+                  bool transpose_a, bool transpose_b, py::handle out_value, double p0, double p1,
+                  double alpha, double beta) {
   std::optional<Matrix> a = plain(a_value, 2), b = plain(b_value, 2), bias;
   if (!a || !b || a->is_double != b->is_double) return py::none();
   if (transpose_a) a = transposed(*a);
   if (transpose_b) b = transposed(*b);
-  if (a->cols != b->rows || a->rows * b->cols * a->cols > kAloneMultiplyAdds) return py::none();
+  if (a->cols != b->rows || !small(a->rows, b->cols, a->cols)) return py::none();
   if (!bias_value.is_none()) {
     bias = plain(bias_value, 1);
     if (!bias || bias->is_double != a->is_double || bias->cols != b->cols || !bias->dense())
@@ -123,6 +131,7 @@ py::object matmul(py::handle a_value, py::handle b_value, py::handle bias_value,
   }
   py::object result;
   if (out_value.is_none()) {
+    if (beta != 0.0) return py::none();
     result = py::array(a->array.dtype(), std::vector<py::ssize_t>{a->rows, b->cols});
   } else {
     const std::optional<Matrix> out = plain(out_value, 2);
@@ -135,9 +144,9 @@ py::object matmul(py::handle a_value, py::handle b_value, py::handle bias_value,
   const py::gil_scoped_release release;  // the arrays are held
   const Matrix* shift = bias ? &*bias : nullptr;
   if (a->is_double) {
-    product<double>(*a, *b, shift, activation, p0, p1, static_cast<double*>(out));
+    product<double>(*a, *b, shift, activation, p0, p1, alpha, beta, static_cast<double*>(out));
   } else {
-    product<float>(*a, *b, shift, activation, p0, p1, static_cast<float*>(out));
+    product<float>(*a, *b, shift, activation, p0, p1, alpha, beta, static_cast<float*>(out));
   }
   return result;
 }
@@ -188,7 +197,8 @@ void register_eager_plain(py::module_& m) {
   m.def(
       "kernel_number", [](const std::string& name) { return find_kernel(name); }, py::arg("name"),
       "Place of a kernel in the list; -1 if there is none.");
-  m.def("plain_matmul", &matmul, "activation(a b + bias) of small plain matrices; None if they are not.");
+  m.def("plain_matmul", &matmul,
+        "activation(alpha a b + beta out + bias) of small plain matrices; None if they are not.");
   m.def("plain_unary", &unary, "An element-wise kernel on a small plain array; None if it is not.");
 }
 

@@ -35,15 +35,15 @@ constexpr int kMaxDims = 4;
   X(Dim, , stride_k)              \
   X(Dim, , stride_n)
 
-// z = A (m, k) B (k, n) + bias (n);  out (m, n) = dropout(activation(z)).
+// z = alpha A (m, k) B (k, n) + beta out + bias (n);  out (m, n) = dropout(activation(z)). With beta = 0 what
+// was in out is not read; NaN and infinities there are gone.
 // A is read at a[i*a_stride_m + p*a_stride_k]; B at b[p*b_stride_k + j], or in panels if b_packed.
 // saved (m, n): what the activation's gradient reads (z for Input, activation(z) for Output and Sign).
 // row_sum (m) = sum over k of A: the bias gradient, when A is the transposed output gradient.
 // activation: index in unary.def, -1 for none. dropout: layer, -1 for none; element number i*n + j.
-// dropout_row: see DropoutArgs. k = 0 gives z = bias.
+// dropout_row: see DropoutArgs. k = 0 gives z = beta out + bias.
 // gate (m, n): with it, out = dropout(z) * f'(gate) instead, f being the activation, and saved is absent.
 // residual (m, n) is added at the very end. out, saved, gate and residual have row stride out_stride >= n.
-// With accumulate, out += z and there is no bias, activation, gate, dropout or residual.
 #define HOTLOOP_MatmulArgs(X) \
   X(Out, real, out)           \
   X(OutOpt, real, saved)      \
@@ -62,9 +62,10 @@ constexpr int kMaxDims = 4;
   X(Dim, , out_stride)        \
   X(Dim, , dropout_row)       \
   X(Int, , b_packed)          \
-  X(Int, , accumulate)        \
   X(Int, , activation)        \
   X(Int, , dropout)           \
+  X(Real, , alpha)            \
+  X(Real, , beta)             \
   X(Real, , p0)               \
   X(Real, , p1)
 

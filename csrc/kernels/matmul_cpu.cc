@@ -27,7 +27,9 @@ void run_panels(const MatmulArgs<real>& args, const Block& block, const TileRows
   work.out_stride = args.out_stride;
   work.n = block.n;
   work.bias = run.last && args.bias != nullptr ? args.bias + block.column : nullptr;
-  work.add = !run.first || args.accumulate != 0;
+  work.scale = static_cast<real>(args.alpha);
+  work.add = !run.first || args.beta != 0.0;
+  work.keep = run.first ? static_cast<real>(args.beta) : real(1);
   int64 fetched = 0;
   tiles.for_each([&](int64 i, int64 height) {
     const int64 row = block.row + i;

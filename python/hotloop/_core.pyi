@@ -336,9 +336,11 @@ def plain_matmul(
     arg6: typing.Any,
     arg7: typing.SupportsFloat | typing.SupportsIndex,
     arg8: typing.SupportsFloat | typing.SupportsIndex,
+    arg9: typing.SupportsFloat | typing.SupportsIndex,
+    arg10: typing.SupportsFloat | typing.SupportsIndex,
 ) -> typing.Any:
     """
-    activation(a b + bias) of small plain matrices; None if they are not.
+    activation(alpha a b + beta out + bias) of small plain matrices; None if they are not.
     """
 
 def plain_unary(

@@ -39,7 +39,8 @@ class Product:
     residual: bool = False
     row_sum: bool = False
     dropout: int = -1
-    accumulate: bool = False
+    alpha: float = 1.0
+    beta: float = 0.0
     integers: bool = False
 
     @property
@@ -54,11 +55,12 @@ class Product:
                 "gate",
                 "residual",
                 "row_sum",
-                "accumulate",
             )
             if getattr(self, name)
         ]
         extra = [f"{name}={getattr(self, name)}" for name in ("pad", "spread") if getattr(self, name) > 1]
+        extra += [] if self.alpha == 1 else [f"alpha={self.alpha}"]
+        extra += [] if self.beta == 0 else [f"beta={self.beta}"]
         drop = [] if self.dropout < 0 else [f"dropout={self.dropout}"]
         function = [] if self.activation is None else [self.activation]
         return " ".join([f"{self.m}x{self.n}x{self.k}", *flags, *extra, *function, *drop])
@@ -89,7 +91,7 @@ class Product:
             a_stride_m=self.spread if self.transposed_a else row_step,
             a_stride_k=row_step if self.transposed_a else self.spread,
             b_stride_k=n + self.pad, out_stride=out_stride,
-            b_packed=int(self.packed), accumulate=int(self.accumulate),
+            b_packed=int(self.packed), alpha=self.alpha, beta=self.beta,
             activation=list(UNARY).index(self.activation) if self.activation else -1,
             dropout=self.dropout, dropout_row=n, p0=p0, p1=p1,
         )  # fmt: skip
@@ -105,7 +107,7 @@ def strided_array(matrix: np.ndarray, row_step: int, column_step: int) -> np.nda
 
 
 def case(product: Product) -> KernelCase:
-    keep = ("out",) if product.accumulate else ()
+    keep = ("out",) if product.beta else ()
     return KernelCase("matmul", product.label, product.fields, keep=keep)
 
 
@@ -131,7 +133,7 @@ LAYOUTS = [
     dict(transposed_a=True, packed=True, row_sum=True),
     dict(pad=3, row_sum=True),
     dict(pad=2, spread=3, row_sum=True),
-    dict(accumulate=True, transposed_a=True),
+    dict(beta=1.0, transposed_a=True),
 ]
 EPILOGUES = [
     dict(bias=True),
@@ -140,7 +142,10 @@ EPILOGUES = [
     dict(activation="gelu", saved=True, dropout=3, pad=2),
     dict(bias=True, activation="relu", dropout=2),
     dict(bias=True, dropout=1),
-    dict(accumulate=True),
+    dict(beta=1.0),
+    dict(alpha=0.5, beta=-2.0, bias=True, activation="gelu", saved=True, dropout=1, pad=1),
+    dict(alpha=-3.0, residual=True, packed=True),
+    dict(alpha=0.0, beta=0.25),
     dict(gate=True, activation="relu"),
     dict(gate=True, activation="gelu", dropout=1, pad=1),
     dict(gate=True, activation="tanh", dropout=0, row_sum=True),

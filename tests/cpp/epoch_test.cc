@@ -47,6 +47,12 @@ Arg attribute(std::string_view name, int64 value) {
   return arg;
 }
 
+Arg number(std::string_view name, double value) {
+  Arg arg{name, {}};
+  arg.value.number = value;
+  return arg;
+}
+
 hotloop::PlanStep step(std::string_view kernel, std::initializer_list<Arg> args) {
   const auto id = static_cast<hotloop::Kernel>(hotloop::find_kernel(kernel));
   hotloop::PlanStep made{id, {}};
@@ -98,14 +104,15 @@ std::shared_ptr<hotloop::Plan> regression_plan() {
 
   const Arg rows = size("rows", 1, 0), cols = size("cols", 0, kOut);
   const Arg plain = attribute("activation", -1), kept = attribute("dropout", -1);
+  const Arg whole = number("alpha", 1.0);
   b.plan.steps = {
       step("row_weight", {operand("weight", weight), operand("drow", drow), operand("total", total), rows}),
       step("pack_panels", {operand("out", packed), operand("x", parameter), size("k", 0, kIn),
                            size("n", 0, kOut), size("stride_k", 0, 1), size("stride_n", 0, kIn)}),
-      step("matmul",
-           {operand("out", prediction), operand("a", kX), operand("b", packed), size("m", 1, 0),
-            size("n", 0, kOut), size("k", 0, kIn), size("a_stride_m", 0, kIn), size("a_stride_k", 0, 1),
-            size("b_stride_k", 0, 16), size("out_stride", 0, kOut), attribute("b_packed", 1), plain, kept}),
+      step("matmul", {operand("out", prediction), operand("a", kX), operand("b", packed), size("m", 1, 0),
+                      size("n", 0, kOut), size("k", 0, kIn), size("a_stride_m", 0, kIn),
+                      size("a_stride_k", 0, 1), size("b_stride_k", 0, 16), size("out_stride", 0, kOut),
+                      attribute("b_packed", 1), plain, kept, whole}),
       step("mse", {operand("row_loss", row_loss), operand("dpred", error), operand("pred", prediction),
                    operand("target", kTarget), operand("drow", drow), rows, cols}),
       step("loss_stats", {operand("loss", loss), operand("totals", totals), operand("row_loss", row_loss),
@@ -113,7 +120,7 @@ std::shared_ptr<hotloop::Plan> regression_plan() {
       step("matmul",
            {operand("out", gradient), operand("a", error), operand("b", kX), size("m", 0, kOut),
             size("n", 0, kIn), size("k", 1, 0), size("a_stride_m", 0, 1), size("a_stride_k", 0, kOut),
-            size("b_stride_k", 0, kIn), size("out_stride", 0, kIn), plain, kept}),
+            size("b_stride_k", 0, kIn), size("out_stride", 0, kIn), plain, kept, whole}),
       step("optimizer_begin", {operand("scalars", scalars), operand("counter", counter),
                                operand("total", total), size("n_counter", 0, 1)}),
       step("sgd", {operand("param", parameter), operand("grad", gradient), operand("scalars", scalars),

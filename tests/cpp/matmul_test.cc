@@ -49,7 +49,8 @@ class Product {
     hotloop::MatmulArgs<real> args;
     args.m = m, args.n = n, args.k = k;
     args.activation = args.dropout = -1;
-    args.accumulate = form_.accumulate ? 1 : 0;
+    args.alpha = 1.0;
+    args.beta = form_.accumulate ? 1.0 : 0.0;
     real* a = place_a(args, random);
     std::vector<int> b(static_cast<std::size_t>(k * n));
     for (int& x : b) x = whole(random);
@@ -173,7 +174,7 @@ bool rows_have_their_bits(const hotloop::IsaUnit& unit) {
   hotloop::MatmulArgs<float> args;
   args.out = whole.data(), args.a = a.data(), args.b = b.data();
   args.m = kRows, args.n = args.b_stride_k = args.out_stride = kColumns, args.k = args.a_stride_m = kDepth;
-  args.a_stride_k = 1, args.activation = args.dropout = -1;
+  args.a_stride_k = 1, args.alpha = 1.0, args.activation = args.dropout = -1;
   run(kernel(unit, "matmul", float()), args);
   for (int64 m = 1; m < kRows; m += m < 16 ? 1 : 13) {
     for (int64 first = 0; first + m <= kRows; first += 7) {
@@ -196,7 +197,7 @@ bool special_values_propagate(const hotloop::IsaUnit& unit) {
   hotloop::MatmulArgs<float> args;
   args.out = out.data(), args.a = a.data(), args.b = b.data();
   args.m = kRows, args.n = args.b_stride_k = args.out_stride = kColumns, args.k = args.a_stride_m = kDepth;
-  args.a_stride_k = 1, args.activation = args.dropout = -1;
+  args.a_stride_k = 1, args.alpha = 1.0, args.activation = args.dropout = -1;
   run(kernel(unit, "matmul", float()), args);
   for (int64 i = 0; i < kRows; ++i) {
     for (int64 j = 0; j < kColumns; ++j) {

@@ -49,6 +49,13 @@ void follows_a_machine_that_changes() {
   CHECK(steps(choice, {20e-6, 12e-6}, 20000).on_team > 0.9);
 }
 
+void a_team_that_keeps_winning_is_tried_rarely_and_left_at_once() {
+  hotloop::TeamChoice choice;
+  steps(choice, {1000e-6, 600e-6}, 10000);
+  CHECK(steps(choice, {1000e-6, 600e-6}, 20000).seconds <= 1.01 * 20000 * 600e-6);
+  CHECK(steps(choice, {1000e-6, 1500e-6}, 400).seconds <= 1.1 * 400 * 1000e-6);
+}
+
 void one_interruption_moves_nothing() {
   hotloop::TeamChoice choice;
   CHECK(steps(choice, {20e-6, 12e-6}, 20000, /*interrupted_every=*/97).on_team > 0.9);
@@ -66,6 +73,7 @@ int main() {
   long_steps_are_tried_once();
   picks_the_faster_and_pays_little();
   follows_a_machine_that_changes();
+  a_team_that_keeps_winning_is_tried_rarely_and_left_at_once();
   one_interruption_moves_nothing();
   return test::report("team_choice");
 }

@@ -200,6 +200,7 @@ def test_columns_are_taken_dropped_and_selected() -> None:
         ({"a": ["x", b"y"]}, DTypeError, "row 1: .* has type bytes"),
         ({"a": [1j]}, DTypeError, "dtype complex128"),
         ({"a": np.array([b"\xff"])}, DTypeError, "not UTF-8"),
+        ({"a": [1, 10**400]}, DTypeError, "column 'a', row 1: a whole number beyond the range of float64"),
         (np.zeros(3), ShapeError, r"got \(3,\).*reshape"),
         ([[1], [2, 3]], ShapeError, "ragged"),
     ],
@@ -207,6 +208,20 @@ def test_columns_are_taken_dropped_and_selected() -> None:
 def test_what_is_no_table_is_refused_by_its_place(data: Any, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         as_columns(data, where="test")
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_large_whole_numbers_and_far_dates_are_rounded_not_refused(library: str) -> None:
+    module = pytest.importorskip(library)
+    pa = pytest.importorskip("pyarrow")
+    pytest.importorskip("narwhals")
+    data = {"id": [2**60 + 1, None, 3], "day": [dt.date(9999, 12, 31), None, dt.date(1960, 1, 1)]}
+    if library == "pandas":
+        data["id"] = module.array(data["id"], dtype="int64[pyarrow]")
+        data["day"] = module.array(data["day"], dtype=module.ArrowDtype(pa.date32()))
+    columns = as_columns(module.table(data) if library == "pyarrow" else module.DataFrame(data), where="test")
+    np.testing.assert_array_equal(columns["id"].values, [2.0**60, NAN, 3])
+    np.testing.assert_array_equal(columns["day"].values, [2932896, NAN, -3653])
 
 
 def test_nested_columns_of_frames_are_refused() -> None:
@@ -232,3 +247,12 @@ def test_narwhals_is_imported_when_a_frame_arrives_and_not_before() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_a_frame_without_narwhals_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    pd = pytest.importorskip("pandas")
+    monkeypatch.setitem(sys.modules, "narwhals", None)
+    with pytest.raises(
+        ImportError, match=r"needs narwhals; install the extra: pip install 'hotloop\[data\]'"
+    ):
+        as_columns(pd.DataFrame({"a": [1]}), where="test")

@@ -40,7 +40,7 @@ def test_spellings_of_a_category_are_one_and_are_reported() -> None:
     assert ids.tolist() == [3, 3, 3, 0, 0, 4, 1, 1, 2, 2]
     texts = [f.text for f in fitted.report.of_kind("spelling")]
     assert texts[0] == "'red' is written in 3 ways: 'red', ' Red', 'RED  '; taken as one category"
-    assert len(texts) == 3
+    assert len(texts) == 3 and fitted.report.of_kind("spelling")[0].rows == 3
     assert fitted.report.of_kind("missing")[0].rows == 1
 
 
@@ -281,3 +281,23 @@ def test_rows_beyond_one_block_are_all_transformed() -> None:
     x[90_000, 0] = np.inf
     with pytest.raises(NonFiniteError, match=r"features\[90000, 0\] = inf"):
         fitted.transform(x)
+
+
+def test_of_bad_values_the_first_row_is_named_and_all_are_counted() -> None:
+    fitted = Preprocessor.fit([[0.0, 0.0], [1.0, 1.0]])
+    rows = np.zeros((5, 2))
+    rows[3, 0] = rows[2, 1] = rows[4, 1] = np.inf
+    with pytest.raises(NonFiniteError, match=r"features\[2, 1\] = inf \('x1'; 3 bad values\)"):
+        fitted.transform(rows)
+    assert fitted.transform(np.zeros((0, 2))).shape == (0, 2)
+
+
+def test_many_spellings_and_many_rare_categories_make_a_short_report() -> None:
+    words = [word for i in range(30) for word in (f"Word{i}", f"word{i} ", f"once{i}")]
+    fitted = Preprocessor.fit({"c": words}, rare=2)
+    spelling, rare = fitted.report.of_kind("spelling"), fitted.report.of_kind("rare")
+    assert len(spelling) == 6 and spelling[5].text.startswith(
+        "25 more categories are written in several ways"
+    )
+    assert rare[0].rows == 30
+    assert "pooled as 'other': 'once0', 'once1', 'once2', 'once3', 'once4' and 25 more" in rare[0].text

@@ -62,9 +62,9 @@ def check_integers(isa: str, dtype: type, how: dict[str, Any], sizes: list[tuple
     for seed, (m, n, k) in enumerate(sizes):
         f = fields(seed, dtype, m=m, n=n, k=k, integers=True, **how)
         a, b = exact(f)
-        want = a @ b + (f["bias"].astype(np.int64) if f["bias"] is not None else 0)
-        if f["accumulate"]:
-            want = want + dense(f["out"], f).astype(np.int64)
+        want = int(f["alpha"]) * (a @ b) + (f["bias"].astype(np.int64) if f["bias"] is not None else 0)
+        if f["beta"]:
+            want = want + int(f["beta"]) * dense(f["out"], f).astype(np.int64)
         if f["activation"] >= 0:
             want = np.maximum(want, 0)
         got = matmul(f, isa)
@@ -84,7 +84,8 @@ FORMS: list[dict[str, Any]] = [
 ]
 EPILOGUES: list[dict[str, Any]] = [
     dict(bias=True, pad=1),
-    dict(accumulate=True, pad=3),
+    dict(beta=1.0, pad=3),
+    dict(alpha=2.0, beta=-3.0, bias=True, activation="relu"),
     dict(row_sum=True, bias=True, activation="relu"),
     dict(spread=2, row_sum=True),
 ]

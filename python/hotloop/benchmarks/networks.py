@@ -123,7 +123,7 @@ NETWORKS = (
     Network((784, 30, 10), batch=32, steps=56),
     Network((28, 300, 300, 300, 300, 300, 2), batch=100, steps=32),
     Network((784, 512, 512, 10), batch=128, steps=16),
-    Network((1024, 4096, 1024), batch=512, steps=2, loss="mse"),
+    Network((1024, 4096, 1024), batch=512, steps=8, loss="mse"),
 )
 
 

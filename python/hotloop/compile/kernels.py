@@ -17,7 +17,7 @@ from hotloop.rules.elementwise import UNARY
 
 #: Fields that are attributes; every other number of a step is a size or stride.
 INT_FIELDS = frozenset(
-    {"b_packed", "accumulate", "activation", "dropout", "mean", "group", "decoupled", "nesterov", "top_k"}
+    {"b_packed", "activation", "dropout", "mean", "group", "decoupled", "nesterov", "top_k"}
 )
 REAL_FIELDS = frozenset(
     {
@@ -33,6 +33,7 @@ REAL_FIELDS = frozenset(
         "beta1",
         "beta2",
         "alpha",
+        "beta",
         "decay",
     }
 )

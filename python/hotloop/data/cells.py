@@ -6,6 +6,7 @@ Objects are looked at through maps and sets that run in C; a Python loop sees th
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import decimal
 import fractions
@@ -116,7 +117,8 @@ def object_column(name: str, array: NDArray[Any], source: str, *, where: str) ->
             return Column(name, "text", array, source)
         return Column(name, "text", objects([v if type(v) is str else None for v in cells]), source)
     if present <= {int, float, bool}:
-        return Column(name, "number", _floats(cells, types), source)
+        with contextlib.suppress(OverflowError):  # the loop below knows where
+            return Column(name, "number", _floats(cells, types), source)
     parsed = [v if isinstance(v, str) else _number(name, row, v, where) for row, v in enumerate(cells)]
     if not texts:
         return Column(name, "number", np.array(parsed, np.float64), source)
@@ -126,9 +128,9 @@ def object_column(name: str, array: NDArray[Any], source: str, *, where: str) ->
 
 
 def _floats(cells: list[Any], types: set[type]) -> NDArray[np.float64]:
-    if types <= {int, float, bool, type(None)}:
-        return np.array(cells, np.float64)  # None becomes NaN
-    return np.array([v if isinstance(v, (int, float)) else np.nan for v in cells], np.float64)
+    if not types <= {int, float, bool, type(None)}:
+        cells = [v if isinstance(v, (int, float)) else None for v in cells]
+    return np.array(cells, np.float64)  # None becomes NaN
 
 
 def _number(name: str, row: int, value: Any, where: str) -> float:
@@ -138,7 +140,13 @@ def _number(name: str, row: int, value: Any, where: str) -> float:
     if isinstance(value, (np.datetime64, np.timedelta64)):
         return float(days(np.array([value]))[0])
     if isinstance(value, (numbers.Real, decimal.Decimal, fractions.Fraction, np.bool_)):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise DTypeError(
+                f"[{where}] column {name!r}, row {row}: a whole number beyond the range of float64; correct it, or "
+                "make it text"
+            ) from None
     if isinstance(value, datetime.datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=datetime.timezone.utc)
         return (aware - _EPOCH).total_seconds() / _DAY_S

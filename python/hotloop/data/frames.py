@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Any
 
 import numpy as np
@@ -76,17 +75,18 @@ def _column(nw: Any, name: str, series: Any, where: str) -> Column:
 
 
 def _floats(nw: Any, series: Any) -> NDArray[np.float64]:
-    """Numbers (n,), NaN where the series has a null."""
-    return np.asarray(series.cast(nw.Float64).to_numpy(), np.float64)
+    """Numbers (n,), NaN where the series has a null. Arrow itself would refuse whole numbers above 2^53, which
+    NumPy rounds."""
+    values = series.to_numpy()
+    if values.dtype.kind == "O":  # booleans with nulls, decimals
+        values = series.cast(nw.Float64).to_numpy()
+    return np.asarray(values, np.float64)
 
 
 def _days(nw: Any, series: Any) -> NDArray[np.float64]:
     """Days since 1970-01-01, in UTC where there is a zone."""
     if series.dtype == nw.Date:
-        return np.array(
-            [np.nan if d is None else (d - datetime.date(1970, 1, 1)).days for d in series.to_list()],
-            np.float64,
-        )
+        series = series.cast(nw.Datetime("us"))
     return _floats(nw, series.dt.timestamp("us")) / _MICROSECONDS_A_DAY
 
 

@@ -46,11 +46,10 @@ def matmul(
            [0., 0., 0., 1.]], dtype=float32)
     """
     index = _activation(activation)
-    if alpha == 1.0 and beta == 0.0:
-        p0, p1 = _PARAMETERS.get(activation or "", (0.0, 0.0))
-        found = _core.plain_matmul(a, b, bias, index, transpose_a, transpose_b, out, p0, p1)
-        if found is not None:
-            return found
+    p0, p1 = _PARAMETERS.get(activation or "", (0.0, 0.0))
+    found = _core.plain_matmul(a, b, bias, index, transpose_a, transpose_b, out, p0, p1, alpha, beta)
+    if found is not None:
+        return found
     left, right, shift = real_arrays("matmul", a=a, b=b, bias=bias)
     left, right, squeeze = _matrices(left, right, transpose_a, transpose_b)
     m, n = left.shape[-2], right.shape[-1]
@@ -65,12 +64,7 @@ def matmul(
     if out is not None and any(np.may_share_memory(result, x) for x in (left, right, shift) if x is not None):
         raise ValueError("[ops.matmul] out overlaps an operand; give it memory of its own")
     target = result.reshape(*batch, m, n)
-    if alpha == 1.0 and beta == 0.0:
-        _multiply(target, left, right, shift, index, activation)
-    elif alpha == 1.0 and beta == 1.0 and shift is None and index < 0:
-        _multiply(target, left, right, None, -1, None, accumulate=True)
-    else:
-        _scaled(target, left, right, shift, activation, alpha, beta)
+    _multiply(target, left, right, shift, index, (p0, p1), alpha, beta)
     return returned(result, a, out)
 
 
@@ -119,10 +113,10 @@ def _batch(left: Array, right: Array) -> tuple[int, ...]:
 
 
 def _multiply(
-    out: Array, left: Array, right: Array, bias: Array | None, index: int, name: str | None,
-    *, accumulate: bool = False,
+    out: Array, left: Array, right: Array, bias: Array | None, index: int, parameters: tuple[float, float],
+    alpha: float, beta: float,
 ) -> None:  # fmt: skip
-    """``out (..., m, n) = activation(left right + bias)``, or ``+=`` with ``accumulate``."""
+    """``out (..., m, n) = activation(alpha left right + beta out + bias)``"""
     batch, (m, n), k = out.shape[:-2], out.shape[-2:], left.shape[-1]
     if right.ndim == 2 and left.flags.c_contiguous:  # all rows of all matrices are one tall matrix
         batch, m = (), math.prod(out.shape[:-1])
@@ -136,11 +130,10 @@ def _multiply(
     left = _upward(left)
     item = left.dtype.itemsize
     b, b_packed, b_stride, step_b = _panels(right, m, items, step_b)
-    p0, p1 = _PARAMETERS.get(name or "", (0.0, 0.0))
     fields = (
         out, None, None, left, b, bias, None, None, m, n, k,
         left.strides[-2] // item, left.strides[-1] // item, b_stride, n, 0,
-        int(b_packed), int(accumulate), index, -1, p0, p1,
+        int(b_packed), index, -1, alpha, beta, *parameters,
     )  # fmt: skip
     steps = [m * n, 0, 0, step_a, step_b, *(0 for _ in fields[5:])] if items > 1 else []
     work = items * m * n * k * _NS_PER_MULTIPLY_ADD
@@ -186,27 +179,3 @@ def _panels(b: Array, m: int, items: int, step: int) -> tuple[Array, bool, int, 
     steps = [size, step, 0, 0, 0, 0] if matrices > 1 else []
     launch("pack_panels", b.dtype, fields, matrices * k * n * 0.5, items=matrices, steps=steps)
     return panels, True, 0, size if matrices > 1 else 0
-
-
-def _scaled(
-    out: Array,
-    left: Array,
-    right: Array,
-    bias: Array | None,
-    activation: str | None,
-    alpha: float,
-    beta: float,
-) -> None:
-    """The general form, in passes of its own: ``alpha`` and ``beta`` other than 0 and 1 are rare."""
-    product = np.empty_like(out)
-    _multiply(product, left, right, None, -1, None)
-    product *= product.dtype.type(alpha)
-    if beta:
-        product += out.dtype.type(beta) * out
-    if bias is not None:
-        product += bias
-    if activation is None:
-        out[...] = product
-    else:
-        p0, p1 = _PARAMETERS.get(activation, (0.0, 0.0))
-        launch(f"{activation}_fwd", out.dtype, (out, product, out.size, p0, p1), out.size)

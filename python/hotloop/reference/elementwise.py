@@ -50,12 +50,13 @@ def _gelu_grad(x: Array, dy: Array, *_: float) -> Array:
 
 
 def _gelu_tanh(x: Array, *_: float) -> Array:
-    return x / 2 * (1 + np.tanh(GELU_BETA * (x + 0.044715 * x**3)))
+    """``x/2 (1 + tanh(u))``, as ``x sigmoid(2u)``: the sum cancels far to the left, in float64 as well."""
+    return x * sigmoid(2 * GELU_BETA * (x + 0.044715 * x**3))
 
 
 def _gelu_tanh_grad(x: Array, dy: Array, *_: float) -> Array:
-    t = np.tanh(GELU_BETA * (x + 0.044715 * x**3))
-    return dy * ((1 + t) / 2 + x / 2 * (1 - t * t) * GELU_BETA * (1 + 3 * 0.044715 * x * x))
+    s = sigmoid(2 * GELU_BETA * (x + 0.044715 * x**3))
+    return dy * (s + x * s * (1 - s) * 2 * GELU_BETA * (1 + 3 * 0.044715 * x * x))
 
 
 def _silu_grad(x: Array, dy: Array, *_: float) -> Array:

@@ -49,10 +49,9 @@ def matmul(a: SimpleNamespace, ctx: Context) -> None:
     where = element_index((a.m, a.n), (a.out_stride, 1))
     if a.row_sum is not None:
         a.row_sum[: a.m] = left.sum(axis=1)
-    z = left @ right
-    if a.accumulate:
-        a.out[where] += z
-        return
+    z = a.alpha * (left @ right)
+    if a.beta:
+        z = z + a.beta * a.out[where]
     if a.bias is not None:
         z = z + a.bias[: a.n]
     a.out[where] = _epilogue(a, ctx, z, where)

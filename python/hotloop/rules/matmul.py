@@ -104,9 +104,10 @@ def _matmul_step(ctx: Lowering, **fields: Any) -> None:
         "out_stride": fields["n"],
         "dropout_row": 0,
         "b_packed": 0,
-        "accumulate": 0,
         "activation": -1,
         "dropout": -1,
+        "alpha": 1.0,
+        "beta": 0.0,
         "p0": 0.0,
         "p1": 0.0,
     }

@@ -8,8 +8,11 @@ distinct texts; the rows only pass through dictionaries, in C.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,11 +92,14 @@ class Categories:
         if self.encoding == "constant":
             return
         slots = self.slots(values)
-        column = np.where(slots > 0, slots - 1, self.size)
         rows = np.arange(len(slots))
-        if not self.pooled:
-            rows, column = rows[slots > 0], column[slots > 0]
-        out[rows, column] = 1
+        other = slots == 0
+        if other.any():
+            if self.pooled:
+                slots[other] = self.size + 1
+            else:
+                rows, slots = rows[~other], slots[~other]
+        out[rows, slots - 1] = 1
 
 
 def clean(text: str | None) -> str:
@@ -120,9 +126,9 @@ def factorize(values: NDArray[Any]) -> tuple[list[Any], NDArray[np.intp]]:
     (['b', 'a', None], array([0, 1, 2, 0]))
     """
     cells = values.tolist()
-    distinct = list(dict.fromkeys(cells))
-    index = dict(zip(distinct, range(len(distinct)), strict=True))
-    return distinct, np.fromiter(map(index.__getitem__, cells), np.intp, len(cells))
+    index: defaultdict[Any, int] = defaultdict(itertools.count().__next__)  # a new value gets the next number
+    codes = np.fromiter(map(index.__getitem__, cells), np.intp, len(cells))
+    return list(index), codes
 
 
 def numerals(distinct: Sequence[str | None]) -> NDArray[np.float64] | None:
@@ -150,15 +156,22 @@ def numerals(distinct: Sequence[str | None]) -> NDArray[np.float64] | None:
     return numbers if found else None
 
 
+#: So many examples are kept for a report.
+N_SHOWN = 5
+
+
 @dataclass(frozen=True)
 class Learnt:
     """What one column of text taught: its categories, and what is worth reporting."""
 
     categories: Categories
     n_missing: int
-    spellings: dict[str, tuple[str, ...]]  # a category's name -> all the ways it was written
-    rare: tuple[str, ...]
-    n_rare: int  # rows that hold them
+    spellings: dict[
+        str, tuple[tuple[str, ...], int]
+    ]  # a category -> all the ways it is written, and its rows
+    rare: tuple[str, ...]  # the first N_SHOWN of the pooled categories
+    n_rare: int  # how many there are, and the rows that hold them
+    n_rare_rows: int
 
 
 def learn(
@@ -176,18 +189,9 @@ def learn(
     frequent category.
     """
     counts = np.bincount(codes, minlength=len(distinct)).tolist()
-    spellings: dict[str, dict[str, int]] = {}  # key -> how it was written -> rows
-    n_missing = 0
-    for text, count in zip(distinct, counts, strict=True):
-        key = clean(text)
-        if not key or text is None:
-            n_missing += count
-        elif count:
-            spellings.setdefault(key, {})[text] = count
-    total = {key: sum(ways.values()) for key, ways in spellings.items()}
-    name = {key: _usual(ways) for key, ways in spellings.items()}
+    total, ways, n_missing = _counted(distinct, counts)
     keys = sorted(key for key, count in total.items() if count >= rare)
-    pooled = sorted((key for key in total if total[key] < rare), key=lambda key: (-total[key], key))
+    pooled = {key: count for key, count in total.items() if count < rare}
     most = 1 + max(range(len(keys)), key=lambda i: total[keys[i]]) if keys else 0
     missing = len(keys) + 1 if own_missing and n_missing else most
     size = max(len(keys), missing)
@@ -195,24 +199,48 @@ def learn(
         encoding = "onehot" if size <= max_onehot else "embedding"
     categories = Categories(
         tuple(keys),
-        tuple(name[key] for key in keys),
+        tuple(_usual(ways[key]) for key in keys),
         missing,
         bool(pooled),
         "constant" if size + bool(pooled) <= 1 else encoding,
     )
-    several = {
-        name[key]: tuple(sorted(ways, key=lambda text: -ways[text]))
-        for key, ways in spellings.items()
-        if len(ways) > 1
-    }
+    several = {_usual(way): sorted(way, key=lambda w: -w[1]) for way in ways.values() if len(way) > 1}
     return Learnt(
-        categories, n_missing, several, tuple(name[key] for key in pooled), sum(total[key] for key in pooled)
+        categories,
+        n_missing,
+        {
+            name: (tuple(text for text, _ in way), sum(rows for _, rows in way))
+            for name, way in several.items()
+        },
+        tuple(_usual(ways[key]) for key in heapq.nlargest(N_SHOWN, pooled, key=pooled.__getitem__)),
+        len(pooled),
+        sum(pooled.values()),
     )
 
 
-def _usual(ways: dict[str, int]) -> str:
+def _counted(
+    distinct: Sequence[str | None], counts: Sequence[int]
+) -> tuple[dict[str, int], dict[str, tuple[tuple[str, int], ...]], int]:
+    """Of each key the rows, and how they write it with the rows of each way; and the rows that say nothing."""
+    total: dict[str, int] = {}
+    ways: dict[str, tuple[tuple[str, int], ...]] = {}
+    n_missing = 0
+    for text, count in zip(distinct, counts, strict=True):
+        key = clean(text)
+        if text is None or not key:
+            n_missing += count
+        elif key in total:
+            total[key] += count
+            ways[key] += ((text, count),)
+        else:
+            total[key], ways[key] = count, ((text, count),)
+    return total, ways, n_missing
+
+
+def _usual(ways: Sequence[tuple[str, int]]) -> str:
     """How a category was written in most rows, blanks aside; of equals the first."""
     rows: dict[str, int] = {}
-    for text, count in ways.items():
-        rows[_tidy(text)] = rows.get(_tidy(text), 0) + count
+    for text, count in ways:
+        tidy = _tidy(text)
+        rows[tidy] = rows.get(tidy, 0) + count
     return max(rows, key=rows.__getitem__)

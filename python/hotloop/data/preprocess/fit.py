@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hotloop.data.columns import Column, Columns, as_columns, check_names
+from hotloop.data import cells
+from hotloop.data.columns import Column, as_columns, check_names
 from hotloop.data.preprocess import categories, numbers, target
 from hotloop.data.preprocess.align import Kind, has_names
 from hotloop.data.preprocess.categories import Categories, clean
@@ -87,23 +88,21 @@ def fit(
     """See `Preprocessor.fit`."""
     _check("task", task, ("auto", "classification", "regression"))
     _check("scale_target", scale_target, ("standard", "robust", None))
-    columns = _features(features, feature_names)
+    names, rows, columns = _features(features, feature_names)
     learnt_target, target_column = Target(name=target_name), None
     if labels is not None:
         target_column = target.read(labels, target_name, where=WHERE)
-        if len(target_column.values) != columns.rows:
-            raise ShapeError(
-                f"[{WHERE}] target must have shape ({columns.rows},), got {target_column.values.shape}"
-            )
+        if len(target_column.values) != rows:
+            raise ShapeError(f"[{WHERE}] target must have shape ({rows},), got {target_column.values.shape}")
         learnt_target = target.learn(
             target_column, name=target_name, task=task, class_names=class_names, scale=scale_target
         )
-    learner = _Learner(options, columns.rows)
-    for column in columns.columns:
+    learner = _Learner(options, rows)
+    for column in columns:
         learner.add(column)
     learner.finish(target_column, learnt_target)
     return Fitted(
-        columns.names,
+        names,
         tuple(learner.kinds),
         learner.numbers(),
         tuple(learner.texts),
@@ -112,20 +111,26 @@ def fit(
     )
 
 
-def _features(features: Any, names: Sequence[str] | None) -> Columns:
-    columns = as_columns(features, where=WHERE)
-    if names is not None and has_names(features):
-        columns = columns.select(names, where=WHERE)
-    elif names is not None:
-        if len(names) != len(columns.columns):
-            raise ShapeError(f"[{WHERE}] {len(names)} feature names for {len(columns.columns)} features")
-        renamed = zip(check_names(names, WHERE), columns.columns, strict=True)
-        columns = Columns(tuple(Column(name, c.kind, c.values, c.source) for name, c in renamed))
-    if not columns.columns:
+def _features(features: Any, names: Sequence[str] | None) -> tuple[tuple[str, ...], int, Iterable[Column]]:
+    """The names, the rows and the columns, which for an array of numbers are made one at a time."""
+    if has_names(features):
+        table = as_columns(features, where=WHERE)
+        columns: Iterable[Column] = (table if names is None else table.select(names, where=WHERE)).columns
+        found, rows = tuple(column.name for column in columns), table.rows
+    else:
+        matrix = cells.matrix(features, where=WHERE)
+        rows, d = matrix.shape
+        found = tuple(f"x{i}" for i in range(d)) if names is None else check_names(names, WHERE)
+        if len(found) != d:
+            raise ShapeError(f"[{WHERE}] {len(found)} feature names for {d} features")
+        columns = (
+            cells.column(name, values, where=WHERE) for name, values in zip(found, matrix.T, strict=True)
+        )
+    if not found:
         raise ShapeError(f"[{WHERE}] features has no columns; at least one is needed")
-    if columns.rows == 0:
+    if rows == 0:
         raise ShapeError(f"[{WHERE}] features has no rows; at least one is needed")
-    return columns
+    return found, rows, columns
 
 
 class _Learner:
@@ -197,16 +202,14 @@ class _Learner:
             self._found(
                 "missing", name, learnt.n_missing, f"{share(learnt.n_missing, self.rows)} missing; {done}"
             )
-        for category, ways in learnt.spellings.items():
-            text = f"{category!r} is written in {len(ways)} ways: {quoted(ways)}; taken as one category"
-            self._found("spelling", name, self.rows, text)
-        if learnt.rare:
-            count = "1 category" if len(learnt.rare) == 1 else f"{len(learnt.rare)} categories"
+        self._spellings(name, learnt.spellings)
+        if learnt.n_rare:
+            count = "1 category" if learnt.n_rare == 1 else f"{learnt.n_rare} categories"
             text = (
-                f"{count} in fewer than {rare} rows each, {share(learnt.n_rare, self.rows)} in all; pooled as "
-                f"'other': {quoted(learnt.rare)}"
+                f"{count} in fewer than {rare} rows each, {share(learnt.n_rare_rows, self.rows)} in all; pooled as "
+                f"'other': {quoted(learnt.rare, learnt.n_rare)}"
             )
-            self._found("rare", name, learnt.n_rare, text)
+            self._found("rare", name, learnt.n_rare_rows, text)
         if found.encoding == "constant":
             what = (
                 f"always {found.names[0]!r}"
@@ -214,6 +217,16 @@ class _Learner:
                 else "no category is frequent enough to learn from"
             )
             self._found("constant", name, self.rows, f"{what}; gives 0")
+
+    def _spellings(self, name: str, spellings: Mapping[str, tuple[tuple[str, ...], int]]) -> None:
+        shown = list(spellings.items())[: categories.N_SHOWN]
+        for category, (ways, rows) in shown:
+            text = f"{category!r} is written in {len(ways)} ways: {quoted(ways)}; taken as one category"
+            self._found("spelling", name, rows, text)
+        rest = [rows for _, rows in spellings.values()][len(shown) :]
+        if rest:
+            more = f"{len(rest)} more categories are written in several ways; each is taken as one"
+            self._found("spelling", name, sum(rest), more)
 
     def finish(self, column: Column | None, learnt: Target) -> None:
         """What concerns the target, and rows as a whole."""

@@ -91,18 +91,21 @@ class Numbers:
             z[constant] = np.where(np.isfinite(rest), 0.0, rest)
 
     def _reason(self, source: Source, error: Callable[..., Exception]) -> Exception:
-        """What is wrong with a source that some value of cannot be taken; slow, and never needed twice."""
+        """What is wrong with a source that holds what cannot be taken: its first bad value, row by row."""
         columns = source.T if isinstance(source, np.ndarray) else source
-        x = np.stack([np.asarray(column, np.float64) for column in columns], axis=1)
-        missing = np.isnan(x) & np.isnan(self.fill)
-        for kind, bad in (("missing", missing), ("infinite", np.isinf(x))):
-            if bad.any():
-                row, column = np.argwhere(bad)[0]
-                return error(kind, row, column, x[row, column], int(np.count_nonzero(bad)))
-        with np.errstate(over="ignore"):
-            z = (x - self.center) / np.where(self.scale == 0, np.inf, self.scale)
-        row, column = np.argwhere(np.abs(z) > _FLOAT32_MAX)[0]
-        return error("overflow", row, column, x[row, column], 1)
+        found: dict[str, list[tuple[int, int, int]]] = {"missing": [], "infinite": [], "overflow": []}
+        for j, column in enumerate(columns):
+            x = np.asarray(column, np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):
+                z = (x - self.center[j]) / (self.scale[j] or np.inf)
+            far = np.isfinite(x) & (np.abs(z) > _FLOAT32_MAX)
+            missing = np.isnan(x) & np.isnan(self.fill[j])
+            for kind, bad in (("missing", missing), ("infinite", np.isinf(x)), ("overflow", far)):
+                if bad.any():
+                    found[kind].append((int(np.argmax(bad)), j, int(np.count_nonzero(bad))))
+        kind = next(kind for kind, places in found.items() if places)
+        row, j, _ = min(found[kind])
+        return error(kind, row, j, columns[j][row], sum(count for _, _, count in found[kind]))
 
 
 def _copy(source: Source, start: int, stop: int, out: Float64) -> None:
@@ -220,7 +223,7 @@ def _standard(x: Float64) -> tuple[float, float]:
 
 def _robust(ordered: Float64) -> tuple[float, float]:
     """Median and interquartile range; half the whole range where the quartiles are equal, as RealMLP has it
-    (Holzmüller, Grinsztajn, Steinwart: Better by Default, 2024, arXiv 2407.04491, appendix A.2)."""
+    (Holzmüller, Grinsztajn, Steinwart: Better by Default, 2024, arXiv 2407.04491)."""
     low, median, high = (quantile(ordered, share) for share in (0.25, 0.5, 0.75))
     scale = high - low
     if scale == 0:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -85,11 +85,12 @@ def share(rows: int, of: int) -> str:
     return f"{rows} of {of} ({100 * rows / of:.2g} %)" if 0 < rows < of else f"{rows} of {of}"
 
 
-def quoted(texts: tuple[str, ...], limit: int = 5) -> str:
-    """Texts for a sentence, the first ``limit`` of them.
+def quoted(texts: Sequence[str], of: int | None = None, limit: int = 5) -> str:
+    """Texts for a sentence, the first ``limit`` of them; ``of`` says how many there are, if these are not all.
 
-    >>> quoted(("a", "b", "c"), limit=2)
-    "'a', 'b' and 1 more"
+    >>> quoted(("a", "b", "c"), limit=2), quoted(("a", "b"), of=7)
+    ("'a', 'b' and 1 more", "'a', 'b' and 5 more")
     """
+    rest = (len(texts) if of is None else of) - len(texts[:limit])
     shown = ", ".join(repr(text[:40]) for text in texts[:limit])
-    return f"{shown} and {len(texts) - limit} more" if len(texts) > limit else shown
+    return f"{shown} and {rest} more" if rest else shown
