@@ -11,7 +11,7 @@ import pytest
 
 from bench._harness import RESULTS, Row, commit, save
 from hotloop.benchmarks import harness, kernels, training_report
-from hotloop.benchmarks.commands import save_training
+from hotloop.benchmarks.commands import save_result
 from hotloop.benchmarks.harness import Limits
 
 KEPT = pytest.StashKey[dict[str, "Kept"]]()
@@ -64,7 +64,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         write(", ".join(f"{key}: {value}" for key, value in stamp.items()))
         if config.getoption("--save"):
             if name == "train":
-                paths = save_training(result, RESULTS / f"{result['date']}-train.json")
+                paths = save_result(result, RESULTS / f"{result['date']}-train.json")
                 write(f"saved {', '.join(map(str, paths))}")
             else:
                 write(f"saved {save(name, found.rows, stamp)}")

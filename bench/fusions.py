@@ -85,7 +85,9 @@ class Step:
         )
         plan = compile_uncached(graph, spec, fused=fused)
         layout = param_layout(graph)
-        self.memory = _core.Memory(parameters=layout.size, state=0, counters=len(layout.entries), moments=2, dtype="float32")
+        self.memory = _core.Memory(
+            parameters=layout.size, state=0, counters=len(layout.entries), moments=2, dtype="float32"
+        )
         rng = np.random.default_rng(0)
         self.memory.parameters[:] = rng.normal(0, 0.05, layout.size)
         self.program = _core.Program(native_plan(plan), self.memory, "")

@@ -10,17 +10,14 @@ wall time of at most 1.1 times that of one thread, for two threads as for the de
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 
 from bench._harness import Row, machine, save, settle, table
-from hotloop.benchmarks.harness import measure_limits
+from hotloop.benchmarks.harness import busy, measure_limits
 from hotloop.benchmarks.networks import Network, selected
 from hotloop.benchmarks.run_hotloop import HotloopRunner
 
@@ -29,19 +26,6 @@ ROUNDS = 9
 RUN_S = 0.06
 CONTESTANTS = {"1 thread": 1, "2 threads": 2, "default": None}
 TARGETS = {"cpu, default": 1.15, "busy wall, 2 threads": 1.1, "busy wall, default": 1.1}
-
-
-@contextlib.contextmanager
-def busy(processor: int) -> Iterator[None]:
-    """Another process computes on that processor all the while."""
-    program = f"import os; os.sched_setaffinity(0, {{{processor}}})\nwhile True: pass"
-    spinner = subprocess.Popen([sys.executable, "-c", program])
-    try:
-        time.sleep(0.3)  # until it runs
-        yield
-    finally:
-        spinner.kill()
-        spinner.wait()
 
 
 def rounds(network: Network, where: str) -> list[Row]:

@@ -4,14 +4,26 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hotloop import _core
-from hotloop.benchmarks import chart, contestants, harness, kernels, published, training_report
+from hotloop.benchmarks import (
+    chart,
+    contestants,
+    harness,
+    kernels,
+    peer_works,
+    published,
+    roofline,
+    training_report,
+)
+from hotloop.benchmarks import peers as beside
 from hotloop.benchmarks.kernel_settings import SETTINGS
 from hotloop.benchmarks.networks import selected
+from hotloop.benchmarks.peer_works import Work
 from hotloop.benchmarks.training import CurveError, Options, Training
 from hotloop.errors import HotloopError
 
@@ -66,26 +78,81 @@ def train(
     return 0
 
 
-def time_kernels(*, save: str | None = None) -> int:
-    """Time every kernel on one core beside the limits of this machine, each checked first.
+def time_kernels(
+    *, only: str | None = None, peers: bool = True, threads: str | None = None, busy: bool = False,
+    compiled: bool = False, save: str | None = None,
+) -> int:  # fmt: skip
+    """Time every kernel beside the limits of this machine, then work that others do as well beside them.
+
+    The limits (multiply-adds of a core, stream through main memory) are measured in the same run. Each kernel is
+    compared with its float64 reference first, each peer's result with ours. Peers: NumPy, torch, BLIS, oneDNN and
+    libxsmm, as far as they are installed; they take turns with us, and the ratios are of medians.
 
     Parameters
     ----------
+    only
+        Works beside peers whose names begin so, such as "matmul,adamw".
+    peers
+        Measure the works beside peers.
+    threads
+        Thread counts of these, such as 1,2; default: 1 and all processors, up to 16.
+    busy
+        Measure also what two threads take while another process keeps the second processor busy.
+    compiled
+        Let torch's compiler take part where it may help.
     save
-        A JSON file for all rounds.
+        A JSON file for all rounds; a picture goes beside it as SVG if matplotlib is installed.
     """
     limits = harness.measure_limits()
-    rows = [kernels.measure(kernel, limits) for kernel in sorted(SETTINGS)]
-    print(kernels.report(rows), end="\n\n")
+    rows: list[harness.Row] = []
+    if only is None:
+        rows += [kernels.measure(kernel, limits) for kernel in sorted(SETTINGS)]
+        print(kernels.report(rows), end="\n\n")
+    if peers:
+        rows += _beside_peers(only, _counts(threads), limits, compiled=compiled)
+    if busy:
+        rows += _beside_busy(only)
     _finish("kernels", rows, harness.machine(asdict(limits)), save)
     return 0
 
 
-def save_training(result: dict[str, Any], path: Path) -> list[Path]:
-    """Writes the JSON and, with matplotlib, the chart beside it; what was written."""
+def _works(only: str | None) -> list[Work]:
+    starts = ("",) if only is None else tuple(name.strip() for name in only.split(","))
+    found = [work for work in peer_works.works() if work.name.startswith(starts)]
+    if not found:
+        names = ", ".join(work.name for work in peer_works.works())
+        raise ValueError(f"[bench] --only {only!r} is the beginning of no work; there are: {names}")
+    return found
+
+
+def _beside_peers(
+    only: str | None, counts: Sequence[int], limits: harness.Limits, *, compiled: bool
+) -> list[harness.Row]:
+    rows: list[harness.Row] = []
+    say = _progress if sys.stderr.isatty() else _silent
+    for count in counts:
+        for work in _works(only):
+            say(f"{work.name}, {count} threads")
+            rows += beside.measure(work, count, compiled=compiled)
+    say("")
+    print(beside.report(_plain(rows), limits), end="\n\n")
+    return rows
+
+
+def _beside_busy(only: str | None) -> list[harness.Row]:
+    if _core.cpu_count() < 2:
+        raise ValueError("[bench] --busy needs two processors, this process may use one")
+    rows = [row for work in _works(only) for row in beside.measure_busy(work)]
+    print(beside.busy_report(rows), end="\n\n")
+    return rows
+
+
+def save_result(result: dict[str, Any], path: Path) -> list[Path]:
+    """Writes the JSON and, with matplotlib, the picture beside it; what was written."""
     harness.write(path, result)
+    draw = chart.draw if result["name"] == "train" else roofline.draw
     try:
-        chart.draw(result, path.with_suffix(".svg"))
+        draw(result, path.with_suffix(".svg"))
     except ImportError:
         return [path]
     return [path, path.with_suffix(".svg")]
@@ -96,11 +163,7 @@ def _finish(name: str, rows: list[harness.Row], stamp: dict[str, Any], save: str
     if save is None:
         return
     result = harness.record(name, rows, stamp)
-    if name == "train":
-        print(f"saved {', '.join(map(str, save_training(result, Path(save))))}")
-    else:
-        harness.write(Path(save), result)
-        print(f"saved {save}")
+    print(f"saved {', '.join(map(str, save_result(result, Path(save))))}")
 
 
 def _plain(rows: list[harness.Row]) -> list[dict[str, Any]]:

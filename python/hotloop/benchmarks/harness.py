@@ -7,13 +7,16 @@ best says what the code can do, the median and the spread how quiet the machine 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -85,6 +88,19 @@ def timed(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+@contextlib.contextmanager
+def busy(processor: int) -> Iterator[None]:
+    """Another process computes on that processor all the while."""
+    program = f"import os; os.sched_setaffinity(0, {{{processor}}})\nwhile True: pass"
+    spinner = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        time.sleep(0.3)  # until it runs
+        yield
+    finally:
+        spinner.kill()
+        spinner.wait()
 
 
 def one_round(contestants: Mapping[str, Callable[[], object]], times: dict[str, list[float]]) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pieces of work that others can do as well: the same operands for NumPy, torch, BLIS and us.
+"""Pieces of work that others can do as well: the same operands for NumPy, torch, BLIS, oneDNN, libxsmm and us.
 
 Each contestant is called in its own best way: results go into memory that is there where the library allows
-it, torch records nothing where no gradient is asked for. torch and BLIS take part where they are installed.
+it, torch records nothing where no gradient is asked for. Who is not installed does not take part.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hotloop import ops
+from hotloop.benchmarks import blas
 from hotloop.ops.launch import launch
 
 Call = Callable[[], Any]
@@ -64,10 +65,20 @@ def product(m: int, n: int, k: int, form: str = "NN", **target: float) -> Work:
             calls["torch"] = lambda: torch.mm(ta, tb, out=tensors[2])
         if blis := _library("blis.py"):
             calls["blis"] = lambda: blis.gemm(a, b, out=out["blis"], trans1=left, trans2=right, beta=0.0)
+        for name, multiply in blas.products(m, n, k, transposed=left or right).items():
+            calls[name] = _into(np.empty((m, n), np.float32), a, b, multiply, left, right)
         return calls
 
     name = f"matmul {m}x{n}x{k}" + ("" if form == "NN" else f" {form}")
     return Work(name, make, 4.0 * (m * k + k * n + m * n), 2.0 * m * n * k, target)
+
+
+def _into(out: blas.Matrix, a: Any, b: Any, multiply: blas.Product, left: bool, right: bool) -> Call:
+    def call() -> Any:
+        multiply(a, b, out, left, right)
+        return out
+
+    return call
 
 
 def linear_gelu(rows: int, width: int, **target: float) -> Work:

@@ -8,13 +8,14 @@ on, so that a busy moment hits everybody; the ratio is that of the medians.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from hotloop.benchmarks.harness import Limits, Row, settle, table
+from hotloop.benchmarks.harness import Limits, Row, busy, settle, table
 from hotloop.benchmarks.peer_works import Call, Work
 from hotloop.threads import set_num_threads
 
@@ -68,6 +69,46 @@ def measure(work: Work, count: int, *, compiled: bool = False) -> list[Row]:
                 samples[name].append(_sample(calls[name], repeats[name]))
     extra = {"flops": work.flops, "bytes": work.n_bytes, "threads": count, "target": dict(work.target or {})}
     return [Row(work.name, name, tuple(seconds), extra) for name, seconds in samples.items()]
+
+
+def measure_busy(work: Work) -> list[Row]:
+    """Ours on one thread and on two, in turns, while another process keeps the second processor busy."""
+    counts = {"1 thread": 1, "2 threads": 2}
+    samples: dict[str, list[float]] = {name: [] for name in counts}
+    usable = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, usable[:2])
+    try:
+        with busy(usable[1]):
+            call = work.make()[US]
+            repeats = _repeats(call)
+            for _ in range(ROUNDS):
+                for name, count in counts.items():
+                    set_num_threads(count)
+                    call()  # a team that slept, or is new
+                    samples[name].append(_sample(call, repeats))
+    finally:
+        set_num_threads(None)
+        os.sched_setaffinity(0, usable)
+    setting = f"{work.name}, second processor busy"
+    return [
+        Row(setting, name, tuple(seconds), {"threads": counts[name]}) for name, seconds in samples.items()
+    ]
+
+
+def busy_report(rows: Sequence[Row]) -> str:
+    """A line per work: what two threads take beside a busy process, over what one takes."""
+    found: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        found.setdefault(row.setting, {})[row.contestant] = row
+    lines = [
+        [
+            name,
+            f"{pair['1 thread'].median * 1e6:.1f}",
+            f"{pair['2 threads'].median / pair['1 thread'].median:.2f}",
+        ]
+        for name, pair in found.items()
+    ]
+    return table(["work", "1 thread us", "2 threads over it"], lines)
 
 
 def _repeats(call: Callable[[], object]) -> int:
