@@ -21,6 +21,10 @@ RESULTS = {
     "fine_tuning": (r"fine-tuned (\S+), from scratch", 0.65, 0.8),
     "track_mlflow": (r"last with val_accuracy (\S+)", 0.9, 1.0),
     "track_wandb": (r"last with val_accuracy (\S+)", 0.9, 1.0),
+    "table_file": (r"test accuracy (\S+)", 0.95, 1.0),
+    "images": (r"test accuracy (\S+)", 0.95, 1.0),
+    "text": (r"test accuracy (\S+)", 0.9, 1.0),
+    "audio": (r"test accuracy (\S+)", 0.97, 1.0),
     "own_schedule": (r"one cycle .* loss (\S+)", 0.009, 0.0125),
 }
 

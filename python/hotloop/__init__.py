@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from hotloop.cost import CostPlan as CostPlan
     from hotloop.data.split import Split as Split
     from hotloop.data.split import split as split
+    from hotloop.data.table_check import TableCheck as TableCheck
+    from hotloop.data.table_check import check as check
     from hotloop.dry_run import DryRun as DryRun
     from hotloop.early_stopping import EarlyStopping as EarlyStopping
     from hotloop.files import load_safetensors as load_safetensors
@@ -73,8 +75,10 @@ _HOMES = {
     "LrFind": "probes.lr_result",
     "OverfitCheck": "probes.overfit",
     "Split": "data.split",
+    "TableCheck": "data.table_check",
     "TrainStep": "train_step",
     "Trainer": "trainer",
+    "check": "data.table_check",
     "devices": "threads",
     "get_num_threads": "threads",
     "load": "model_file",

@@ -107,6 +107,7 @@ def _lines(info: ModelInfo) -> list[str]:
         lines += _origin(info.provenance)
     if info.split is not None:
         lines += _row("split", str(info.split))
+        lines += _row("test rows", info.split.looks_text()) if info.split.looks else []
     if info.history is not None:
         what = repr(info.history).removeprefix("History(").removesuffix(")")
         lines += _row("trained", what + (f"; run {info.runs}" if info.runs > 1 else ""))

@@ -34,7 +34,11 @@ _MAX_TEXT = 200
 def about_run(trainer: Trainer, job: FitJob) -> dict[str, Any]:
     """{"configuration", "environment", "cost"} of a run that is about to begin."""
     return {
-        "configuration": {"model": _model(trainer), "settings": _settings(trainer, job), "data": _data(job)},
+        "configuration": {
+            "model": _model(trainer),
+            "settings": _settings(trainer, job),
+            "data": _data(trainer, job),
+        },
         "environment": _environment(job),
         "cost": _cost(job.engine, job),
     }
@@ -82,9 +86,16 @@ def _settings(trainer: Trainer, job: FitJob) -> dict[str, Any]:
     }
 
 
-def _data(job: FitJob) -> dict[str, Any]:
+def _data(trainer: Trainer, job: FitJob) -> dict[str, Any]:
     train = {name: f"{array.dtype} {array.shape}" for name, array in job.train.arrays.items()}
-    return {"training": train, "validation rows": {name: data.rows for name, data in job.validation.items()}}
+    found = {"training": train, "validation rows": {name: data.rows for name, data in job.validation.items()}}
+    if trainer.split is not None:
+        found["split"] = {
+            "rows": str(dataclasses.replace(trainer.split, duplicates=None)),
+            "duplicates": trainer.split.duplicates_text(),
+            "looks": trainer.split.looks,  # not a copy: looks at the test rows come after the run
+        }
+    return found
 
 
 def _environment(job: FitJob) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hotloop as hl
-from hotloop.data.split import SealedData, Split, _round_table, split
+from hotloop.data.dealing import round_table
+from hotloop.data.split import SealedData, Split, split
 from hotloop.errors import HotloopWarning, ShapeError
 
 
@@ -40,7 +41,7 @@ def test_rounding_keeps_both_sums_and_every_cell_within_one_row(
     first = 1 + int(cuts[0] * (n - 2))
     second = 1 + int(cuts[1] * (n - first - 1))
     parts = [first, second, n - first - second]
-    table = _round_table(np.array(class_rows), parts)
+    table = round_table(np.array(class_rows), parts)
     assert table.sum(axis=0).tolist() == parts
     assert table.sum(axis=1).tolist() == class_rows
     assert (np.abs(table - np.outer(class_rows, parts) / n) < 1).all()

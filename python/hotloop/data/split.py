@@ -1,93 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Split data into training, validation and a sealed test part: exact sizes, even classes, one seed.
+"""Split data into training, validation and a sealed test part: at random, by group or by time.
 
-Row shares are rounded as a table (classes by parts), so that every part has exactly its size and every
-class is within one row of its share in every part, however small it is. Random order comes from the raw
-stream of Philox, which no NumPy release may change.
+What is decided here is which rows are asked for; dealing.py deals them, rows.py takes them. Rows that stand in
+two parts are counted whatever the rule, because a result on rows that were trained on says nothing.
 """
 
 from __future__ import annotations
 
-import itertools
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Union
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Union
 
 import numpy as np
 import numpy.typing as npt
 
-from hotloop.arguments import count, number
-from hotloop.errors import HotloopWarning, ShapeError
+from hotloop.arguments import choice, count, number
+from hotloop.data import dealing, rows
+from hotloop.data.sealed import Part as Part
+from hotloop.data.sealed import SealedData as SealedData
+from hotloop.data.sealed import looks_text
+from hotloop.errors import ShapeError
 
-Array = npt.NDArray[Any]
 Rows = npt.NDArray[np.int64]
-Data = Union[Array, dict[str, Array]]
-
-_STREAM = 0x73706C6974  # "split": keeps these random numbers apart from any others of the same seed
-
-
-class Part(NamedTuple):
-    """Rows of the data: ``X, y = part``, or ``part.X``; inputs and targets of the kind that was given."""
-
-    X: Any
-    y: Any
-
-
-class SealedData:
-    """The test rows, behind a counter. What is chosen by looking at test results is fitted to them, so that
-    every look is counted: `open` it, unpack it, or hand it to ``Trainer.evaluate``. From the second time
-    on, a `HotloopWarning` says how often.
-
-    >>> sealed = SealedData(np.zeros((2, 3)), np.zeros(2))
-    >>> X, y = sealed.open("final evaluation")
-    >>> sealed
-    SealedData(2 rows, opened 1 time: final evaluation)
-    """
-
-    def __init__(self, X: Any, y: Any) -> None:
-        self._part = Part(X, y)
-        self._log: list[str] = []
-
-    def open(self, purpose: str = "unnamed") -> Part:
-        """The rows themselves; the opening and its purpose go into `log`."""
-        self._log.append(purpose)
-        if self.openings > 1:
-            warnings.warn(
-                f"[split] the test data was opened {self.openings} times ({', '.join(self._log)}); results chosen "
-                "among several looks are optimistic",
-                HotloopWarning,
-                stacklevel=2,
-            )
-        return self._part
-
-    @property
-    def openings(self) -> int:
-        """How often the data was looked at."""
-        return len(self._log)
-
-    @property
-    def log(self) -> tuple[str, ...]:
-        """The purpose of each opening."""
-        return tuple(self._log)
-
-    def __len__(self) -> int:
-        return _n_rows(self._part.X)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.open("unpacked"))
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("X", "y"):
-            raise AttributeError(
-                f"[split] test.{name} is sealed; X, y = test.open('purpose'), which is counted"
-            )
-        raise AttributeError(f"'SealedData' object has no attribute {name!r}")
-
-    def __repr__(self) -> str:
-        times = "1 time" if self.openings == 1 else f"{self.openings} times"
-        purposes = f": {', '.join(self._log)}" if self._log else ""
-        return f"SealedData({len(self)} rows, opened {times}{purposes})"
+By = Literal["", "group", "time"]
+Duplicates = Literal["report", "together", "ignore"]
 
 
 @dataclass(frozen=True)
@@ -98,30 +34,70 @@ class SplitInfo:
     seed        that `split` was called with
     stratified  whether classes were kept even
     digest      BLAKE2b of the row numbers of all parts, hexadecimal: equal splits have equal ones
+    by          "group", "time", or "" where rows were dealt at random
+    duplicates  rows of validation and test that also stand in an earlier part; None: nobody looked
+    first_duplicate  the row numbers of the first such pair, the earlier part's first
+    looks       the purpose of each look at the test rows; of the split in hand it goes on growing
     """
 
     rows: tuple[int, int, int]
     seed: int
     stratified: bool
     digest: str
+    by: By = ""
+    duplicates: int | None = None
+    first_duplicate: tuple[int, int] | None = None
+    looks: list[str] = field(default_factory=list, compare=False)
 
     def __str__(self) -> str:
         train, validation, test = self.rows
-        how = ", stratified" if self.stratified else ""
-        return f"{train} train, {validation} validation, {test} test{how}; seed {self.seed}, rows {self.digest[:12]}"
+        how = (f", by {self.by}" if self.by else "") + (", stratified" if self.stratified else "")
+        text = f"{train} train, {validation} validation, {test} test{how}; seed {self.seed}, rows {self.digest[:12]}"
+        return f"{text}; {self.duplicates_text()}" if self.duplicates else text
+
+    def duplicates_text(self) -> str:
+        """What was found about rows that stand in two parts.
+
+        >>> SplitInfo((2, 1, 1), 0, False, "", duplicates=1, first_duplicate=(0, 3)).duplicates_text()
+        '1 row of validation and test also in an earlier part (rows 0 and 3)'
+        """
+        if self.duplicates is None:
+            return "not looked for"
+        if not self.duplicates or self.first_duplicate is None:
+            return "none"
+        a, b = self.first_duplicate
+        s = "" if self.duplicates == 1 else "s"
+        return f"{self.duplicates} row{s} of validation and test also in an earlier part (rows {a} and {b})"
+
+    def looks_text(self) -> str:
+        """How often the test rows were opened so far, and what for."""
+        return looks_text(self.looks)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SplitInfo:
-        """From what `dataclasses.asdict` gave. Raises `KeyError`, `TypeError` or `ValueError` for other data."""
+        """From what `dataclasses.asdict` gave, in this version or an earlier one. Raises `KeyError`,
+        `TypeError` or `ValueError` for other data."""
         train, validation, test = (int(n) for n in data["rows"])
+        found, pair = data.get("duplicates"), data.get("first_duplicate")
         return cls(
-            (train, validation, test), int(data["seed"]), bool(data["stratified"]), str(data["digest"])
+            (train, validation, test),
+            int(data["seed"]),
+            bool(data["stratified"]),
+            str(data["digest"]),
+            data.get("by", ""),
+            None if found is None else int(found),
+            None if pair is None else (int(pair[0]), int(pair[1])),
+            [str(purpose) for purpose in data.get("looks", ())],
         )
 
 
 @dataclass(frozen=True)
 class Split:
-    """Three disjoint parts of the data; ``rows`` holds the row numbers of each, in order."""
+    """Three disjoint parts of the data; ``rows`` holds the row numbers of each, in order.
+
+    ``duplicates`` counts the rows of validation and test that also stand in an earlier part, and
+    ``first_duplicate`` names the first pair; None if `split` was told not to look.
+    """
 
     train: Part
     validation: Part
@@ -129,10 +105,13 @@ class Split:
     rows: tuple[Rows, Rows, Rows]
     seed: int = 0
     stratified: bool = False
+    by: By = ""
+    duplicates: int | None = None
+    first_duplicate: tuple[int, int] | None = None
 
     @property
     def info(self) -> SplitInfo:
-        """Sizes, seed and digest: ``trainer.split = data.info`` has them kept in the model's file."""
+        """All but the data: ``trainer.split = data.info`` has it kept in the model's file and in reports."""
         import hashlib  # for the few who ask
 
         train, validation, test = self.rows
@@ -140,12 +119,20 @@ class Split:
         for part in self.rows:
             hasher.update(f"{len(part)};".encode() + np.ascontiguousarray(part, "<i8").tobytes())
         return SplitInfo(
-            (len(train), len(validation), len(test)), self.seed, self.stratified, hasher.hexdigest()
+            (len(train), len(validation), len(test)),
+            self.seed,
+            self.stratified,
+            hasher.hexdigest(),
+            self.by,
+            self.duplicates,
+            self.first_duplicate,
+            self.test.looks,
         )
 
     def __repr__(self) -> str:
         train, validation, test = map(len, self.rows)
-        return f"Split(train={train} rows, validation={validation} rows, test={test} rows)"
+        more = f", {self.duplicates} of them also in an earlier part" if self.duplicates else ""
+        return f"Split(train={train} rows, validation={validation} rows, test={test} rows{more})"
 
 
 def split(
@@ -155,75 +142,91 @@ def split(
     sizes: Sequence[float] = (0.70, 0.15, 0.15),
     stratify: Union[bool, Literal["auto"], npt.ArrayLike] = "auto",
     seed: int = 0,
+    groups: Any = None,
+    time: Any = None,
+    duplicates: Duplicates = "report",
 ) -> Split:
     """Split rows into training, validation and test.
 
     Args:
-        X, y: array-likes of equal length, or mappings of named ones; their dtypes are kept.
+        X, y: array-likes of equal length, frames, or mappings of named ones; parts are of the kind and dtype
+            that was given. ``y`` may be the name of a column of a frame ``X``, which then loses it.
         sizes: three shares that add up to 1, or three row counts that add up to all rows.
         stratify: "auto" for a one-dimensional ``y`` of integers, booleans or text with classes of two rows
             or more on average; True or False; or labels (n,) to stratify by.
         seed: >= 0; the same seed gives the same rows on every machine.
+        groups: (n,), or the name of a column of X (which keeps it): rows of equal value, such as those of one
+            patient, stay in one part. Sizes and classes are then as near as whole groups allow.
+        time: (n,) numbers, dates or ISO 8601 text, or the name of a column: training before validation before
+            test, ties in one part, each part in order. Not stratified; the seed is not used.
+        duplicates: rows equal in X and y. "report" counts those in two parts, "together" keeps equal rows in
+            one part (they become groups), "ignore" does not look (nothing is hashed).
 
-    Raises `ShapeError` for unequal lengths and parts that would be empty, `ValueError` or `TypeError` for
-    other arguments.
+    Raises `ShapeError` for unequal lengths, parts that would be empty and fewer than three groups or times,
+    `NonFiniteError` for a time or group that is missing, `ValueError` or `TypeError` for other arguments.
 
-    >>> data = split(np.zeros((20, 3)), np.arange(20) % 2)
+    >>> data = split(np.zeros((20, 3)), np.arange(20) % 2, duplicates="ignore")
     >>> data
     Split(train=14 rows, validation=3 rows, test=3 rows)
     >>> data.train.X.shape
     (14, 3)
     """
-    X, y = _arrays("X", X), _arrays("y", y)
+    X, y = _given(X, y)
     n = _common_length(X, y)
     counts = _part_counts(sizes, n)
-    labels = _labels(stratify, y, n)
+    choice("split", "duplicates", duplicates, ("report", "together", "ignore"))
     seed = count("split", "seed", seed)
-    rank = _random_order(n, seed)
-    if labels is None:
-        parts = np.split(rank, np.cumsum(counts)[:-1])
+    keys = None if groups is None else _keys("groups", groups, X, n)
+    prints = None if duplicates == "ignore" else rows.fingerprints(X, y)
+    labels: Rows | None = None
+    if time is not None:
+        _refuse_with_time(groups, stratify, duplicates)
+        parts = dealing.by_time(_column("time", time, X, n), counts)
     else:
-        parts = _stratified(rank, labels, counts)
-    rows = (parts[0], parts[1], parts[2])
-    train, validation, test = (Part(_take(X, r), _take(y, r)) for r in rows)
-    return Split(train, validation, SealedData(*test), rows, seed, labels is not None)
+        labels = _labels(stratify, y, n)
+        if duplicates == "together" and prints is not None:
+            keys = _equal_rows_joined(prints, keys)
+        order = dealing.random_order(n, seed)
+        if keys is not None:
+            parts = dealing.by_groups(order, keys, labels, counts)
+        elif labels is not None:
+            parts = dealing.stratified(order, labels, counts)
+        else:
+            parts = np.split(order, np.cumsum(counts)[:-1])
+    numbers = (parts[0], parts[1], parts[2])
+    found, pair = (None, None) if prints is None else _shared_rows(prints, numbers)
+    train, validation, test = (Part(rows.take(X, r), rows.take(y, r)) for r in numbers)
+    by: By = "time" if time is not None else "group" if groups is not None else ""
+    return Split(train, validation, SealedData(*test), numbers, seed, labels is not None, by, found, pair)
 
 
 # --- arguments ------------------------------------------------------------------------------------
 
 
-def _arrays(name: str, data: Any) -> Data:
-    if isinstance(data, Mapping):
-        if not data:
-            raise ShapeError(f"[split] {name} is an empty mapping; give at least one named array")
-        return {str(key): _array(f"{name}[{key!r}]", value) for key, value in data.items()}
-    return _array(name, data)
+def _given(X: Any, y: Any) -> tuple[Any, Any]:
+    X = rows.holder("split", "X", X)
+    if isinstance(y, str):
+        if not rows.has_column(X, y):
+            raise ValueError(f"[split] y={y!r} must name a column of X, which {_frame_text(X)}")
+        return rows.without(X, y), rows.column(X, y)
+    return X, rows.holder("split", "y", y)
 
 
-def _array(name: str, value: Any) -> Array:
-    array = np.asarray(value)
-    if array.ndim == 0:
-        raise ShapeError(f"[split] {name} must have rows, got a single {type(value).__name__}")
-    return array
+def _frame_text(X: Any) -> str:
+    if rows.is_named(X):
+        return f"has the columns {', '.join(rows.column_names(X)[:12])}"
+    return f"is no frame but {type(X).__name__}; give the values themselves"
 
 
-def _n_rows(data: Data) -> int:
-    return len(next(iter(data.values())) if isinstance(data, dict) else data)
-
-
-def _take(data: Data, rows: Rows) -> Data:
-    if isinstance(data, dict):
-        return {key: value[rows] for key, value in data.items()}
-    return data[rows]
-
-
-def _common_length(X: Data, y: Data) -> int:
-    n = _n_rows(X)
+def _common_length(X: Any, y: Any) -> int:
+    n = rows.n_rows(X)
     for name, data in (("X", X), ("y", y)):
-        for key, array in (data if isinstance(data, dict) else {"": data}).items():
-            if len(array) != n:
+        for key, values in (data if isinstance(data, dict) else {"": data}).items():
+            if rows.n_rows(values) != n:
                 what = f"{name}[{key!r}]" if key else name
-                raise ShapeError(f"[split] {what} has {len(array)} rows, X has {n}; they must be equal")
+                raise ShapeError(
+                    f"[split] {what} has {rows.n_rows(values)} rows, X has {n}; they must be equal"
+                )
     return n
 
 
@@ -250,7 +253,38 @@ def _part_counts(sizes: Sequence[float], n: int) -> list[int]:
     return counts
 
 
-def _labels(stratify: Any, y: Data, n: int) -> Rows | None:
+def _column(name: str, given: Any, X: Any, n: int) -> npt.NDArray[Any]:
+    """What orders or groups the rows, (n,): given itself, or as the name of a column of X."""
+    if isinstance(given, str):
+        if not rows.has_column(X, given):
+            raise ValueError(f"[split] {name}={given!r} must name a column of X, which {_frame_text(X)}")
+        given = rows.column(X, given)
+    values = rows.one_dimensional(given, name, "split")
+    if len(values) != n:
+        raise ShapeError(f"[split] {name} has {len(values)} rows, X has {n}; they must be equal")
+    return values
+
+
+def _keys(name: str, given: Any, X: Any, n: int) -> Rows:
+    values = _column(name, given, X, n)
+    rows.refuse_missing(values, name, "split")
+    return rows.numbered(values)
+
+
+def _refuse_with_time(groups: Any, stratify: Any, duplicates: Duplicates) -> None:
+    if groups is not None:
+        raise ValueError(
+            "[split] groups= and time= contradict each other: a group may last; give one of them"
+        )
+    if duplicates == "together":
+        raise ValueError(
+            "[split] duplicates='together' would break the order of time; use 'report', the default"
+        )
+    if not (stratify is None or stratify is False or (isinstance(stratify, str) and stratify == "auto")):
+        raise ValueError("[split] time= decides every row; stratify must be 'auto' or False with it")
+
+
+def _labels(stratify: Any, y: Any, n: int) -> Rows | None:
     """Class numbers 0, 1, ... of the rows, or None."""
     if isinstance(stratify, str) and stratify != "auto":
         raise ValueError(f"[split] stratify must be 'auto', True, False or labels, got {stratify!r}")
@@ -258,69 +292,50 @@ def _labels(stratify: Any, y: Data, n: int) -> Rows | None:
     if stratify is None or stratify is False:
         return None
     if auto or stratify is True:
-        if isinstance(y, dict) or y.ndim != 1 or (auto and y.dtype.kind not in "iubUS"):
+        names = rows.column_names(y) if rows.is_named(y) else ()
+        target = rows.column(y, names[0]) if len(names) == 1 else y
+        labels = None if isinstance(target, dict) or rows.is_named(target) else np.asarray(target)
+        if labels is not None and labels.dtype == object and labels.ndim == 1:
+            labels = rows.one_dimensional(labels, "y", "split")
+        if labels is None or labels.ndim != 1 or (auto and labels.dtype.kind not in "iubUSTO"):
             if auto:
                 return None
             raise ShapeError(
                 "[split] stratify=True needs one target of shape (n,); pass the labels as stratify="
             )
-        labels = y
     else:
         labels = np.asarray(stratify)
         if labels.shape != (n,):
             raise ShapeError(
                 f"[split] stratify must hold one label per row, shape ({n},), got {labels.shape}"
             )
-    classes, numbers = np.unique(labels, return_inverse=True)
-    return None if auto and len(classes) > n // 2 else numbers.astype(np.int64)
+        labels = rows.one_dimensional(labels, "stratify", "split")
+    numbers = rows.numbered(labels)
+    return None if auto and int(numbers.max()) + 1 > n // 2 else numbers
 
 
-# --- rows -----------------------------------------------------------------------------------------
+# --- duplicates -----------------------------------------------------------------------------------
 
 
-def _random_order(n: int, seed: int) -> Rows:
-    """A permutation of n rows: the order of n 64-bit random numbers."""
-    key = (seed & (2**64 - 1)) | (_STREAM << 64)
-    return np.argsort(np.random.Philox(key=key).random_raw(n), kind="stable").astype(np.int64)
+def _equal_rows_joined(prints: npt.NDArray[np.uint64], keys: Rows | None) -> Rows | None:
+    """Groups with equal rows joined to one; without groups, None if no two rows are equal."""
+    same = np.unique(prints, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    if keys is not None:
+        return dealing.joined(keys, same)
+    return None if int(same.max()) + 1 == len(same) else same
 
 
-def _stratified(order: Rows, labels: Rows, counts: list[int]) -> list[Rows]:
-    """Deal each class, in random order, to the parts; rows within a part stay in random order."""
-    table = _round_table(np.bincount(labels), counts)  # (classes, 3)
-    by_class = np.argsort(labels[order], kind="stable")
-    part_of = np.empty(len(order), np.int64)  # of order[i]
-    part_of[by_class] = np.repeat(np.tile(np.arange(3), len(table)), table.ravel())
-    return [order[part_of == part] for part in range(3)]
-
-
-def _round_table(class_rows: Rows, part_rows: Sequence[int]) -> Rows:
-    """Whole numbers (classes, parts) with the given sums, each cell less than 1 from its exact share.
-
-    Every cell is its share rounded down, plus 0 or 1. A class first gives its spare rows to the parts with
-    the largest fractions; then rows move along chains of parts until the parts' sums are right, only ever
-    into cells that were rounded down. That such a rounding exists is the integrality of flows.
-    """
-    parts = np.asarray(part_rows, np.int64)
-    scaled = class_rows[:, None] * parts  # exact share times n, in integers: no rounding
-    floor, fraction = np.divmod(scaled, parts.sum())
-    spare = class_rows - floor.sum(axis=1)
-    ranks = np.argsort(np.argsort(-fraction, axis=1, kind="stable"), axis=1, kind="stable")
-    extra = ranks < spare[:, None]  # (classes, parts)
-    while True:
-        excess = floor.sum(axis=0) + extra.sum(axis=0) - parts
-        if not excess.any():
-            return np.asarray(floor + extra, np.int64)
-        _move_one(extra, fraction > 0, int(excess.argmax()), int(excess.argmin()))
-
-
-def _move_one(extra: npt.NDArray[np.bool_], allowed: npt.NDArray[np.bool_], source: int, sink: int) -> None:
-    """Move one spare row from part ``source`` to ``sink``, directly or over the third part."""
-    others = [p for p in range(extra.shape[1]) if p not in (source, sink)]
-    for chain in ([source, sink], *([source, via, sink] for via in others)):
-        steps = list(itertools.pairwise(chain))
-        movable = [np.flatnonzero(extra[:, a] & ~extra[:, b] & allowed[:, b]) for a, b in steps]
-        if all(len(rows) for rows in movable):
-            for (a, b), rows in zip(steps, movable, strict=True):
-                extra[rows[0], a], extra[rows[0], b] = False, True
-            return
-    raise AssertionError("a table of shares can always be rounded")
+def _shared_rows(
+    prints: npt.NDArray[np.uint64], parts: tuple[Rows, Rows, Rows]
+) -> tuple[int, tuple[int, int] | None]:
+    """How many rows of the later parts stand in an earlier one too, and the first pair of them."""
+    order = np.concatenate(parts)
+    part = np.repeat(np.arange(3), [len(p) for p in parts])
+    _, first, kind = np.unique(prints[order], return_index=True, return_inverse=True)
+    earliest = first[kind.reshape(-1)]  # the place in `order` where an equal row stands first
+    shared = np.flatnonzero(part > part[earliest])
+    if not len(shared):
+        return 0, None
+    pairs = np.stack([order[earliest[shared]], order[shared]], axis=1)
+    a, b = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))[0]]
+    return len(shared), (int(a), int(b))

@@ -243,11 +243,7 @@ def _check_present(path: Path, name: str, text: str, line: int) -> None:
 def _read_npz(
     path: Path, target: str, features: Sequence[str] | None, need_target: bool, task: Task | None
 ) -> Table:
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"[data] {path} cannot be read as NPZ without pickle ({error})") from None
+    arrays = read_arrays(path)
     if need_target and target not in arrays:
         raise ValueError(f"[data] {path} has no target array {target!r}; arrays: {_listed(list(arrays))}")
     matrix, names = _npz_features(path, arrays, target, features)
@@ -262,6 +258,15 @@ def _read_npz(
         _check_finite(path, target, values.reshape(-1, 1))
     task, labels, class_names = classify(values, task=task, floating=values.dtype.kind == "f")
     return Table(path.stem, matrix, names, labels, target, class_names, task)
+
+
+def read_arrays(path: Path) -> dict[str, Array]:
+    """The arrays of an NPZ file by name. Raises `OSError`, and `ValueError` for what is none or needs pickle."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"[data] {path} cannot be read as NPZ without pickle ({error})") from None
 
 
 def _npz_features(

@@ -97,7 +97,7 @@ def learn(
     Raises `LabelError`, `DTypeError`, `NonFiniteError`.
     """
     if task == "auto":
-        task = "classification" if class_names or _is_classes(column) else "regression"
+        task = "classification" if class_names or is_classes(column) else "regression"
     if task == "regression":
         if column.kind == "text":
             row = next(i for i, text in enumerate(column.values) if numerals([text]) is None)
@@ -175,7 +175,8 @@ def indices(values: Float64, n_classes: int, name: str) -> NDArray[np.int64]:
     return values.astype(np.int64)
 
 
-def _is_classes(column: Column) -> bool:
+def is_classes(column: Column) -> bool:
+    """Whether a target whose task nobody named is classes; see `learn`."""
     source = column.source.lower()
     if column.kind == "text" or source.startswith("bool"):
         return True
