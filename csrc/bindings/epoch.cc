@@ -90,7 +90,8 @@ EpochAnswer epoch(Program& program, const Source& source, ThreadTeam& team, cons
                   int64 batch_size, bool shuffle, std::uint64_t seed, std::uint32_t run,
                   std::uint32_t epoch_number, std::uint64_t step, int64 first_batch, int64 batches,
                   const DoubleArray& params, int64 begin, int64 end, int64 accumulate, const Outputs& outputs,
-                  const StopFlag* stop, std::optional<double> deadline_s, bool adaptive, bool check_finite) {
+                  const StopFlag* stop, std::optional<double> deadline_s, bool adaptive, bool check_finite,
+                  int64 before, bool more) {
   EpochOptions options;
   options.inputs = inputs;
   for (const auto& [buffer, array] : outputs)
@@ -110,6 +111,8 @@ EpochAnswer epoch(Program& program, const Source& source, ThreadTeam& team, cons
   options.deadline_s = deadline_s.value_or(-1.0);
   options.adaptive = adaptive;
   options.check_finite = check_finite;
+  options.before = before;
+  options.more = more;
   options.stop = stop == nullptr ? nullptr : &stop->value;
   return drive(program, source, team, options);
 }
@@ -155,6 +158,21 @@ class BoundEpoch {
   EpochOptions options_;
 };
 
+void add_bytes(Fingerprinter& state, const py::array& array) {
+  check((array.flags() & py::array::c_style) != 0, "[fingerprint] an array is not C-contiguous");
+  check(state.whole(), "[fingerprint] a piece before this one was no multiple of ", Fingerprinter::kBlock,
+        " bytes");
+  const auto* data = static_cast<const std::byte*>(array.data());
+  const auto bytes = static_cast<std::size_t>(array.nbytes());
+  const py::gil_scoped_release release;  // the argument keeps the bytes; who writes them meanwhile errs
+  state.add(data, bytes);
+}
+
+std::pair<std::uint64_t, std::uint64_t> read(const Fingerprinter& state) {
+  const Fingerprint found = state.finish();
+  return {found.hi, found.lo};
+}
+
 }  // namespace
 
 void register_epoch(py::module_& m) {
@@ -181,24 +199,24 @@ void register_epoch(py::module_& m) {
       py::arg("epoch") = 0, py::arg("step") = 0, py::arg("first_batch") = 0, py::arg("batches") = -1,
       py::arg("params"), py::arg("begin") = 0, py::arg("end") = -1, py::arg("accumulate") = 1,
       py::arg("outputs") = Outputs(), py::arg("stop") = py::none(), py::arg("deadline_s") = py::none(),
-      py::arg("adaptive") = false, py::arg("check_finite") = false,
+      py::arg("adaptive") = false, py::arg("check_finite") = false, py::arg("before") = 0,
+      py::arg("more") = false,
       "One pass over the source, or `batches` of it from `first_batch` on: (steps run, 'done' | 'stopped' | "
-      "'time' | 'diverged' | 'paused'). Metrics are zeroed first, unless it begins in mid-epoch.");
+      "'time' | 'diverged' | 'paused'). Metrics are zeroed first, unless it begins in mid-epoch. `before` "
+      "and "
+      "`more`: batches of the epoch that ran from other sources, and whether others come.");
   m.def(
       "fingerprint",
       [](const py::array& array) {
-        check((array.flags() & py::array::c_style) != 0, "[fingerprint] an array is not C-contiguous");
-        const auto* data = static_cast<const std::byte*>(array.data());
-        const auto bytes = static_cast<std::size_t>(array.nbytes());
-        Fingerprint found{};
-        {
-          const py::gil_scoped_release
-              release;  // the argument keeps the bytes; who writes them meanwhile errs
-          found = Fingerprinter::of(data, bytes);
-        }
-        return std::make_pair(found.hi, found.lo);
+        Fingerprinter state;
+        add_bytes(state, array);
+        return read(state);
       },
       py::arg("array"), "128 bits that tell an array's bytes from others; not cryptographic.");
+  py::class_<Fingerprinter>(m, "Fingerprinter", "The fingerprint of bytes that come in pieces.")
+      .def(py::init<>())
+      .def("add", &add_bytes, py::arg("array"), "The next piece; all but the last are multiples of 64 bytes.")
+      .def("read", &read, "The fingerprint of all pieces so far, as if they were one array.");
   m.def(
       "permutation",
       [](int64 n, std::uint64_t seed, std::uint32_t run, std::uint32_t epoch_number, int64 first, int64 count,

@@ -21,20 +21,42 @@ struct Fingerprint {
 // block is filled up with zeros, and the length is part of the result.
 class Fingerprinter {
  public:
+  static constexpr std::size_t kLanes = 8, kBlock = kLanes * sizeof(std::uint64_t);
+
   static Fingerprint of(const std::byte* data, std::size_t bytes) {
     Fingerprinter state;
+    state.add(data, bytes);
+    return state.finish();
+  }
+
+  Fingerprinter() {
+    for (std::size_t i = 0; i < kLanes; ++i) lanes_[i] = mix(kLane * (i + 1));
+  }
+
+  // Whether more may be added: all pieces but the last are whole blocks.
+  bool whole() const { return bytes_ % kBlock == 0; }
+
+  void add(const std::byte* data, std::size_t bytes) {
+    bytes_ += bytes;
     std::size_t at = 0;
-    for (; at + kBlock <= bytes; at += kBlock) state.take(data + at);
+    for (; at + kBlock <= bytes; at += kBlock) take(data + at);
     if (at < bytes) {
       std::byte last[kBlock] = {};
       std::memcpy(last, data + at, bytes - at);
-      state.take(last);
+      take(last);
     }
-    return state.finish(bytes);
+  }
+
+  Fingerprint finish() const {
+    std::uint64_t hi = mix(bytes_), lo = mix(~std::uint64_t{bytes_});
+    for (const std::uint64_t lane : lanes_) {
+      hi = mix(hi ^ lane);
+      lo = mix(lo + rotl(lane, 32));
+    }
+    return {hi, lo};
   }
 
  private:
-  static constexpr std::size_t kLanes = 8, kBlock = kLanes * sizeof(std::uint64_t);
   // Odd; the fractions of the golden ratio's inverse and of pi's.
   static constexpr std::uint64_t kLane = 0x9E3779B97F4A7C15u, kWord = 0x243F6A8885A308D3u;
 
@@ -47,26 +69,14 @@ class Fingerprinter {
     return x ^ (x >> 33);
   }
 
-  Fingerprinter() {
-    for (std::size_t i = 0; i < kLanes; ++i) lanes_[i] = mix(kLane * (i + 1));
-  }
-
   void take(const std::byte* block) {
     std::uint64_t words[kLanes];
     std::memcpy(words, block, kBlock);
     for (std::size_t i = 0; i < kLanes; ++i) lanes_[i] = rotl(lanes_[i] + words[i] * kWord, 31) * kLane;
   }
 
-  Fingerprint finish(std::size_t bytes) const {
-    std::uint64_t hi = mix(bytes), lo = mix(~std::uint64_t{bytes});
-    for (const std::uint64_t lane : lanes_) {
-      hi = mix(hi ^ lane);
-      lo = mix(lo + rotl(lane, 32));
-    }
-    return {hi, lo};
-  }
-
   std::uint64_t lanes_[kLanes];
+  std::size_t bytes_ = 0;
 };
 
 }  // namespace hotloop

@@ -33,8 +33,11 @@ int64 check_source(const Program& program, const std::vector<SourceArray>& sourc
     check(convertible(source[i].type, buffer.dtype), "[epoch] array ", i, " has the wrong element type");
   }
   const int64 batches = ceil_div(source[0].rows, o.batch_size);
-  check(o.n_params == 1 || o.n_params >= batches, "[epoch] ", o.n_params, " rows of step parameters for ",
-        batches, " steps");
+  check(o.before >= 0, "[epoch] ", o.before, " batches before the piece");
+  check(!o.more || source[0].rows % o.batch_size == 0, "[epoch] a piece of ", source[0].rows,
+        " rows that others follow, in batches of ", o.batch_size);
+  check(o.n_params == 1 || o.n_params >= o.before + batches, "[epoch] ", o.n_params,
+        " rows of step parameters for ", o.before + batches, " steps");
   check(o.accumulate >= 1, "[epoch] ", o.accumulate, " batches for an update");
   check(o.first_batch >= 0 && o.first_batch <= batches, "[epoch] batch ", o.first_batch, " of ", batches);
   return batches;
@@ -65,7 +68,7 @@ EpochResult run_epoch(Program& program, const std::vector<SourceArray>& source, 
   const Memory::Lease lease(program.memory());
   const Clock::time_point start = Clock::now();
   Clock::time_point now = start, next_poll = start + kPollEvery;
-  if (o.first_batch == 0) std::fill_n(program.metrics(), program.plan().metric_doubles, 0.0);
+  if (o.before + o.first_batch == 0) std::fill_n(program.metrics(), program.plan().metric_doubles, 0.0);
 
   const Plan& plan = program.plan();
   const int64 n = source[0].rows;
@@ -89,10 +92,11 @@ EpochResult run_epoch(Program& program, const std::vector<SourceArray>& source, 
   for (int64 batch = o.first_batch; batch < last; ++batch) {
     const int64 first = batch * o.batch_size, rows = std::min(o.batch_size, n - first);
     gather.choose(first, rows, o.shuffle ? &order : nullptr);
-    ctx.step = o.step + static_cast<std::uint64_t>(batch);
-    program.set_params(ctx, o.params + (o.n_params == 1 ? 0 : batch) * plan.params_width());
-    ctx.first = batch % o.accumulate == 0;
-    ctx.last = (batch + 1) % o.accumulate == 0 || batch + 1 == batches;
+    const int64 place = o.before + batch;  // in the epoch
+    ctx.step = o.step + static_cast<std::uint64_t>(place);
+    program.set_params(ctx, o.params + (o.n_params == 1 ? 0 : place) * plan.params_width());
+    ctx.first = place % o.accumulate == 0;
+    ctx.last = (place + 1) % o.accumulate == 0 || (!o.more && batch + 1 == batches);
     const int64 begin = batch == o.first_batch ? o.begin : std::max(o.begin, plan.prepare);
     const int64 end = ctx.last ? o.end : std::min(o.end, plan.update);
     program.run(choose && !choice.team() ? alone : team, rows, begin, end, ctx,

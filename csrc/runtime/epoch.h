@@ -25,16 +25,21 @@ struct EpochOptions {
   bool shuffle = false;
   std::uint64_t seed = 0;
   std::uint32_t run = 0, epoch = 0;
-  std::uint64_t step = 0;          // of the epoch's first batch
-  int64 first_batch = 0;           // where to begin; metrics go on from there
-  int64 batches = -1;              // at most so many; negative: to the end of the epoch
-  const double* params = nullptr;  // (n_params, params_width): one row per step of the epoch
-  int64 n_params = 0;              // 1: the same row for every step
-  int64 begin = 0, end = 0;        // steps of the plan
-  int64 accumulate = 1;            // batches that share an update; the epoch's last ones may be fewer
-  double deadline_s = -1.0;        // seconds from the call; negative: none
-  bool adaptive = false;           // nobody asked for this team: it has to save a quarter of the time
-  bool check_finite = false;       // end at the first batch whose loss totals are not finite
+  std::uint64_t step = 0;  // of the epoch's first batch
+  // The source may be a piece of the epoch only: batches that ran before it, and whether more come after.
+  // Pieces hold whole batches, but for the last one; shuffling is within a piece.
+  int64 before = 0;
+  bool more = false;
+  int64 first_batch = 0;  // where to begin; metrics go on from there
+  int64 batches = -1;     // at most so many; negative: to the end of the epoch
+  const double* params =
+      nullptr;                // (n_params, params_width): one row per step of the epoch, pieces before too
+  int64 n_params = 0;         // 1: the same row for every step
+  int64 begin = 0, end = 0;   // steps of the plan
+  int64 accumulate = 1;       // batches that share an update; the epoch's last ones may be fewer
+  double deadline_s = -1.0;   // seconds from the call; negative: none
+  bool adaptive = false;      // nobody asked for this team: it has to save a quarter of the time
+  bool check_finite = false;  // end at the first batch whose loss totals are not finite
   const std::atomic<bool>* stop = nullptr;
   // Called every 50 ms; true ends the epoch after the step in hand.
   std::function<bool()> poll;

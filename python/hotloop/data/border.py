@@ -3,18 +3,20 @@
 
 Inside, an input is a C-contiguous array with rows first, of the session's float type, uint8 (converted in
 the gather) or int32; a target is float or int32. Whatever arrives in that form is used without a copy.
-Everything else is converted, or refused with the first bad index and the number of bad values.
+Everything else is converted, or refused with the first bad index and the number of bad values. What may be
+larger than memory is converted when its rows are read, for callers that ask for it (lazy.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from hotloop.data import foreign, lazy
 from hotloop.errors import DTypeError, LabelError, NonFiniteError, ShapeError
 from hotloop.graph import ElementType, Graph, Rows, TensorType
 
@@ -28,15 +30,21 @@ _MAX_INTEGER_INPUTS = 6
 
 
 def as_array(
-    value: Any, name: str, *, where: str, real: DTypeLike = np.float32, check_finite: bool = True
-) -> Array:
+    value: Any, name: str, *, where: str, real: DTypeLike = np.float32, check_finite: bool = True,
+    in_blocks: bool = False,
+) -> Array:  # fmt: skip
     """One array in canonical form: float of type ``real``, uint8, int32 or int64; C-contiguous, rank >= 1.
 
     Raises `DTypeError` for bool, complex, object, string and date types, `ShapeError` for scalars and
     ragged lists, `NonFiniteError` for NaN, infinity (unless not ``check_finite``) and overflow.
+    ``in_blocks``: a file that is mapped into memory stays there, and is checked block by block.
     """
-    if isinstance(value, np.ma.MaskedArray):
-        raise DTypeError(f"[{where}] {name} is a masked array; fill it first: {name}.filled(value)")
+    if type(value) is not np.ndarray or value.dtype.names is not None:
+        value = _foreign(value, name, where, np.dtype(real), check_finite, in_blocks)
+        if type(value) is lazy.LazyRows:
+            return cast(Array, value)
+        if in_blocks and lazy.is_mapped(value):
+            return lazy.mapped(value, name, where, np.dtype(real), _checker(where, real, check_finite))
     try:
         array = np.asarray(value)
     except ValueError:
@@ -52,13 +60,35 @@ def as_array(
     raise DTypeError(f"[{where}] {name} has dtype {array.dtype}; allowed: floats and integers; {hint}")
 
 
+def _foreign(
+    value: Any, name: str, where: str, real: np.dtype[Any], check_finite: bool, in_blocks: bool
+) -> Any:
+    """What is no plain array as one, or as what NumPy makes one of."""
+    if isinstance(value, (list, tuple, np.generic)):
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise DTypeError(f"[{where}] {name} is a masked array; fill it first: {name}.filled(value)")
+    from hotloop.data import frame_arrays
+
+    if frame_arrays.is_frame(value):
+        return frame_arrays.as_matrix(value, name, where, _checker(where, real, check_finite))
+    return value if isinstance(value, np.ndarray) else foreign.as_numpy(value, name, where)
+
+
+def _checker(where: str, real: DTypeLike, check_finite: bool) -> Callable[[Any, str], Array]:
+    return lambda value, name: as_array(value, name, where=where, real=real, check_finite=check_finite)
+
+
 def _hint(kind: str, name: str) -> str:
     if kind == "b":
         return f"write {name}.astype(np.float32) for features, {name}.astype(np.int64) for labels"
     if kind == "c":
         return "pass the real and imaginary parts as two columns"
     if kind in "OUSTV":
-        return "encode text as integers (np.unique(..., return_inverse=True)), make sparse matrices dense"
+        return (
+            "encode text as integers (np.unique(..., return_inverse=True)); hl.data.Preprocessor does that for "
+            "tables of text and numbers"
+        )
     return "convert it to numbers first"
 
 
@@ -100,11 +130,13 @@ def refuse(
 
 def as_inputs(
     X: Any, *, where: str, name: str = "X", real: DTypeLike = np.float32, check_finite: bool = True,
-    allow_empty: bool = False,
+    allow_empty: bool = False, in_blocks: bool = False,
 ) -> Arrays:  # fmt: skip
     """An array, or a mapping of named arrays, in canonical form; a plain array is named "x".
 
-    Lengths must be equal, and at least 1 unless ``allow_empty``. Raises as `as_array`, and `ShapeError`.
+    ``in_blocks``: sparse matrices and mapped files become `LazyRows`, or stay where they are; else sparse
+    matrices become dense here. Lengths must be equal, and at least 1 unless ``allow_empty``. Raises as
+    `as_array`, and `ShapeError`.
     """
     named: Mapping[str, Any] = X if isinstance(X, Mapping) else {"x": X}
     if not named:
@@ -114,7 +146,13 @@ def as_inputs(
         if not isinstance(key, str):
             raise TypeError(f"[{where}] names of inputs must be strings, got {key!r}")
         label = f"{name}[{key!r}]" if isinstance(X, Mapping) else name
-        arrays[key] = as_array(value, label, where=where, real=real, check_finite=check_finite)
+        if type(value) is not np.ndarray and foreign.is_sparse(value):
+            rows = lazy.sparse(value, label, where, np.dtype(real), _checker(where, real, check_finite))
+            arrays[key] = cast(Array, rows) if in_blocks else rows[:]
+            continue
+        arrays[key] = as_array(
+            value, label, where=where, real=real, check_finite=check_finite, in_blocks=in_blocks
+        )
     lengths = {key: len(a) for key, a in arrays.items()}
     if len(set(lengths.values())) > 1:
         raise ShapeError(f"[{where}] the inputs of {name} differ in length: {lengths}; rows come first")
@@ -180,8 +218,8 @@ def fit_inputs(arrays: Mapping[str, Array], graph: Graph, *, where: str, name: s
         if type_.dtype == "index":
             out[key] = _as_ids(array, label, where)
         else:
-            keep = array.dtype in (np.dtype(real), np.dtype(np.uint8))
-            out[key] = array if keep else array.astype(real)
+            keep = array.dtype.kind == "f" or array.dtype == np.uint8
+            out[key] = array if keep else lazy.convert(array, real)
     for key, limit, weight in _embeddings(graph):
         label = name if len(expected) == 1 else f"{name}[{key!r}]"
         text = f"is not an index into {weight} (expected 0 <= id < {limit})"
@@ -201,9 +239,10 @@ def _as_ids(array: Array, label: str, where: str) -> Array:
         raise DTypeError(f"[{where}] {label} must hold integer ids, got {array.dtype}; use .astype(np.int64)")
     if array.dtype == np.int64:
         limits = np.iinfo(np.int32)
-        bad = (array < limits.min) | (array > limits.max)
-        refuse(bad, array, label, where, LabelError, "does not fit an id of 32 bits")
-    return array if array.dtype == np.int32 else array.astype(np.int32)
+        for part, name in _parts(array, label):
+            bad = (part < limits.min) | (part > limits.max)
+            refuse(bad, part, name, where, LabelError, "does not fit an id of 32 bits")
+    return array if array.dtype == np.int32 else lazy.convert(array, np.int32)
 
 
 def id_limits(graph: Graph) -> dict[str, int]:
@@ -231,8 +270,18 @@ def _embeddings(graph: Graph) -> Iterator[tuple[str, int, str]]:
 
 
 def _check_range(array: Array, limit: int, label: str, where: str, text: str) -> None:
-    if array.size and (int(array.min()) < 0 or int(array.max()) >= limit):
-        refuse((array < 0) | (array >= limit), array, label, where, LabelError, text)
+    for part, label in _parts(array, label):
+        if part.size and (int(part.min()) < 0 or int(part.max()) >= limit):
+            refuse((part < 0) | (part >= limit), part, label, where, LabelError, text)
+
+
+def _parts(array: Array, label: str) -> Iterator[tuple[Array, str]]:
+    """The array, or what is read in blocks block by block, and what to call it."""
+    if not (lazy.is_lazy(array) or lazy.is_mapped(array)):
+        yield array, label
+        return
+    for first, block in lazy.blocks(array):
+        yield np.asarray(block), f"{label}[{first}:]" if first else label
 
 
 def take(arrays: Mapping[str, Array], rows: Sequence[int] | Array) -> Arrays:
