@@ -19,7 +19,7 @@ import numpy as np
 
 from hotloop import __version__, losses, model_file
 from hotloop.checkpoint import Checkpoint, Folder, Timetable
-from hotloop.data import border
+from hotloop.data import border, lazy
 from hotloop.engine import Data, check_totals
 from hotloop.errors import CheckpointError, HotloopWarning
 from hotloop.files import Path as FilePath
@@ -262,9 +262,15 @@ def settings_of(trainer: Trainer, job: FitJob) -> dict[str, Any]:
 
 def _describe(data: Data) -> dict[str, Any]:
     return {
-        name: {"shape": array.shape, "dtype": array.dtype.str, "digest": digest(np.ascontiguousarray(array))}
+        name: {"shape": array.shape, "dtype": array.dtype.str, "digest": _digest(array)}
         for name, array in data.arrays.items()
     }
+
+
+def _digest(array: Any) -> str:
+    if not lazy.is_lazy(array):
+        return digest(np.ascontiguousarray(array))
+    return digest(array, (block for _, block in lazy.blocks(array)))
 
 
 def difference(got: Any, allowed: Any, where: str = "") -> tuple[str, str, str] | None:

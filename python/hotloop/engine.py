@@ -15,7 +15,7 @@ import numpy as np
 from hotloop import _core, direct
 from hotloop import metrics as metrics_
 from hotloop.compile.plan import LossSpec, PlanSpec
-from hotloop.data import border
+from hotloop.data import border, lazy
 from hotloop.graph import Graph
 from hotloop.grouping import PLAIN, Grouping, Phase
 from hotloop.losses import CallableLoss
@@ -40,6 +40,15 @@ class Data:
     @property
     def weighted(self) -> bool:
         return "sample_weight" in self.arrays
+
+    @property
+    def sample(self) -> Data:
+        """Rows that are at hand: all of them, but of a stream its first block."""
+        return self
+
+    def steps(self, batch_size: int) -> int:
+        """Batches of an epoch."""
+        return -(-self.rows // batch_size)
 
 
 class PassResult(NamedTuple):
@@ -110,10 +119,12 @@ def row_weights(data: Data, rows: Any) -> Doubles:
 
 
 def checked_inputs(
-    session: Session, X: Any, where: str, *, name: str, allow_empty: bool = False
+    session: Session, X: Any, where: str, *, name: str, allow_empty: bool = False, in_blocks: bool = False
 ) -> tuple[border.Arrays, Graph]:
     """X in canonical form, and the graph for it. Raises as the border does."""
-    arrays = border.as_inputs(X, where=where, name=name, real=session.real, allow_empty=allow_empty)
+    arrays = border.as_inputs(
+        X, where=where, name=name, real=session.real, allow_empty=allow_empty, in_blocks=in_blocks
+    )
     graph = session.graph_for(arrays, where)
     return border.fit_inputs(arrays, graph, where=where, name=name, real=session.real), graph
 
@@ -124,7 +135,7 @@ def predict_any(session: Session, X: Any, where: str, *, name: str = "X") -> bor
     if found is not None:
         array: border.Array = found[0]
         return array
-    arrays, graph = checked_inputs(session, X, where, name=name, allow_empty=True)
+    arrays, graph = checked_inputs(session, X, where, name=name, allow_empty=True, in_blocks=True)
     out = predict(session, graph, arrays)
     if 0 < len(out) <= EVAL_ROWS:  # what is larger is worth a look at it
         direct.remember(session, "predict", _predictor(session, graph), X)
@@ -139,7 +150,10 @@ def predict(session: Session, graph: Graph, arrays: border.Arrays) -> border.Arr
     """Raw outputs (n, ...) in the session's float type; n may be 0."""
     rows = border.row_count(arrays)
     out: border.Array = np.empty((rows, *border.row_shape(graph.types[graph.output])), session.real)
-    if rows:
+    if any(map(lazy.is_lazy, arrays.values())):
+        for first, part in lazy.parts(arrays, EVAL_ROWS):
+            out[first : first + border.row_count(part)] = predict(session, graph, part)
+    elif rows:
         exe = _predictor(session, graph)
         params = session.params_table(exe.plan, graph)
         outputs = [(exe.plan.outputs[0][1], out)]
@@ -180,7 +194,7 @@ class NativeEngine:
             metrics=metrics_.kinds(self.metrics),
         )  # fmt: skip
 
-    def prepare(self, data: Data, batch_size: int, *, shuffle: bool, run: int) -> NativeTrainPass:
+    def prepare(self, data: Data, batch_size: int, *, shuffle: bool, run: int) -> TrainPass:
         return NativeTrainPass(self, data, batch_size, shuffle=shuffle, run=run)
 
     def evaluate(self, data: Data, stop: Any = None) -> PassResult:
@@ -211,14 +225,19 @@ class NativeTrainPass:
         if exe is getattr(self, "executable", None):
             return
         totals = self.totals() if hasattr(self, "executable") else 0.0
+        self._connect(exe)
+        self.executable, self._block = exe, exe.program.metrics  # (n,), the live totals
+        self._block[...] = totals
+
+    def _connect(self, exe: Executable) -> None:
+        """Bind a program to the data."""
+        session = self._engine.session
         self._bound = _core.BoundEpoch(
             exe.program, exe.source(self._data.arrays), exe.team,
             inputs=[buffer for _, buffer in exe.plan.inputs], batch_size=self._batch_size,
             shuffle=self._shuffle, seed=session.seed, run=self._run, adaptive=session.adaptive,
-            accumulate=engine.accumulate,
+            accumulate=self._engine.accumulate,
         )  # fmt: skip
-        self.executable, self._block = exe, exe.program.metrics  # (n,), the live totals
-        self._block[...] = totals
 
     def run(
         self, epoch: int, params: Doubles, stop: Any, deadline_s: float | None,
@@ -229,9 +248,15 @@ class NativeTrainPass:
             self._bind(epoch + 1)
             self._phase = phase
         memory.take_frozen(phase.frozen)  # a callback may have looked at another plan
-        steps, status = self._bound.run(epoch, params, stop, deadline_s, first_batch, batches)
+        steps, status = self._batches(epoch, params, stop, deadline_s, first_batch, batches)
         memory.count_batches(steps)
         return steps, cast(Status, status)
+
+    def _batches(
+        self, epoch: int, params: Doubles, stop: Any, deadline_s: float | None, first_batch: int, batches: int
+    ) -> tuple[int, str]:
+        steps, status = self._bound.run(epoch, params, stop, deadline_s, first_batch, batches)
+        return steps, status
 
     def metrics(self) -> dict[str, float]:
         return metrics_.finalize(self.executable.plan.metrics, self._block, self._engine.metrics)

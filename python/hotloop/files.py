@@ -250,10 +250,12 @@ def _verify(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
 # --- digests --------------------------------------------------------------------------------------
 
 
-def digest(array: np.ndarray[Any, Any]) -> str:
-    """BLAKE2b of dtype, shape and bytes of an array that is dense and little-endian, as hexadecimal text."""
+def digest(array: np.ndarray[Any, Any], pieces: Iterable[np.ndarray[Any, Any]] | None = None) -> str:
+    """BLAKE2b of dtype, shape and bytes of an array that is dense and little-endian, as hexadecimal text.
+    ``pieces`` are its rows, where they are not in memory at once."""
     hasher = hashlib.blake2b(f"{array.dtype.str}{array.shape}".encode(), digest_size=16)
-    hasher.update(array.reshape(-1).view(np.uint8).data)
+    for piece in (array,) if pieces is None else pieces:
+        hasher.update(piece.reshape(-1).view(np.uint8).data)
     return hasher.hexdigest()
 
 

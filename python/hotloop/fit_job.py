@@ -81,7 +81,7 @@ class FitJob:
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-self.train.rows // self.batch_size)
+        return self.train.steps(self.batch_size)
 
 
 class StepParams:

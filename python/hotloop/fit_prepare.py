@@ -36,7 +36,7 @@ def make_job(
 ) -> FitJob:  # fmt: skip
     """The job of one run. Raises what `Trainer.fit` says for data and settings that do not fit."""
     session, stopping = trainer._session, trainer.early_stopping
-    train, graph, loss = check_data(session, X, y, weight, trainer.loss, where="fit")
+    train, graph, loss = check_data(session, X, y, weight, trainer.loss, where="fit", in_blocks=True)
     given = train
     train, sets = check_validation(session, validation, train, graph, loss, trainer.seed)
     callbacks = as_callbacks(trainer.callbacks)

@@ -18,9 +18,10 @@ from hotloop.arguments import number
 from hotloop.callable_engine import CallableEngine
 from hotloop.compile.plan import LossSpec
 from hotloop.compile.specialize import is_frozen_norm
-from hotloop.data import border
+from hotloop.data import border, lazy
 from hotloop.data.split import SealedData
 from hotloop.data.target import as_target, as_weight
+from hotloop.block_engine import BlockEngine
 from hotloop.engine import Data, Engine, NativeEngine
 from hotloop.errors import ShapeError
 from hotloop.graph import Graph
@@ -79,18 +80,22 @@ def check_data(
     where: str,
     name: str = "",
     batch: bool = False,
+    in_blocks: bool = False,
 ) -> tuple[Data, Graph, ResolvedLoss]:
     """A data set in canonical form, with the graph for it and its loss.
 
     ``name`` stands before X and y in messages about validation sets. A batch may have no weight at all.
+    ``in_blocks``: what may be larger than memory is read in blocks, by an engine of `make_engine`.
     """
     prefix = f"{name} " if name else ""
     if y is None:
         raise TypeError(f"[{where}] {prefix}y is missing")
-    arrays = border.as_inputs(X, where=where, name=f"{prefix}X", real=session.real)
+    arrays = border.as_inputs(X, where=where, name=f"{prefix}X", real=session.real, in_blocks=in_blocks)
     graph = session.graph_for(arrays, where)
     arrays = border.fit_inputs(arrays, graph, where=where, name=f"{prefix}X", real=session.real)
     output, rows = border.row_shape(graph.types[graph.output]), border.row_count(arrays)
+    if not isinstance(y, (np.ndarray, Mapping)):
+        y = border.as_array(y, f"{prefix}y", where=where, real=session.real)
     loss = _resolve_auto(loss, y, output)
     target = as_target(
         y, loss=_kind(loss), output=output, rows=rows, where=where, name=f"{prefix}y", real=session.real
@@ -117,7 +122,7 @@ def make_engine(
     metrics_.check_top_k(native, (border.row_shape(graph.types[graph.output]) or (1,))[-1])
     engine: NativeEngine | CallableEngine
     if isinstance(loss, LossSpec):
-        engine = NativeEngine(session, graph, loss, native, clip_norm, clip_value, accumulate, ema, grouping)
+        engine = BlockEngine(session, graph, loss, native, clip_norm, clip_value, accumulate, ema, grouping)
     else:
         engine = CallableEngine(
             session, graph, loss, native, clip_norm, clip_value, accumulate, ema, grouping
@@ -150,7 +155,9 @@ def check_validation(
             kind = type(parts).__name__
             raise TypeError(f"[fit] validation set {name!r} must be (X, y) or (X, y, weight), got {kind}")
         X, y, weight = (*parts, None)[:3]
-        checked[name], other, _ = check_data(session, X, y, weight, loss, where="fit", name=name)
+        checked[name], other, _ = check_data(
+            session, X, y, weight, loss, where="fit", name=name, in_blocks=True
+        )
         if other.inputs != graph.inputs or other.types[other.output] != graph.types[graph.output]:
             raise ShapeError(f"[fit] validation set {name!r} has other inputs than the training set")
     return train, checked
@@ -163,7 +170,9 @@ def _hold_out(fraction: float, train: Data, seed: int) -> tuple[Data, dict[str, 
         raise ShapeError(f"[fit] {train.rows} row cannot be split into training and validation; give more")
     labels = train.arrays["target"] if train.kind == "index" else None
     rows = border.hold_out(train.rows, fraction, labels, seed)
-    kept, held = (Data(border.take(train.arrays, r), train.kind) for r in rows)
+    kept, held = (
+        Data({name: lazy.subset(a, r) for name, a in train.arrays.items()}, train.kind) for r in rows
+    )
     return kept, {"val": held}
 
 

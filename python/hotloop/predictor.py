@@ -39,7 +39,7 @@ class Predictor:
             X, y = X.open("Trainer.evaluate")
         with self._session.entered("evaluate"):
             data, graph, loss = check_data(
-                self._session, X, y, sample_weight, self._known_loss(), where="evaluate"
+                self._session, X, y, sample_weight, self._known_loss(), where="evaluate", in_blocks=True
             )
             names = metrics_.resolve(self.metrics, loss, y)
             return make_engine(self._session, graph, loss, names).evaluate(data).metrics

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hotloop import _core
+from hotloop.data import lazy
 from hotloop.fit_setup import check_data
 
 if TYPE_CHECKING:
@@ -87,8 +88,13 @@ def digest(array: border.Array) -> str:
     >>> digest(np.zeros(3, np.float32)) == digest(np.zeros(3, np.int32))
     False
     """
-    head = np.frombuffer(f"{array.dtype.str}{array.shape}".encode(), np.uint8)
-    words = np.array([*_core.fingerprint(head), *_core.fingerprint(array)], np.uint64)
+    # a mapped file of doubles is what it becomes, as an array of them would have on its way in
+    dtype = np.dtype(np.float32) if lazy.is_mapped(array) and array.dtype == np.float64 else array.dtype
+    head = np.frombuffer(f"{dtype.str}{array.shape}".encode(), np.uint8)
+    state = _core.Fingerprinter()
+    for _, block in lazy.blocks(array) if lazy.is_lazy(array) or dtype != array.dtype else [(0, array)]:
+        state.add(np.ascontiguousarray(block, dtype))
+    words = np.array([*_core.fingerprint(head), *state.read()], np.uint64)
     return "".join(f"{word:016x}" for word in _core.fingerprint(words))
 
 

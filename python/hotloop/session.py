@@ -363,9 +363,10 @@ class Session:
         self, executable: Executable, source: Any, *, batch_size: int, params: Doubles, run: int = 0,
         epoch: int = 0, step: int = 0, shuffle: bool = False, section: str | None = None,
         outputs: Sequence[tuple[int, border.Array]] = (), stop: Any = None, deadline_s: float | None = None,
-        check_finite: bool = False,
+        check_finite: bool = False, before: int = 0,
     ) -> tuple[int, Status]:  # fmt: skip
-        """One native pass over a source: (steps done, "done" | "stopped" | "time" | "diverged")."""
+        """One native pass over a source, or over a piece of one that so many batches came ``before``: (steps
+        done, "done" | "stopped" | "time" | "diverged")."""
         plan = executable.plan
         begin, end = plan.section(section) if section else (0, len(plan.steps))
         steps, status = _core.run_epoch(
@@ -373,7 +374,7 @@ class Session:
             inputs=[buffer for _, buffer in plan.inputs], batch_size=batch_size, shuffle=shuffle,
             seed=self.seed, run=run, epoch=epoch, step=step, params=params, begin=begin, end=end,
             outputs=list(outputs), stop=stop, deadline_s=deadline_s,
-            adaptive=self.adaptive, check_finite=check_finite,
+            adaptive=self.adaptive, check_finite=check_finite, before=before,
         )  # fmt: skip
         if plan.mode == "train":
             self.memory.count_batches(steps)

@@ -51,6 +51,11 @@ def as_array(
         raise ShapeError(f"[{where}] {name} is ragged: its rows differ in length; pad or cut them") from None
     if array.ndim == 0 and array.dtype.kind in "biufc":
         raise ShapeError(f"[{where}] {name} is a single number, got shape (); allowed: rows first, (n, ...)")
+    if array.ndim == 0:
+        raise DTypeError(
+            f"[{where}] {name} is of type {type(value).__name__}; allowed: arrays, lists of numbers, frames and series, "
+            "tensors, what has __dlpack__ (docs/data.md); convert it to an array"
+        )
     kind = array.dtype.kind
     if kind in "iu":
         return _as_integers(array, name, where)
@@ -239,7 +244,7 @@ def _as_ids(array: Array, label: str, where: str) -> Array:
         raise DTypeError(f"[{where}] {label} must hold integer ids, got {array.dtype}; use .astype(np.int64)")
     if array.dtype == np.int64:
         limits = np.iinfo(np.int32)
-        for part, name in _parts(array, label):
+        for part, name in parts(array, label):
             bad = (part < limits.min) | (part > limits.max)
             refuse(bad, part, name, where, LabelError, "does not fit an id of 32 bits")
     return array if array.dtype == np.int32 else lazy.convert(array, np.int32)
@@ -270,12 +275,12 @@ def _embeddings(graph: Graph) -> Iterator[tuple[str, int, str]]:
 
 
 def _check_range(array: Array, limit: int, label: str, where: str, text: str) -> None:
-    for part, label in _parts(array, label):
+    for part, label in parts(array, label):
         if part.size and (int(part.min()) < 0 or int(part.max()) >= limit):
             refuse((part < 0) | (part >= limit), part, label, where, LabelError, text)
 
 
-def _parts(array: Array, label: str) -> Iterator[tuple[Array, str]]:
+def parts(array: Array, label: str) -> Iterator[tuple[Array, str]]:
     """The array, or what is read in blocks block by block, and what to call it."""
     if not (lazy.is_lazy(array) or lazy.is_mapped(array)):
         yield array, label

@@ -7,7 +7,7 @@ few megabytes; training and evaluation ask for the rows of some batches at a tim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -79,12 +79,32 @@ def is_mapped(value: Any) -> bool:
     return isinstance(value, np.memmap)
 
 
+def is_readable(array: Any) -> bool:
+    """Whether kernels can gather rows from it as it lies."""
+    known = array.dtype in (np.float32, np.float64, np.uint8, np.int32, np.int64)
+    return bool(known and array.dtype.isnative and array.flags.c_contiguous)
+
+
 def blocks(array: Any, itemsize: int | None = None) -> Iterator[tuple[int, Array]]:
     """(number of the first row, rows) of an array or `LazyRows`, a few megabytes at a time."""
     row = int(np.prod(array.shape[1:], dtype=np.int64)) * (itemsize or array.dtype.itemsize)
     count = max(BLOCK_BYTES // max(row * _ROW_MULTIPLE, 1), 1) * _ROW_MULTIPLE
     for first in range(0, len(array), count):
         yield first, array[first : first + count]
+
+
+def parts(arrays: Mapping[str, Any], multiple: int) -> Iterator[tuple[int, dict[str, Array]]]:
+    """(number of the first row, rows of all arrays) a few megabytes at a time: a multiple of so many rows."""
+    rows = len(next(iter(arrays.values())))
+    count = rows_at_once(arrays, multiple)
+    for first in range(0, rows, count):
+        yield first, {name: array[first : first + count] for name, array in arrays.items()}
+
+
+def rows_at_once(arrays: Mapping[str, Any], multiple: int) -> int:
+    """How many rows of all of them make a block, in multiples of so many."""
+    row = sum(int(np.prod(a.shape[1:], dtype=np.int64)) * a.dtype.itemsize for a in arrays.values())
+    return max(BLOCK_BYTES // max(row * multiple, 1), 1) * multiple
 
 
 def subset(array: Any, rows: Array, real: DTypeLike = np.float32) -> Array:
@@ -122,8 +142,7 @@ def mapped(array: Any, name: str, where: str, real: np.dtype[Any], check: Callab
                 f"[{where}] {name}[{place}] = {block[tuple(bad[0])]} is not a finite {real} ({len(bad)} bad values "
                 f"among rows {first} to {first + len(block) - 1}; those behind were not read)"
             ) from None
-    readable = array.dtype.isnative and array.flags.c_contiguous
-    if readable and array.dtype in (np.float32, np.float64, np.uint8, np.int32, np.int64):
+    if is_readable(array):
         return cast(Array, array)
     if array.dtype.kind != "f" and array.dtype.itemsize >= 4 and array.dtype.newbyteorder("=") != np.int32:
         return cast(Array, LazyRows(array, np.int64))
@@ -145,9 +164,12 @@ def sparse(matrix: Any, name: str, where: str, real: np.dtype[Any], check: Calla
     rows = matrix.tocsr()
     if rows.nnz:
         try:
-            check(np.asarray(rows.data), f"{name}.data")
-        except NonFiniteError as error:
-            at = int(np.flatnonzero(~np.isfinite(rows.data.astype(real)))[0])
+            check(np.asarray(rows.data), name)
+        except NonFiniteError:
+            with np.errstate(over="ignore"):
+                at = int(np.flatnonzero(~np.isfinite(rows.data.astype(real)))[0])
             row = int(np.searchsorted(rows.indptr, at, side="right")) - 1
-            raise NonFiniteError(f"{error}; it stands at {name}[{row}, {int(rows.indices[at])}]") from None
+            raise NonFiniteError(
+                f"[{where}] {name}[{row}, {int(rows.indices[at])}] = {rows.data[at]} is not a finite {real}"
+            ) from None
     return LazyRows(rows, real)

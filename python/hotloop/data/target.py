@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike
 
-from hotloop.data.border import Array, as_array, refuse
+from hotloop.data import lazy
+from hotloop.data.border import Array, as_array, parts, refuse
 from hotloop.errors import DTypeError, LabelError, ShapeError
 
 
@@ -39,7 +40,9 @@ def as_target(
         if len(y) != 1:
             raise ShapeError(f"[{where}] {name} has {len(y)} named targets; a model has one output")
         y = next(iter(y.values()))
-    array = as_array(y, name, where=where, real=real)
+    # labels and columns are small beside X; what is as wide as X may be a file as large as X
+    in_blocks = lazy.is_mapped(y) and y.ndim > 1 and y.dtype.kind == "f" and lazy.is_readable(y)
+    array = as_array(y, name, where=where, real=real, in_blocks=in_blocks)
     if len(array) != rows:
         raise ShapeError(f"[{where}] X has {rows} rows and {name} has {len(array)}; they must be equal")
     if loss == "cross_entropy" and array.ndim == 1 and len(output) == 1:
@@ -53,10 +56,11 @@ def as_target(
             f"[{where}] {name} has shape {array.shape} and the model's output {(rows, *output)}; "
             f"they must be equal, nothing is broadcast{_target_hint(array, loss, output, name)}"
         )
-    array = array if array.dtype == np.dtype(real) else array.astype(real)
+    array = array if array.dtype.kind == "f" else array.astype(real)
     if loss in ("cross_entropy", "bce_with_logits"):
-        bad = (array < 0) | (array > 1)
-        refuse(bad, array, name, where, LabelError, "is not a probability (expected 0 <= y <= 1)")
+        for part, label in parts(array, name):
+            bad = (part < 0) | (part > 1)
+            refuse(bad, part, label, where, LabelError, "is not a probability (expected 0 <= y <= 1)")
     return Target(array, "real")
 
 
