@@ -8,13 +8,14 @@ the thread choice of a real run. The learning rate is 0 and the memory a copy, s
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hotloop import _core
 from hotloop.compile import explain
 from hotloop.compile.explain import touched_bytes
 from hotloop.compile.memory import buffer_bytes
+from hotloop.data import lazy
 from hotloop.session import native_plan
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class CostPlan:
                        Python objects, an evaluation plan if there is validation data; a process has some
                        10 MB of those next to its data
     seconds_per_epoch  of training, gathering and keeping the epoch for a rollback; without validation,
-                       callbacks, and what a run does once (checks, compilation)
+                       callbacks, what a run does once (checks, compilation), and reading data in blocks
     threads            how many may run it
     steps              the compiled steps, as text
     """
@@ -97,15 +98,26 @@ def cost_plan(engine: NativeEngine, data: Data, batch_size: int, *, keeps_epochs
     session = engine.session
     exe = session.program(engine.graph, engine.train_spec(data, batch_size))
     plan = exe.plan
-    source_bytes = sum(array.nbytes for array in data.arrays.values()) // max(data.rows, 1) * batch_size
+    timed = _at_hand(data, batch_size)
+    source_bytes = sum(array.nbytes for array in timed.arrays.values()) // max(timed.rows, 1) * batch_size
     input_bytes = sum(buffer_bytes(plan, buffer, batch_size) for _, buffer in plan.inputs)
     return CostPlan(
         **counted(engine, exe, data.rows, batch_size, keeps_epochs=keeps_epochs),
         bytes_per_step=source_bytes + input_bytes + _touched(plan, engine.accumulate),
-        seconds_per_epoch=_Stopwatch(engine, exe, data, batch_size).seconds_per_epoch()
+        seconds_per_epoch=_Stopwatch(engine, exe, timed, batch_size).seconds_per_epoch()
+        * (data.rows / timed.rows)
         + _between_epochs(session, keeps_epochs, averages=engine.ema is not None),
         steps=explain(plan),
     )
+
+
+def _at_hand(data: Data, batch_size: int) -> Data:
+    """The data, or some rows of what is read in blocks; how fast it is read is not known."""
+    data = data.sample
+    if not any(map(lazy.is_lazy, data.arrays.values())):
+        return data
+    rows = lazy.rows_at_once(data.arrays, batch_size)
+    return replace(data, arrays={name: array[:rows] for name, array in data.arrays.items()})
 
 
 def _touched(plan: Plan, accumulate: int) -> int:

@@ -35,7 +35,7 @@ class EvidenceLog:
 
     def __init__(self, job: FitJob) -> None:
         self._history, self._memory = job.history, job.session.memory
-        self._witness = Witness(job.session, job.graph, loss_kind(job.engine.loss), job.train)
+        self._witness = Witness(job.session, job.graph, loss_kind(job.engine.loss), job.train.sample)
         stored = self._history.evidence
         if stored is None:
             self._history.evidence = gather(job)
@@ -88,7 +88,7 @@ def gather(job: FitJob) -> Evidence:
         setup=setup,
         train=data_set("train", job.train, loss),
         validation=tuple(data_set(name, data, loss) for name, data in job.validation.items()),
-        inputs=tuple(_scales(job.graph, job.train)),
+        inputs=tuple(_scales(job.graph, job.train.sample)),
         parameters=parameters(job),
     )
 
@@ -111,14 +111,15 @@ def parameters(job: FitJob) -> tuple[Parameter, ...]:
 
 
 def data_set(name: str, data: Data, loss: LossSpec | CallableLoss) -> DataSet:
-    """Rows, classes and baselines of a checked data set."""
-    labels = labels_of(data, loss_kind(loss))
+    """Rows, classes and baselines of a checked data set; of a stream, those of its first block."""
+    some = data.sample
+    labels = labels_of(some, loss_kind(loss))
     counts = None if labels is None else np.bincount(labels)
     return DataSet(
         name=name,
-        rows=data.rows,
-        baseline=_finite(_baseline(data, loss)) if isinstance(loss, LossSpec) else None,
-        majority=None if counts is None else float(counts.max() / data.rows),
+        rows=some.rows,
+        baseline=_finite(_baseline(some, loss)) if isinstance(loss, LossSpec) else None,
+        majority=None if counts is None else float(counts.max() / some.rows),
         classes=None if counts is None else tuple(map(int, counts)),
     )
 

@@ -32,7 +32,7 @@ class DataRecord:
 
     rows     number of rows
     digests  input, "target" or "sample_weight" -> 32 hexadecimal digits, of dtype, shape and bytes after
-             conversion (float64 and float32 of equal values have the same)
+             conversion (float64 and float32 of equal values have the same); of a stream none
     """
 
     rows: int
@@ -40,6 +40,8 @@ class DataRecord:
 
     @classmethod
     def of(cls, data: Data) -> DataRecord:
+        if data.sample is not data:
+            return cls(data.rows, {})
         return cls(data.rows, {name: digest(array) for name, array in data.arrays.items()})
 
     def __str__(self) -> str:

@@ -135,7 +135,9 @@ def remember(trainer: Trainer, job: FitJob) -> None:
 
 
 def _kept(data: Data | None, most: int) -> Data | None:
-    return data if data is not None and sum(a.nbytes for a in data.arrays.values()) <= most else None
+    if data is None or data.sample is not data or sum(a.nbytes for a in data.arrays.values()) > most:
+        return None
+    return data
 
 
 def remember_loaded(trainer: Trainer) -> None:

@@ -83,7 +83,8 @@ def _evaluate(job: FitJob, replica: Replica) -> tuple[dict[str, dict[str, float]
     """The metrics of the first rows of each validation set, and the seconds that all of them will take."""
     metrics, seconds = {}, 0.0
     for name, data in job.validation.items():
-        part = Data(border.take(data.arrays, np.arange(min(data.rows, _BATCHES * EVAL_ROWS))), data.kind)
+        some = data.sample
+        part = Data(border.take(some.arrays, np.arange(min(some.rows, _BATCHES * EVAL_ROWS))), data.kind)
         metrics[name] = replica.engine.evaluate(part).metrics
         begin = time.perf_counter()  # once more: the first pass compiled
         replica.engine.evaluate(part)
