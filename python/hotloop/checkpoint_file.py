@@ -261,6 +261,9 @@ def settings_of(trainer: Trainer, job: FitJob) -> dict[str, Any]:
 
 
 def _describe(data: Data) -> dict[str, Any]:
+    if data.sample is not data:  # what a stream will give is not known; what it has to be like is
+        kinds = {name: [array.dtype.str, array.shape[1:]] for name, array in data.arrays.items()}
+        return {"stream": {"rows": data.rows, **kinds}}
     return {
         name: {"shape": array.shape, "dtype": array.dtype.str, "digest": _digest(array)}
         for name, array in data.arrays.items()

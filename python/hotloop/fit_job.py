@@ -7,7 +7,7 @@ The loop knows of checkpoints only what stands here, so that training needs neit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -76,6 +76,7 @@ class FitJob:
     history: History
     provenance: Provenance
     buffers: RunBuffers
+    feature_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     recorder: Recorder | None = None
     resumed: Resumed | None = None
 

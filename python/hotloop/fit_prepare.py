@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hotloop import data_inputs, raw_inputs
 from hotloop import metrics as metrics_
 from hotloop.callbacks.base import as_callbacks, asks_for_batches
 from hotloop.fit_job import FitJob
 from hotloop.fit_setup import (
     Validation,
     check_batches,
-    check_data,
-    check_validation,
     make_engine,
     resolve_monitor,
 )
@@ -36,19 +35,22 @@ def make_job(
 ) -> FitJob:  # fmt: skip
     """The job of one run. Raises what `Trainer.fit` says for data and settings that do not fit."""
     session, stopping = trainer._session, trainer.early_stopping
-    train, graph, loss = check_data(session, X, y, weight, trainer.loss, where="fit", in_blocks=True)
-    given = train
-    train, sets = check_validation(session, validation, train, graph, loss, trainer.seed)
+    names_of_columns = raw_inputs.names_of(trainer, X, "fit")
+    given, graph, loss, own = data_inputs.for_fit(trainer, X, y, weight, names_of_columns, epochs)
+    train, sets = data_inputs.validation_sets(
+        trainer, validation, given, graph, loss, names_of_columns, epochs
+    )
     callbacks = as_callbacks(trainer.callbacks)
     for callback in callbacks:
         asks_for_batches(callback)  # may refuse
-    names = metrics_.resolve(trainer.metrics, loss, y)
+    names = metrics_.resolve(trainer.metrics, loss, given.arrays["target"])
     monitor = resolve_monitor(trainer.monitor, names, tuple(sets), needed=stopping is not None)
-    batch_size = min(batch_size, train.rows)
+    batch_size = own or min(batch_size, train.rows)
     grouping = session.grouping(trainer.freeze, epochs=epochs)
-    check_batches(graph, train.rows, batch_size, frozen=grouping.always_frozen)
+    if own is None:
+        check_batches(graph, train.rows, batch_size, frozen=grouping.always_frozen)
     factors = factors_of(
-        trainer.schedule, session.optimizer, graph, epochs, -(-train.rows // batch_size), trainer.accumulate
+        trainer.schedule, session.optimizer, graph, epochs, train.steps(batch_size), trainer.accumulate
     )
     engine = make_engine(
         session, graph, loss, names, trainer.clip_norm, trainer.clip_value, trainer.accumulate, trainer.ema,
@@ -72,7 +74,7 @@ def make_job(
         restore_best=trainer.restore_best, early_stopping=stopping, callbacks=callbacks,
         on_divergence=trainer.on_divergence,
         progress=make_progress(trainer.progress), history=History(monitor=monitor),
-        provenance=provenance,
+        provenance=provenance, feature_names=names_of_columns,
         buffers=RunBuffers(session.memory, accumulate=trainer.accumulate, ema=trainer.ema is not None),
     )  # fmt: skip
     job.history.about = about_run(trainer, job)

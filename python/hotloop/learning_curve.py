@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hotloop import raw_inputs
 from hotloop.arguments import count, number
 from hotloop.compile.plan import LossSpec
 from hotloop.data import border
@@ -131,6 +132,9 @@ def measure(
     with trainer._session.entered(_HERE):
         model = copy.deepcopy(trainer.model)
     first = _replica(trainer, model)
+    names = raw_inputs.names_of(trainer, X, _HERE)
+    X, y = raw_inputs.ready_pair(trainer, X, y, _HERE, expected=names)
+    validation = raw_inputs.ready_sets(trainer, validation, names)
     with first._session.entered(_HERE):
         train, graph, loss = check_data(first._session, X, y, sample_weight, trainer.loss, where=_HERE)
         train, sets = check_validation(first._session, validation, train, graph, loss, trainer.seed)

@@ -77,6 +77,7 @@ def _describe(trainer: Trainer, history: History | None) -> dict[str, Any]:
         "history": history and history.to_dict(),
         "runs": trainer._runs,
         "provenance": trainer.provenance and trainer.provenance.to_dict(),
+        "feature_names": {name: list(columns) for name, columns in trainer.feature_names.items()},
         "split": trainer.split and dataclasses.asdict(trainer.split),
         # in torch's order, which the file does not keep, and with the further names of shared tensors
         "tensors": list(trainer.model.state_dict()),
@@ -142,6 +143,7 @@ def _restore(tensors: dict[str, border.Array], metadata: dict[str, str], threads
     )
     trainer._runs = int(data["runs"])
     trainer.history = None if data["history"] is None else History.from_dict(data["history"])
+    trainer.feature_names = {name: tuple(columns) for name, columns in data.get("feature_names", {}).items()}
     if data.get("provenance") is not None:
         trainer.provenance = Provenance.from_dict(data["provenance"])
     if data.get("split") is not None:

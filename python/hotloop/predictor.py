@@ -7,17 +7,22 @@ The half of `Trainer` that changes nothing: it reads the session's model, the lo
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
-from hotloop import classes, losses
+import numpy as np
+
+from hotloop import classes, data_inputs, losses, raw_inputs
 from hotloop import metrics as metrics_
 from hotloop.compile.plan import LossSpec
 from hotloop.data import border
 from hotloop.data.split import SealedData
 from hotloop.engine import predict_any
-from hotloop.fit_setup import ResolvedLoss, check_data, make_engine
+from hotloop.fit_setup import ResolvedLoss, make_engine
 from hotloop.provenance import Provenance, was_trained_on
 from hotloop.session import Session
+
+if TYPE_CHECKING:
+    from hotloop.data.preprocess import Preprocessor
 
 
 class Predictor:
@@ -27,25 +32,35 @@ class Predictor:
     metrics: Union[str, Iterable[str], None]
     #: When and on what the last run began; None before the first.
     provenance: Provenance | None
+    #: Input ("x" for X itself) -> columns of the frame that the last run was given; empty for arrays.
+    feature_names: raw_inputs.Names
+    preprocessor: Preprocessor | None
     _session: Session
     _resolved: tuple[Any, ResolvedLoss] | None  # a loss as given, and what it was in fit
 
     def evaluate(self, X: Any, y: Any = None, *, sample_weight: Any = None) -> dict[str, float]:
         """The loss and metrics on a data set, in evaluation mode. The sealed test set of `hl.split` may
-        stand for X and y; each such look is counted. Raises as `fit`."""
+        stand for X and y; each such look is counted. So may a stream (`hl.data.Stream`), which is read once.
+
+        A frame goes through `preprocessor`, and so does its y; the numbers are then those of training, of a
+        regression on the scaled target. Raises as `fit`."""
         if isinstance(X, SealedData):
             if y is not None:
                 raise TypeError("[evaluate] the sealed test set holds its own y; call evaluate(split.test)")
             X, y = X.open("Trainer.evaluate")
         with self._session.entered("evaluate"):
-            data, graph, loss = check_data(
-                self._session, X, y, sample_weight, self._known_loss(), where="evaluate", in_blocks=True
-            )
+            data, graph, loss = data_inputs.for_evaluate(self, X, y, sample_weight)
             names = metrics_.resolve(self.metrics, loss, y)
             return make_engine(self._session, graph, loss, names).evaluate(data).metrics
 
     def predict(self, X: Any) -> border.Array:
-        """Raw outputs of the model, float32 (n, ...), in evaluation mode; n may be 0."""
+        """Raw outputs of the model, float32 (n, ...), in evaluation mode; n may be 0.
+
+        A frame is put in the order of the columns of training, or goes through `preprocessor`; of a regression
+        the answer is then in the target's own unit, float64 (n,). Of a stream: the outputs of all blocks.
+        Raises `ShapeError` with the first difference for a frame of other columns, and as `fit`."""
+        if type(X) is not np.ndarray:
+            return raw_inputs.predict(self, X)
         with self._session.entered("predict"):
             return predict_any(self._session, X, "predict")
 
@@ -56,13 +71,18 @@ class Predictor:
         return classes.probabilities(self.predict(X), kind)
 
     def predict_label(self, X: Any) -> border.Array:
-        """The most likely class of each row, int64 (n,); for several binary outputs 0 or 1 each, (n, L)."""
+        """The most likely class of each row, int64 (n,); for several binary outputs 0 or 1 each, (n, L). Of a
+        frame that `preprocessor` takes: the names of the classes (n,), as its ``class_names`` has them."""
         kind = self._class_loss("predict_label")
+        named = None if type(X) is np.ndarray else raw_inputs.labels(self, X)
+        if named is not None:
+            return named
         return classes.labels(self.predict(X), kind)
 
     def was_trained_on(self, X: Any, y: Any, sample_weight: Any = None) -> bool:
         """Whether the last `fit` was given this data: values and order of the rows, by the digests that the
         model's file keeps. Raises as `fit` for data that does not fit the model."""
+        X, y = raw_inputs.ready_pair(self, X, y, "was_trained_on", expected=self.feature_names)
         with self._session.entered("was_trained_on"):
             return was_trained_on(self._session, self._known_loss(), self.provenance, X, y, sample_weight)
 

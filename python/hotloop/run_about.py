@@ -87,7 +87,11 @@ def _settings(trainer: Trainer, job: FitJob) -> dict[str, Any]:
 
 
 def _data(trainer: Trainer, job: FitJob) -> dict[str, Any]:
-    train = {name: f"{array.dtype} {array.shape}" for name, array in job.train.arrays.items()}
+    streamed = job.train.sample is not job.train
+    train = {
+        name: f"{array.dtype} {array.shape}{', the first block' * streamed}"
+        for name, array in job.train.arrays.items()
+    }
     found = {"training": train, "validation rows": {name: data.rows for name, data in job.validation.items()}}
     if trainer.split is not None:
         found["split"] = {

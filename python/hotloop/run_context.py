@@ -19,6 +19,7 @@ from hotloop.engine import Data, Engine, NativeEngine, predict
 from hotloop.fit_setup import check_data
 from hotloop.losses import resolve as resolve_loss
 from hotloop.predictions import Predictions, Unavailable
+from hotloop.raw_inputs import ready_pair
 from hotloop.scored_engine import ScoredEngine
 from hotloop.session import Session
 
@@ -61,6 +62,7 @@ class RunContext:
                     )
                 return self._predict(self.validation, f"validation set {self.name!r}")
             X, y = data.open("History.report") if isinstance(data, SealedData) else _pair(data)
+            X, y = ready_pair(self, X, y, "report")
             given, _, _ = check_data(self.session, X, y, None, self.loss, where="report")
             found = self._predict(given, "data given to the report")
             return replace(found, checked=checked)

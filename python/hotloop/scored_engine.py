@@ -63,6 +63,7 @@ class ScoredEngine:
         return self.engine.prepare(data, batch_size, shuffle=shuffle, run=run)
 
     def evaluate(self, data: Data, stop: Any = None) -> PassResult:
+        self._refuse_stream(data)
         status, metrics = self.engine.evaluate(data, stop)
         if status == "stopped":
             return PassResult(status, metrics)
@@ -83,6 +84,13 @@ class ScoredEngine:
             scores[name] = value
         return scores
 
+    def _refuse_stream(self, data: Data) -> None:
+        if data.sample is not data:
+            raise ValueError(
+                f"[metrics] the scorer {self.scorers[0]!r} needs all predictions at once, which a stream is there to "
+                "avoid; leave it out, or give (X, y)"
+            )
+
     def _task(self, target: border.Array) -> scoring.Task:
         if isinstance(self.loss, CallableLoss):
             return "labels" if target.dtype.kind in "iub" else "regression"
@@ -94,6 +102,7 @@ class ScoredEngine:
         """Score each set with outputs of one. Raises `ValueError` for scorers that fit no such data."""
         shape = border.row_shape(self.graph.types[self.graph.output])
         for name, data in sets.items():
+            self._refuse_stream(data)
             outputs = np.ones((data.rows, *shape), np.float32)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that constant predictions score badly is no news

@@ -136,7 +136,7 @@ class Trainer(Predictor, Probes):
         self.preprocessor: Preprocessor | None = None
         #: How the data was split (`hl.Split.info`), if you say so; it travels in the model's file.
         self.split: SplitInfo | None = None
-        self.provenance = None
+        self.provenance, self.feature_names = None, {}
         self._runs = 0
         self._training = False
         self._resolved: tuple[Any, ResolvedLoss] | None = None  # a loss as given, and what it was in fit
@@ -148,7 +148,7 @@ class Trainer(Predictor, Probes):
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         *,
         validation: Validation = None,
         epochs: int = 10,
@@ -164,14 +164,15 @@ class Trainer(Predictor, Probes):
         """Train for at most ``epochs`` epochs from the present weights; a new run each time.
 
         Args:
-            X: (n, ...) array-like or a mapping of named ones; float64 becomes float32, uint8 is converted
-                batch by batch.
+            X: (n, ...) array, frame, tensor, sparse matrix or list, or a mapping of named ones; float64 becomes
+                float32, uint8 is converted batch by batch. Without y: a stream of blocks, such as an
+                `hl.data.Stream` or a torch `DataLoader`. docs/data.md lists the kinds and what each costs.
             y: (n,) integer labels, (n, C) probabilities, or numbers of the output's shape; (n,) stands for
-                (n, 1).
-            validation: None, a fraction (even over classes, seeded), (X, y), (X, y, weight), or a mapping
-                of named sets, of which the first is monitored.
+                (n, 1). With `preprocessor`, what stands in the table, if X is a frame.
+            validation: None, a fraction (even over classes, seeded), (X, y), (X, y, weight), a stream, or a
+                mapping of named sets, of which the first is monitored.
             sample_weight: (n,) finite numbers >= 0.
-            shuffle: a new order of the rows in each epoch.
+            shuffle: a new order of the rows in each epoch; of a stream, of the rows of each block.
             max_time: seconds after which the run ends, after the step in hand; counted from this call.
             reset_optimizer: begin with zero moments and step counts.
             dry_run: do everything once on two batches of a copy of the model (checks, compilation, training,
@@ -212,6 +213,7 @@ class Trainer(Predictor, Probes):
 
             run_context.remember(self, job)
             self.history, self.provenance = job.history, job.provenance
+            self.feature_names = job.feature_names
             self._runs = run + 1
             self._training, self._session.may_move = True, False
             try:

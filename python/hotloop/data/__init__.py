@@ -14,6 +14,7 @@ from hotloop.data.split import SealedData, Split
 if TYPE_CHECKING:
     from hotloop.data.preprocess import Preprocessor as Preprocessor
     from hotloop.data.schema import Schema as Schema
+    from hotloop.data.stream import Stream as Stream
     from hotloop.data.table_check import Issue as Issue
     from hotloop.data.table_check import TableCheck as TableCheck
     from hotloop.data.table_files import FileTable as FileTable
@@ -27,6 +28,7 @@ _LAZY = {
     "Issue": "table_check",
     "Preprocessor": "preprocess",
     "Schema": "schema",
+    "Stream": "stream",
     "Table": "tables",
     "TableCheck": "table_check",
     "read": "table_files",

@@ -13,10 +13,12 @@ from hotloop import metrics as metrics_
 from hotloop.arguments import count, number
 from hotloop.engine import Data, Engine, NativeEngine
 from hotloop.fit_setup import check_batches, check_data, make_engine
+from hotloop.raw_inputs import Names, ready_pair
 from hotloop.session import Session
 
 if TYPE_CHECKING:
     from hotloop.cost import CostPlan
+    from hotloop.data.preprocess import Preprocessor
     from hotloop.probes.lr_result import LrFind
     from hotloop.probes.overfit import OverfitCheck
 
@@ -32,6 +34,8 @@ class Probes:
     ema: float | None
     restore_best: bool
     freeze: Any
+    feature_names: Names
+    preprocessor: Preprocessor | None
     _session: Session
     _runs: int
 
@@ -110,6 +114,7 @@ class Probes:
         model is left as it is. Raises as `fit`, and `ValueError` for a callable loss."""
         batch_size = count("plan", "batch_size", batch_size, low=1)
         with self._session.entered("plan"):
+            X, y = ready_pair(self, X, y, "plan", expected=self.feature_names)
             data, graph, loss = check_data(self._session, X, y, None, self.loss, where="plan")
             names = metrics_.native(metrics_.resolve(self.metrics, loss, y))
             engine = make_engine(
@@ -124,6 +129,7 @@ class Probes:
 
     def _probe(self, X: Any, y: Any, weight: Any, where: str, metrics: str | None) -> tuple[Engine, Data]:
         """The engine of a run, and the data in canonical form. Raises as `fit`."""
+        X, y = ready_pair(self, X, y, where, expected=self.feature_names)
         data, graph, loss = check_data(self._session, X, y, weight, self.loss, where=where)
         names = metrics_.resolve(metrics, loss, y)
         grouping = self._session.grouping(self.freeze, where=where)  # as in the first epoch

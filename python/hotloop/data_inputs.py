@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `fit` and `evaluate` are handed, as checked data: arrays and whatever becomes some, or a stream.
+
+Without y, X is a stream, and nothing else is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from hotloop import raw_inputs
+from hotloop.data import stream
+from hotloop.engine import Data
+from hotloop.errors import ShapeError
+from hotloop.fit_setup import ResolvedLoss, check_data, check_validation
+from hotloop.graph import Graph
+from hotloop.losses import CallableLoss
+from hotloop.stream_data import Prepare, StreamData, open_stream
+
+if TYPE_CHECKING:
+    from hotloop.predictor import Predictor
+    from hotloop.trainer import Trainer
+
+
+def for_fit(
+    trainer: Trainer, X: Any, y: Any, weight: Any, names: raw_inputs.Names, epochs: int
+) -> tuple[Data, Graph, ResolvedLoss, int | None]:
+    """The training set, its graph and loss, and the batch size if a stream decides on it. Raises as
+    `Trainer.fit` says."""
+    if _is_stream(X, y):
+        return _opened(trainer, X, y, weight, trainer.loss, "fit", epochs)
+    X, y = raw_inputs.ready_pair(trainer, X, y, "fit", expected=names)
+    return (
+        *check_data(trainer._session, X, y, weight, trainer.loss, where="fit", in_blocks=True),
+        None,
+    )
+
+
+def for_evaluate(owner: Predictor, X: Any, y: Any, weight: Any) -> tuple[Data, Graph, ResolvedLoss]:
+    """A data set to evaluate. Raises as `Trainer.fit` says."""
+    loss = owner._known_loss()
+    if _is_stream(X, y):
+        return _opened(owner, X, y, weight, loss, "evaluate", 0)[:3]
+    X, y = raw_inputs.ready_pair(owner, X, y, "evaluate", expected=owner.feature_names)
+    return check_data(owner._session, X, y, weight, loss, where="evaluate", in_blocks=True)
+
+
+def validation_sets(
+    trainer: Trainer, validation: Any, train: Data, graph: Graph, loss: ResolvedLoss, names: raw_inputs.Names,
+    epochs: int,
+) -> tuple[Data, dict[str, Data]]:  # fmt: skip
+    """The training set (less what is held out) and the named validation sets, some of which may be streams."""
+    streamed = isinstance(train, StreamData)
+    if streamed and validation is not None and not isinstance(validation, (Mapping, tuple, list)):
+        if not stream.is_stream(validation):
+            raise ValueError(
+                f"[fit] validation={validation!r:.40}: a stream cannot be split; give validation=(X, y), or another "
+                "stream"
+            )
+    if stream.is_stream(validation):
+        validation = {"val": validation}
+    sets = raw_inputs.ready_sets(trainer, validation, names)
+    found: dict[str, Data] = {}
+    if isinstance(sets, Mapping):
+        streams = {name: one for name, one in sets.items() if stream.is_stream(one)}
+        for name, one in streams.items():
+            found[name] = _validation_stream(trainer, one, name, graph, loss, names, epochs)
+        order, sets = list(sets), {name: one for name, one in sets.items() if name not in streams}
+        if streams and not sets:
+            return train, found
+        train, others = check_validation(trainer._session, sets, train, graph, loss, trainer.seed)
+        found |= others
+        return train, {name: found[name] for name in order}
+    return check_validation(trainer._session, sets, train, graph, loss, trainer.seed)
+
+
+def _validation_stream(
+    trainer: Trainer, given: Any, name: str, graph: Graph, loss: ResolvedLoss, names: raw_inputs.Names,
+    epochs: int,
+) -> Data:  # fmt: skip
+    source = stream.as_stream(given)
+    if source.once and epochs > 1:
+        raise ValueError(
+            f"[fit] validation set {name!r} is {source!r}, which can be read one time only; give a function that "
+            "returns a new iterator: hl.data.Stream(lambda: blocks())"
+        )
+    data, other, _, _ = _opened(trainer, source, None, None, loss, "fit", 0, names)
+    if other.inputs != graph.inputs or other.types[other.output] != graph.types[graph.output]:
+        raise ShapeError(f"[fit] validation set {name!r} has other inputs than the training set")
+    return data
+
+
+def _is_stream(X: Any, y: Any) -> bool:
+    return y is None and stream.streams(X) or isinstance(X, stream.Stream)
+
+
+def _opened(
+    owner: Predictor, X: Any, y: Any, weight: Any, loss: Any, where: str, epochs: int,
+    names: raw_inputs.Names | None = None,
+) -> tuple[StreamData, Graph, ResolvedLoss, int | None]:  # fmt: skip
+    if y is not None or weight is not None:
+        what = "y" if y is not None else "sample_weight"
+        raise TypeError(f"[{where}] {what} is given beside a stream, whose blocks bring it: (X, y) or (X, y, weight)")
+    expected = names if names is not None else owner.feature_names if where == "evaluate" else {}
+    data, graph, resolved, own = open_stream(
+        owner._session, stream.as_stream(X), loss, _preparer(owner, where, expected), where=where, epochs=epochs
+    )
+    if isinstance(resolved, CallableLoss):
+        raise ValueError(
+            f"[{where}] a loss that is a Python function needs arrays, and X is a stream; use a loss of hl.losses, "
+            "or hl.TrainStep on each block"
+        )
+    return data, graph, resolved, own
+
+
+def _preparer(owner: Predictor, where: str, expected: raw_inputs.Names) -> Prepare:
+    """Makes blocks ready; the first one decides on the order of columns where nothing else did."""
+    names = dict(expected)
+
+    def prepare(X: Any, y: Any) -> tuple[Any, Any]:
+        if not names:
+            names.update(raw_inputs.names_of(owner, X, where))
+        return raw_inputs.ready_pair(owner, X, y, where, expected=names)
+
+    return prepare
