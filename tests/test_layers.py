@@ -30,7 +30,10 @@ SETTINGS = {"losses", "optim", "schedules", "metrics", "scoring", "freeze_plan"}
 SESSION = (
     COMPILE | SETTINGS | {"env", "threads", "trace", "nn", "data", "grouping", "model_memory", "session"}
 )
-STEP = SESSION | {"callable_engine", "direct", "engine", "fit_setup", "scored_engine", "train_step"}
+STEP = SESSION | {
+    "block_engine", "callable_engine", "direct", "engine", "fit_setup", "scored_engine", "stream_data",
+    "train_step",
+}  # fmt: skip
 RUN = STEP | {
     "callbacks", "checkpoint", "classes", "cost", "diagnosis", "dry_run", "early_stopping", "evidence", "files",
     "fit_evidence", "fit_job", "fit_loop", "history", "hyper_schedules", "interrupt", "progress", "provenance",
@@ -46,6 +49,8 @@ TRAINER = RUN | {
     "setting",
     "probes",
     "predictions",
+    "data_inputs",
+    "raw_inputs",
     "run_about",
     "run_context",
     "tabular",
@@ -93,6 +98,10 @@ ALLOWED: dict[str, set[str]] = {
     "tabular": DESCRIBE | {"nn", "data"},
     "direct": SESSION | {"direct"},
     "engine": STEP,
+    "block_engine": STEP,
+    "stream_data": STEP,
+    "raw_inputs": STEP | {"predictor"},
+    "data_inputs": STEP | {"raw_inputs", "predictor", "trainer"},
     "callable_engine": STEP,
     "classes": BASE,
     "scored_engine": STEP,
@@ -110,8 +119,8 @@ ALLOWED: dict[str, set[str]] = {
     "model_file": TRAINER,
     "model_info": TRAINER,
     "provenance": RUN,
-    "predictor": RUN,
-    "probes": RUN | {"probes"},
+    "predictor": RUN | {"raw_inputs", "data_inputs"},
+    "probes": RUN | {"probes", "raw_inputs"},
     "fit_prepare": TRAINER,
     "setting": set(),
     "trainer": TRAINER,
@@ -127,6 +136,8 @@ NATIVE = {
     "session",
     "direct",
     "engine",
+    "block_engine",
+    "stream_data",
     "callable_engine",
     "train_step",
     "interrupt",

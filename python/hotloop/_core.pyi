@@ -272,6 +272,20 @@ class BoundEpoch:
         One epoch, or a part of it, as run_epoch; ends at the first loss that is not finite.
         """
 
+class Fingerprinter:
+    """
+    The fingerprint of bytes that come in pieces.
+    """
+    def __init__(self) -> None: ...
+    def add(self, array: numpy.ndarray) -> None:
+        """
+        The next piece; all but the last are multiples of 64 bytes.
+        """
+    def read(self) -> tuple[int, int]:
+        """
+        The fingerprint of all pieces so far, as if they were one array.
+        """
+
 def activation_index(name: str) -> int:
     """
     Number of an element-wise function as matmul's activation; -1 if there is none.
@@ -377,9 +391,11 @@ def run_epoch(
     deadline_s: typing.SupportsFloat | typing.SupportsIndex | None = None,
     adaptive: bool = False,
     check_finite: bool = False,
+    before: typing.SupportsInt | typing.SupportsIndex = 0,
+    more: bool = False,
 ) -> tuple[int, str]:
     """
-    One pass over the source, or `batches` of it from `first_batch` on: (steps run, 'done' | 'stopped' | 'time' | 'diverged' | 'paused'). Metrics are zeroed first, unless it begins in mid-epoch.
+    One pass over the source, or `batches` of it from `first_batch` on: (steps run, 'done' | 'stopped' | 'time' | 'diverged' | 'paused'). Metrics are zeroed first, unless it begins in mid-epoch. `before` and `more`: batches of the epoch that ran from other sources, and whether others come.
     """
 
 def run_kernel(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 from hotloop import _core
 from hotloop import metrics as metrics_
@@ -168,4 +168,4 @@ class BlockTrainPass(NativeTrainPass):
             self._piece = self._source = None  # two pieces at once would be twice the memory
             self._piece = next(self._rest)
             self._source = self.executable.source(self._piece.arrays)
-        return cast(Piece, self._piece)
+        return self._piece

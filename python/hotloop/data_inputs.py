@@ -51,13 +51,10 @@ def validation_sets(
     epochs: int,
 ) -> tuple[Data, dict[str, Data]]:  # fmt: skip
     """The training set (less what is held out) and the named validation sets, some of which may be streams."""
-    streamed = isinstance(train, StreamData)
-    if streamed and validation is not None and not isinstance(validation, (Mapping, tuple, list)):
-        if not stream.is_stream(validation):
-            raise ValueError(
-                f"[fit] validation={validation!r:.40}: a stream cannot be split; give validation=(X, y), or another "
-                "stream"
-            )
+    if isinstance(train, StreamData) and isinstance(validation, (float, int)):
+        raise ValueError(
+            f"[fit] validation={validation!r}: a stream cannot be split; give validation=(X, y), or another stream"
+        )
     if stream.is_stream(validation):
         validation = {"val": validation}
     sets = raw_inputs.ready_sets(trainer, validation, names)
@@ -82,8 +79,8 @@ def _validation_stream(
     source = stream.as_stream(given)
     if source.once and epochs > 1:
         raise ValueError(
-            f"[fit] validation set {name!r} is {source!r}, which can be read one time only; give a function that "
-            "returns a new iterator: hl.data.Stream(lambda: blocks())"
+            f"[fit] validation set {name!r} is {source!r}, which can be read once, and there are {epochs} epochs; "
+            "give a function that returns a new iterator: hl.data.Stream(lambda: blocks())"
         )
     data, other, _, _ = _opened(trainer, source, None, None, loss, "fit", 0, names)
     if other.inputs != graph.inputs or other.types[other.output] != graph.types[graph.output]:
@@ -92,7 +89,7 @@ def _validation_stream(
 
 
 def _is_stream(X: Any, y: Any) -> bool:
-    return y is None and stream.streams(X) or isinstance(X, stream.Stream)
+    return (y is None and stream.streams(X)) or isinstance(X, stream.Stream)
 
 
 def _opened(
@@ -101,10 +98,17 @@ def _opened(
 ) -> tuple[StreamData, Graph, ResolvedLoss, int | None]:  # fmt: skip
     if y is not None or weight is not None:
         what = "y" if y is not None else "sample_weight"
-        raise TypeError(f"[{where}] {what} is given beside a stream, whose blocks bring it: (X, y) or (X, y, weight)")
+        raise TypeError(
+            f"[{where}] {what} is given beside a stream, whose blocks bring it: (X, y) or (X, y, weight)"
+        )
     expected = names if names is not None else owner.feature_names if where == "evaluate" else {}
     data, graph, resolved, own = open_stream(
-        owner._session, stream.as_stream(X), loss, _preparer(owner, where, expected), where=where, epochs=epochs
+        owner._session,
+        stream.as_stream(X),
+        loss,
+        _preparer(owner, where, expected),
+        where=where,
+        epochs=epochs,
     )
     if isinstance(resolved, CallableLoss):
         raise ValueError(

@@ -191,8 +191,7 @@ def _scale(name: str, array: Any, *, normalized: bool) -> InputScale:
     where = np.flatnonzero(std <= 1e-7 * np.abs(mean))  # rounding is all that a constant's spread can be
     constant = where[(table[:, where] == table[0, where]).all(axis=0)]
     if constant.size:  # a column may vary in few rows only, as the rim of an image does
-        more = _some(array, _CONSTANT_ROWS)[:, constant]
-        constant = constant[(more == more[0]).all(axis=0)]
+        constant = _still_constant(array, table[0], constant)
     varying = np.delete(std, where)
     return InputScale(
         name=name,
@@ -207,6 +206,17 @@ def _scale(name: str, array: Any, *, normalized: bool) -> InputScale:
         first_constant=int(constant[0]) if constant.size else None,
         normalized=normalized,
     )
+
+
+def _still_constant(array: Any, first: Any, columns: Any) -> Any:
+    """Those of the columns that are as in the ``first`` row in many rows, which are read a few at a time."""
+    step = spread(len(array), _CONSTANT_ROWS).step
+    for at in range(0, len(array), step * _SCALE_ROWS):
+        part = array[at : at + step * _SCALE_ROWS : step]
+        columns = columns[(part.reshape(len(part), -1)[:, columns] == first[columns]).all(axis=0)]
+        if not columns.size:
+            break
+    return columns
 
 
 def _some(array: Any, rows: int) -> Any:

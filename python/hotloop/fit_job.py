@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
@@ -80,8 +81,9 @@ class FitJob:
     recorder: Recorder | None = None
     resumed: Resumed | None = None
 
-    @property
+    @cached_property
     def steps_per_epoch(self) -> int:
+        """Batches of an epoch; the loop asks often."""
         return self.train.steps(self.batch_size)
 
 

@@ -15,13 +15,13 @@ import numpy as np
 from hotloop import losses
 from hotloop import metrics as metrics_
 from hotloop.arguments import number
+from hotloop.block_engine import BlockEngine
 from hotloop.callable_engine import CallableEngine
 from hotloop.compile.plan import LossSpec
 from hotloop.compile.specialize import is_frozen_norm
 from hotloop.data import border, lazy
 from hotloop.data.split import SealedData
 from hotloop.data.target import as_target, as_weight
-from hotloop.block_engine import BlockEngine
 from hotloop.engine import Data, Engine, NativeEngine
 from hotloop.errors import ShapeError
 from hotloop.graph import Graph
@@ -89,7 +89,9 @@ def check_data(
     """
     prefix = f"{name} " if name else ""
     if y is None:
-        raise TypeError(f"[{where}] {prefix}y is missing")
+        raise TypeError(
+            f"[{where}] {prefix}y is missing; only the blocks of a stream bring it, and only fit and evaluate take one"
+        )
     arrays = border.as_inputs(X, where=where, name=f"{prefix}X", real=session.real, in_blocks=in_blocks)
     graph = session.graph_for(arrays, where)
     arrays = border.fit_inputs(arrays, graph, where=where, name=f"{prefix}X", real=session.real)

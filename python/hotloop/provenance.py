@@ -45,7 +45,8 @@ class DataRecord:
         return cls(data.rows, {name: digest(array) for name, array in data.arrays.items()})
 
     def __str__(self) -> str:
-        return f"{self.rows} rows, " + ", ".join(f"{name} {text[:12]}" for name, text in self.digests.items())
+        digests = [f"{name} {text[:12]}" for name, text in self.digests.items()] or ["of a stream"]
+        return f"{self.rows} rows, {', '.join(digests)}"
 
 
 @dataclass(frozen=True)

@@ -58,9 +58,7 @@ def ready(owner: Owner, X: Any, where: str, *, expected: Names, name: str = "X")
         return X
     if isinstance(X, Mapping):
         frames = [key for key, value in X.items() if frame_arrays.is_frame(value)]
-        ordered = {
-            key: _in_order(X[key], expected.get(key), where, f"{name}[{key!r}]") for key in frames
-        }
+        ordered = {key: _in_order(X[key], expected.get(key), where, f"{name}[{key!r}]") for key in frames}
         return {**X, **ordered} if frames else X
     if not frame_arrays.is_frame(X):
         return X
@@ -97,9 +95,7 @@ def _ready_set(owner: Owner, parts: Any, expected: Names, name: str) -> Any:
 def _in_order(frame: Any, expected: tuple[str, ...] | None, where: str, name: str) -> Any:
     if expected is None:
         return frame
-    order = frame_arrays.order_of(
-        frame_arrays.names_of(frame, where), expected, where=where, name=name
-    )
+    order = frame_arrays.order_of(frame_arrays.names_of(frame, where), expected, where=where, name=name)
     return frame if order is None else border.as_array(frame, name, where=where)[:, order]
 
 

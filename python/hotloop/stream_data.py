@@ -25,6 +25,7 @@ from hotloop.session import Session
 
 #: Makes (X, y) of a block ready for the border, such as a frame's columns.
 Prepare = Callable[[Any, Any], tuple[Any, Any]]
+_ANEW = "give a function that returns a new iterator: hl.data.Stream(lambda: blocks())"
 #: Blocks of equal size in one epoch should not be shuffled alike: their numbers, far apart, join the epoch's.
 _SPREAD, _WORD = 0x9E3779B1, 0xFFFFFFFF
 
@@ -60,7 +61,7 @@ class Feed:
         if self._fresh:
             rest = self._open
         elif self._stream.once:
-            raise ValueError(f"[{self._where}] {_read_once(self._stream)}")
+            raise ValueError(f"[{self._where}] {self._stream!r} can be read once, and it was; {_ANEW}")
         else:
             rest = self._stream.open()
         if self._fresh:
@@ -90,13 +91,6 @@ class Feed:
 def _names(data: Data) -> str:
     kind = "labels" if data.kind == "index" else "numbers"
     return f"{', '.join(sorted(data.arrays.keys() - {'target'}))} and {kind} as y"
-
-
-def _read_once(stream: Stream) -> str:
-    return (
-        f"{stream!r} can be read once, and it was; give a function that returns a new iterator "
-        "(hl.data.Stream(lambda: make_blocks()), or an object with __iter__"
-    )
 
 
 @dataclass(frozen=True)
@@ -229,18 +223,11 @@ def open_stream(
     ``epochs``: how often it will be trained on; 0: it is read once, however long. Raises as `check_data`.
     """
     if stream.once and epochs > 1:
-        raise ValueError(f"[{where}] {_once(stream)} for {epochs} epochs")
+        raise ValueError(f"[{where}] {stream!r} can be read once, and there are {epochs} epochs; {_ANEW}")
     extent = _extent(stream, where) if epochs else Extent()
     feed = Feed(session, stream, loss, prepare, where)
     data = StreamData(feed.first.arrays, feed.first.kind, feed=feed, extent=extent)
     return data, feed.graph, feed.loss, extent.largest if extent.batches else None
-
-
-def _once(stream: Stream) -> str:
-    return (
-        f"{stream!r} can be read one time only; give a function that returns a new iterator, "
-        "hl.data.Stream(lambda: blocks()), or an object with __iter__,"
-    )
 
 
 def _extent(stream: Stream, where: str) -> Extent:
@@ -252,7 +239,7 @@ def _extent(stream: Stream, where: str) -> Extent:
         return Extent(stream.length * size, stream.length, size)
     if stream.once:
         raise ValueError(
-            f"[{where}] the rows of an epoch must be known, and {stream!r} can be read one time only: give them, "
+            f"[{where}] the rows of an epoch must be known, and {stream!r} can be read once: give them, "
             "hl.data.Stream(source, rows=...), or a function that returns a new iterator"
         )
     sizes = [

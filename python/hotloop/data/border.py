@@ -275,9 +275,9 @@ def _embeddings(graph: Graph) -> Iterator[tuple[str, int, str]]:
 
 
 def _check_range(array: Array, limit: int, label: str, where: str, text: str) -> None:
-    for part, label in parts(array, label):
+    for part, place in parts(array, label):
         if part.size and (int(part.min()) < 0 or int(part.max()) >= limit):
-            refuse((part < 0) | (part >= limit), part, label, where, LabelError, text)
+            refuse((part < 0) | (part >= limit), part, place, where, LabelError, text)
 
 
 def parts(array: Array, label: str) -> Iterator[tuple[Array, str]]:

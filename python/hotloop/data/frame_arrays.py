@@ -94,7 +94,11 @@ def order_of(
     got = f"column {at} is {names[at]!r}" if at < len(names) else f"column {at} is not there"
     wanted = f"expected {expected[at]!r}" if at < len(expected) else "expected no more"
     missing = next((column for column in expected if column not in place), None)
-    hint = near(missing, names)[1:].removesuffix("?") if missing is not None and near(missing, names) != ";" else ""
+    hint = (
+        near(missing, names)[1:].removesuffix("?")
+        if missing is not None and near(missing, names) != ";"
+        else ""
+    )
     meant = f" ({missing!r} is missing;{hint}?)" if hint else ""
     raise ShapeError(
         f"[{where}] {name} has other columns than the model was trained on: {got}, {wanted}{meant}; give the "

@@ -18,7 +18,7 @@ from hotloop.errors import DTypeError, NonFiniteError, ShapeError
 Array = NDArray[Any]
 
 #: Bytes of one block of converted rows: large beside what a call of Python costs, small beside a machine.
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20
 #: Pieces of a fingerprint hold whole blocks of 64 bytes, whatever a row is.
 _ROW_MULTIPLE = 64
 
@@ -104,7 +104,7 @@ def parts(arrays: Mapping[str, Any], multiple: int) -> Iterator[tuple[int, dict[
 def rows_at_once(arrays: Mapping[str, Any], multiple: int) -> int:
     """How many rows of all of them make a block, in multiples of so many."""
     row = sum(int(np.prod(a.shape[1:], dtype=np.int64)) * a.dtype.itemsize for a in arrays.values())
-    return max(BLOCK_BYTES // max(row * multiple, 1), 1) * multiple
+    return int(max(BLOCK_BYTES // max(row * multiple, 1), 1) * multiple)
 
 
 def subset(array: Any, rows: Array, real: DTypeLike = np.float32) -> Array:

@@ -12,8 +12,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from hotloop.arguments import count
 from hotloop.data.columns import is_frame
 from hotloop.data.foreign import is_sparse
@@ -116,9 +114,13 @@ def as_stream(value: Any) -> Stream:
 def parts(block: Any, number: int, where: str) -> tuple[Any, Any, Any]:
     """(X, y, weight or None) of a block. Raises `TypeError`."""
     if not isinstance(block, (tuple, list)) or len(block) not in (2, 3):
-        got = f"{type(block).__name__} of {len(block)}" if isinstance(block, (tuple, list)) else type(block).__name__
+        got = (
+            f"{type(block).__name__}, {len(block)} long,"
+            if isinstance(block, (tuple, list))
+            else type(block).__name__
+        )
         raise TypeError(
-            f"[{where}] block {number} of the stream is a {got}; allowed: {_ALLOWED}; put it together in the source, or "
+            f"[{where}] block {number} of the stream is of type {got}; allowed: {_ALLOWED}; put it together in the source, or "
             "in the loader's collate_fn"
         )
     X, y, weight = (*block, None)[:3]
@@ -132,7 +134,7 @@ def features(block: Any) -> Any:
 
 def rows_of(X: Any, number: int, where: str) -> int:
     """How many rows a block has. Raises `ShapeError`."""
-    first = next(iter(X.values()), None) if isinstance(X, Mapping) else X
+    first: Any = next(iter(X.values()), None) if isinstance(X, Mapping) else X
     shape = getattr(first, "shape", None)
     try:
         return int(shape[0]) if shape else len(first)
