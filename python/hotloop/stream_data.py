@@ -18,7 +18,7 @@ from hotloop.block_engine import Piece, PiecewiseData
 from hotloop.data import border
 from hotloop.data.stream import Stream, parts, rows_of
 from hotloop.engine import Data
-from hotloop.errors import DTypeError, ShapeError
+from hotloop.errors import DTypeError, HotloopError, ShapeError
 from hotloop.fit_setup import ResolvedLoss, check_batches, check_data
 from hotloop.graph import Graph
 from hotloop.session import Session
@@ -45,15 +45,23 @@ class Feed:
         if first is None:
             raise ShapeError(f"[{where}] the stream gave no block; at least one is needed")
         self.loss: Any = loss
+        self.graph: Graph
         self.first = self._check(first, 0)
         self._fresh = True  # nothing was read beyond the first block
 
     def _check(self, block: Any, number: int) -> Data:
         X, y, weight = parts(block, number, self._where)
-        X, y = self._prepare(X, y)
-        data, self.graph, self.loss = check_data(
-            self._session, X, y, weight, self.loss, where=self._where, name=f"block {number}", batch=True
-        )
+        try:
+            X, y = self._prepare(X, y)
+            data, graph, loss = check_data(
+                self._session, X, y, weight, self.loss, where=self._where, name=f"block {number}", batch=True
+            )
+        except HotloopError as error:
+            if f"block {number} " in str(error):
+                raise
+            raise type(error)(f"[{self._where}] block {number} of the stream: {error}") from None
+        if number == 0:
+            self.graph, self.loss = graph, loss
         return data
 
     def blocks(self) -> Iterator[border.Arrays]:
