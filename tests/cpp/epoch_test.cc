@@ -258,6 +258,54 @@ void updates_are_shared(const Data& data) {
   }
 }
 
+// An epoch whose rows come from three sources, of 1, 3 and the last, partial batch, is the epoch of one.
+void pieces_are_the_whole(const Data& data) {
+  const auto plan = regression_plan();
+  plan->update = 6;
+  std::vector<float> parameters[2];
+  double totals[2][2];
+  for (const bool whole : {true, false}) {
+    auto memory = std::make_shared<hotloop::Memory>(hotloop::MemorySizes{kIn * kOut, 0, 1, 0}, plan->real);
+    hotloop::Program program(plan, memory, "");
+    hotloop::ThreadTeam team(2);
+    auto o = options(*plan, 2);
+    o.shuffle = false;
+    o.accumulate = 2;
+    const double rates[] = {5.0, 0.0, 4.0, 0.0, 3.0, 0.0, 2.0, 0.0, 1.0, 0.0};  // of each batch
+    o.params = rates;
+    o.n_params = 5;
+    const int64 cuts[] = {0, kBatch, 4 * kBatch, kRows};
+    for (int piece = 0; piece < (whole ? 1 : 3); ++piece) {
+      const int64 first = whole ? 0 : cuts[piece], end = whole ? kRows : cuts[piece + 1];
+      std::vector<hotloop::SourceArray> part = data.arrays;
+      for (hotloop::SourceArray& array : part) {
+        array.data += static_cast<std::size_t>(first * array.row_size) * sizeof(float);
+        array.rows = end - first;
+      }
+      o.before = first / kBatch;
+      o.more = end < kRows;
+      CHECK(run_epoch(program, part, team, o).status == hotloop::EpochStatus::kDone);
+    }
+    int64 updates = 0;
+    std::memcpy(&updates, memory->space(Space::kCounter), sizeof updates);
+    CHECK(updates == 3);
+    parameters[whole].resize(kIn * kOut);
+    std::memcpy(parameters[whole].data(), memory->space(Space::kParameter), kIn * kOut * sizeof(float));
+    std::memcpy(totals[whole], program.metrics(), sizeof totals[0]);
+    o.before = 0;
+    o.more = true;  // the last batch is not whole, so that nothing may follow
+    bool caught = false;
+    try {
+      run_epoch(program, data.arrays, team, o);
+    } catch (const hotloop::InternalError&) {
+      caught = true;
+    }
+    CHECK(caught);
+  }
+  CHECK(parameters[0] == parameters[1]);
+  CHECK(totals[0][0] == totals[1][0] && totals[0][1] == totals[1][1]);
+}
+
 bool refused(void (*spoil)(hotloop::Plan&)) {
   const auto plan = staged_plan();
   spoil(*plan);
@@ -285,6 +333,7 @@ int main() {
   CHECK(a_stop_from_another_thread_ends_the_run(data));
   pauses_anywhere(data);
   updates_are_shared(data);
+  pieces_are_the_whole(data);
   check_plan(*staged_plan(), {kIn * kOut, 0, 1, 0});
   CHECK(refused([](hotloop::Plan& plan) { plan.arena_bytes -= 64; }));
   CHECK(refused([](hotloop::Plan& plan) { plan.buffers[kX].offset += 4; }));

@@ -52,5 +52,14 @@ int main() {
   const std::vector<std::byte> zeros(200);
   for (std::size_t bytes = 0; bytes <= zeros.size(); ++bytes) seen.insert(of(zeros, bytes));
   CHECK(seen.size() == zeros.size() + 1);
+  // Pieces of whole blocks are the same as all at once.
+  Fingerprinter pieces;
+  pieces.add(data.data(), 64);
+  pieces.add(data.data() + 64, 128);
+  CHECK(pieces.whole());
+  pieces.add(data.data() + 192, data.size() - 192);
+  CHECK(!pieces.whole());
+  const Fingerprint joined = pieces.finish();
+  CHECK(std::make_pair(joined.hi, joined.lo) == of(data, data.size()));
   return test::report("fingerprint");
 }
