@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import itertools
+import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -249,6 +251,51 @@ def test_a_stream_that_fails_leaves_the_last_good_epoch() -> None:
     short.fit(X, y, epochs=2, shuffle=False)
     for name, value in short.model.state_dict().items():
         np.testing.assert_array_equal(failing.model.state_dict()[name], value)
+
+
+def test_ctrl_c_while_a_block_is_read_ends_the_run_after_the_step_in_hand() -> None:
+    calls = itertools.count()
+
+    def source() -> Iterator[Any]:
+        number = next(calls)
+        for at, block in enumerate(blocks(64)):
+            if (number, at) == (2, 2):
+                signal.raise_signal(signal.SIGINT)
+            yield block
+
+    stopped = trainer()
+    run = stopped.fit(hl.data.Stream(source, rows=203), epochs=9, validation=VALIDATION)
+    assert (run.stop_reason, run.epochs) == ("interrupt", 2)
+
+
+def test_a_time_limit_ends_a_slow_stream_between_blocks() -> None:
+    def source() -> Iterator[Any]:
+        for block in blocks(20):
+            time.sleep(0.05)
+            yield block
+
+    run = trainer().fit(hl.data.Stream(source, rows=203), epochs=100, max_time=0.2)
+    assert run.stop_reason == "time"
+    assert run.epochs == 0
+    assert run.seconds < 5
+
+
+def test_early_stopping_callbacks_and_rollback_are_those_of_an_array() -> None:
+    seen: list[tuple[int, float]] = []
+    options = {
+        "early_stopping": hl.EarlyStopping(patience=2), "optimizer": hl.optim.AdamW(0.3),
+        "callbacks": [lambda state: seen.append((state.epoch, state.metrics["val_loss"]))],
+    }  # fmt: skip
+    array, stream = trainer(**options), trainer(**options)
+    given = array.fit(X[:100], y[:100], epochs=40, shuffle=False, validation=(X[100:], y[100:]))
+    half = len(seen)
+    run = stream.fit(
+        [(X[:70], y[:70]), (X[70:100], y[70:100])], epochs=40, shuffle=False, validation=(X[100:], y[100:])
+    )
+    assert run.stop_reason == given.stop_reason == "early_stopping"
+    assert run.best_epoch == given.best_epoch
+    assert seen[:half] == seen[half:]
+    assert same(array, stream)
 
 
 def test_dry_run_report_and_record_of_a_stream(tmp_path: Path) -> None:

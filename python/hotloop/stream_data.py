@@ -244,7 +244,7 @@ def _extent(stream: Stream, where: str) -> Extent:
         return Extent(stream.rows)
     size = getattr(stream.source, "batch_size", None)
     if stream.own_batches and stream.length and isinstance(size, int):
-        return Extent(stream.length * size, stream.length, size)
+        return Extent(min(stream.length * size, stream.most_rows), stream.length, size)
     if stream.once:
         raise ValueError(
             f"[{where}] the rows of an epoch must be known, and {stream!r} can be read once: give them, "

@@ -138,6 +138,8 @@ def test_a_loader_that_shuffles_steps_through_its_own_batches() -> None:
         for batch in same_batches:
             step(*batch)
     assert run.epochs == 2
+    assert run.about["configuration"]["settings"]["steps per epoch"] == 3
+    assert run.about["cost"]["rows"] == 120
     for name, value in model.state_dict().items():
         np.testing.assert_array_equal(value, stepped.state_dict()[name])
 

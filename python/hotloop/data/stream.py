@@ -69,6 +69,14 @@ class Stream:
         except TypeError:  # functions and generators have none, and a loader may not know
             return None
 
+    @property
+    def most_rows(self) -> int:
+        """How many rows the data set of a loader has, and its batches at most."""
+        try:
+            return len(self.source.dataset)
+        except (AttributeError, TypeError):
+            return sys.maxsize
+
     def open(self) -> Iterator[Any]:
         """The blocks of an epoch, from the first one on. Raises what the source raises."""
         return iter(self.source() if callable(self.source) and not _iterable(self.source) else self.source)
