@@ -210,6 +210,20 @@ def test_a_stream_of_frames_goes_through_the_preprocessor() -> None:
     assert np.array_equal(stream.predict(hl.data.Stream(blocks)), whole.predict(frame))
 
 
+def test_the_first_block_of_a_stream_says_what_the_columns_are() -> None:
+    frame = pandas_frame(X)
+    reordered = frame[["score", "age", "weight", "height"]]
+    whole, stream = trainer(), trainer()
+    whole.fit(frame, y, epochs=2, shuffle=False, validation=(reordered, y))
+    blocks = [(frame[:50], y[:50]), (reordered[50:], y[50:])]
+    stream.fit(blocks, epochs=2, shuffle=False, validation=hl.data.Stream([(reordered, y)]))
+    assert same(whole, stream)
+    assert stream.feature_names == {"x": NAMES}
+    assert stream.evaluate([(reordered, y)]) == whole.evaluate(X, y)
+    with pytest.raises(hl.ShapeError, match=r"block 1 of the stream: .* column 0 is 'years', expected 'age'"):
+        trainer().fit([(frame[:50], y[:50]), (frame[50:].rename(columns={"age": "years"}), y[50:])])
+
+
 REFUSED: list[tuple[Any, Any, type[Exception], str]] = [
     (object(), y, hl.DTypeError, "X is of type object; allowed: arrays, lists"),
     (np.ma.array(X), y, hl.DTypeError, "masked array; fill it first"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hotloop import raw_inputs
 from hotloop.data import stream
+from hotloop.data.split import SealedData
 from hotloop.engine import Data
 from hotloop.errors import ShapeError
 from hotloop.fit_setup import ResolvedLoss, check_data, check_validation
@@ -26,22 +27,21 @@ if TYPE_CHECKING:
 def for_fit(
     trainer: Trainer, X: Any, y: Any, weight: Any, names: raw_inputs.Names, epochs: int
 ) -> tuple[Data, Graph, ResolvedLoss, int | None]:
-    """The training set, its graph and loss, and the batch size if a stream decides on it. Raises as
-    `Trainer.fit` says."""
+    """The training set, its graph and loss, and the batch size if a stream decides on it. The columns of a
+    frame, or of a stream's first block, become ``names``. Raises as `Trainer.fit` says."""
     if _is_stream(X, y):
-        return _opened(trainer, X, y, weight, trainer.loss, "fit", epochs)
+        return _opened(trainer, X, y, weight, trainer.loss, "fit", names, epochs)
+    names.update(raw_inputs.names_of(trainer, X, "fit"))
     X, y = raw_inputs.ready_pair(trainer, X, y, "fit", expected=names)
-    return (
-        *check_data(trainer._session, X, y, weight, trainer.loss, where="fit", in_blocks=True),
-        None,
-    )
+    found = check_data(trainer._session, X, y, weight, trainer.loss, where="fit", in_blocks=True)
+    return *found, None
 
 
 def for_evaluate(owner: Predictor, X: Any, y: Any, weight: Any) -> tuple[Data, Graph, ResolvedLoss]:
     """A data set to evaluate. Raises as `Trainer.fit` says."""
     loss = owner._known_loss()
     if _is_stream(X, y):
-        return _opened(owner, X, y, weight, loss, "evaluate", 0)[:3]
+        return _opened(owner, X, y, weight, loss, "evaluate", dict(owner.feature_names), 0)[:3]
     X, y = raw_inputs.ready_pair(owner, X, y, "evaluate", expected=owner.feature_names)
     return check_data(owner._session, X, y, weight, loss, where="evaluate", in_blocks=True)
 
@@ -82,33 +82,30 @@ def _validation_stream(
             f"[fit] validation set {name!r} is {source!r}, which can be read once, and there are {epochs} epochs; "
             "give a function that returns a new iterator: hl.data.Stream(lambda: blocks())"
         )
-    data, other, _, _ = _opened(trainer, source, None, None, loss, "fit", 0, names)
+    data, other, _, _ = _opened(trainer, source, None, None, loss, "fit", names, 0)
     if other.inputs != graph.inputs or other.types[other.output] != graph.types[graph.output]:
         raise ShapeError(f"[fit] validation set {name!r} has other inputs than the training set")
     return data
 
 
 def _is_stream(X: Any, y: Any) -> bool:
+    if isinstance(X, SealedData):
+        raise TypeError("[fit] X is the sealed test set, which is not trained on; use split.train")
     return (y is None and stream.streams(X)) or isinstance(X, stream.Stream)
 
 
 def _opened(
-    owner: Predictor, X: Any, y: Any, weight: Any, loss: Any, where: str, epochs: int,
-    names: raw_inputs.Names | None = None,
-) -> tuple[StreamData, Graph, ResolvedLoss, int | None]:  # fmt: skip
+    owner: Predictor, X: Any, y: Any, weight: Any, loss: Any, where: str, names: raw_inputs.Names, epochs: int
+) -> tuple[StreamData, Graph, ResolvedLoss, int | None]:
+    """A stream whose blocks have columns of these names, or of those that the first block brings."""
     if y is not None or weight is not None:
         what = "y" if y is not None else "sample_weight"
         raise TypeError(
             f"[{where}] {what} is given beside a stream, whose blocks bring it: (X, y) or (X, y, weight)"
         )
-    expected = names if names is not None else owner.feature_names if where == "evaluate" else {}
+    prepare = _preparer(owner, where, names)
     data, graph, resolved, own = open_stream(
-        owner._session,
-        stream.as_stream(X),
-        loss,
-        _preparer(owner, where, expected),
-        where=where,
-        epochs=epochs,
+        owner._session, stream.as_stream(X), loss, prepare, where=where, epochs=epochs
     )
     if isinstance(resolved, CallableLoss):
         raise ValueError(
@@ -118,9 +115,8 @@ def _opened(
     return data, graph, resolved, own
 
 
-def _preparer(owner: Predictor, where: str, expected: raw_inputs.Names) -> Prepare:
-    """Makes blocks ready; the first one decides on the order of columns where nothing else did."""
-    names = dict(expected)
+def _preparer(owner: Predictor, where: str, names: raw_inputs.Names) -> Prepare:
+    """Makes blocks ready; the first one fills in the names where there are none."""
 
     def prepare(X: Any, y: Any) -> tuple[Any, Any]:
         if not names:

@@ -77,7 +77,7 @@ class FitJob:
     history: History
     provenance: Provenance
     buffers: RunBuffers
-    feature_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    feature_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     recorder: Recorder | None = None
     resumed: Resumed | None = None
 

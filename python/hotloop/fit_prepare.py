@@ -35,7 +35,7 @@ def make_job(
 ) -> FitJob:  # fmt: skip
     """The job of one run. Raises what `Trainer.fit` says for data and settings that do not fit."""
     session, stopping = trainer._session, trainer.early_stopping
-    names_of_columns = raw_inputs.names_of(trainer, X, "fit")
+    names_of_columns: raw_inputs.Names = {}
     given, graph, loss, own = data_inputs.for_fit(trainer, X, y, weight, names_of_columns, epochs)
     train, sets = data_inputs.validation_sets(
         trainer, validation, given, graph, loss, names_of_columns, epochs

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from hotloop.predictor import Predictor
 
 #: Input ("x" for X itself) -> the columns of the frame that it was.
-Names = Mapping[str, tuple[str, ...]]
-NO_NAMES: Names = {}
+Names = dict[str, tuple[str, ...]]
 
 
 class Owner(Protocol):
@@ -46,7 +45,7 @@ def names_of(owner: Owner, X: Any, where: str) -> Names:
         }
     if frame_arrays.is_frame(X) and not is_raw(owner, X):
         return {"x": frame_arrays.names_of(X, where)}
-    return NO_NAMES
+    return {}
 
 
 def ready(owner: Owner, X: Any, where: str, *, expected: Names, name: str = "X") -> Any:
@@ -68,14 +67,14 @@ def ready(owner: Owner, X: Any, where: str, *, expected: Names, name: str = "X")
 
 
 def ready_pair(
-    owner: Owner, X: Any, y: Any, where: str, *, expected: Names = NO_NAMES, name: str = ""
+    owner: Owner, X: Any, y: Any, where: str, *, expected: Names | None = None, name: str = ""
 ) -> tuple[Any, Any]:
     """X and y for the border. The target of a frame is as raw as the frame."""
     prefix = f"{name} " if name else ""
     if y is not None and is_raw(owner, X):
         assert owner.preprocessor is not None
         y = owner.preprocessor.transform_target(y)
-    return ready(owner, X, where, expected=expected, name=f"{prefix}X"), y
+    return ready(owner, X, where, expected=expected or {}, name=f"{prefix}X"), y
 
 
 def ready_sets(owner: Owner, validation: Any, expected: Names) -> Any:

@@ -2,11 +2,12 @@
 """Rows that are converted when they are read: sparse matrices, and files that are mapped into memory.
 
 Such data may be larger than memory once they are dense float32. Checks and digests read them in blocks of a
-few megabytes; training and evaluation ask for the rows of some batches at a time (streamed_engine.py).
+few megabytes; training and evaluation ask for the rows of some batches at a time (block_engine.py).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
@@ -19,8 +20,6 @@ Array = NDArray[Any]
 
 #: Bytes of one block of converted rows: large beside what a call of Python costs, small beside a machine.
 BLOCK_BYTES = 4 << 20
-#: Pieces of a fingerprint hold whole blocks of 64 bytes, whatever a row is.
-_ROW_MULTIPLE = 64
 
 
 class LazyRows:
@@ -87,8 +86,10 @@ def is_readable(array: Any) -> bool:
 
 def blocks(array: Any, itemsize: int | None = None) -> Iterator[tuple[int, Array]]:
     """(number of the first row, rows) of an array or `LazyRows`, a few megabytes at a time."""
-    row = int(np.prod(array.shape[1:], dtype=np.int64)) * (itemsize or array.dtype.itemsize)
-    count = max(BLOCK_BYTES // max(row * _ROW_MULTIPLE, 1), 1) * _ROW_MULTIPLE
+    row = int(np.prod(array.shape[1:], dtype=np.int64))
+    multiple = 64 // math.gcd(row, 64)  # rows; the pieces of a fingerprint are multiples of 64 bytes
+    bytes_ = row * multiple * (itemsize or array.dtype.itemsize)
+    count = max(BLOCK_BYTES // max(bytes_, 1), 1) * multiple
     for first in range(0, len(array), count):
         yield first, array[first : first + count]
 
