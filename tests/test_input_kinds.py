@@ -224,6 +224,28 @@ def test_the_first_block_of_a_stream_says_what_the_columns_are() -> None:
         trainer().fit([(frame[:50], y[:50]), (frame[50:].rename(columns={"age": "years"}), y[50:])])
 
 
+def test_a_file_read_block_by_block_is_a_stream(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    rows = "".join(f"{a},{'Rome' if b else 'Oslo'},{100 + 10 * a}\n" for a, b in zip(X[:, 0], y, strict=True))
+    path.write_text("size,city,price\n" + rows)
+    table = hl.data.read(path)
+    prepare = hl.data.Preprocessor.fit(table.drop("price"), table["price"])
+    whole, stream = (hl.Trainer(hl.nn.Linear(len(prepare.num_names), 1), "mse") for _ in range(2))
+    whole.preprocessor = stream.preprocessor = prepare
+
+    def blocks() -> Any:
+        return ((b.drop("price"), b["price"]) for b in hl.data.read_blocks(path, rows=50))
+
+    whole.fit(table.drop("price"), table["price"], epochs=3, shuffle=False)
+    stream.fit(blocks, epochs=3, shuffle=False)
+    assert same(whole, stream)
+    assert stream.evaluate(blocks) == whole.evaluate(table.drop("price"), table["price"])
+    assert np.array_equal(stream.predict(X for X, _ in blocks()), whole.predict(table.drop("price")))
+    plain = hl.Trainer(hl.nn.Linear(1, 1), "mse")
+    plain.fit(table.select(["size"]), table["price"], epochs=1)
+    assert plain.feature_names == {"x": ("size",)}
+
+
 REFUSED: list[tuple[Any, Any, type[Exception], str]] = [
     (object(), y, hl.DTypeError, "X is of type object; allowed: arrays, lists"),
     (np.ma.array(X), y, hl.DTypeError, "masked array; fill it first"),

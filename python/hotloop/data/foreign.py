@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from hotloop.data.columns import Column, as_columns
 from hotloop.errors import DeviceError, DTypeError, NonFiniteError
 
 _CPU = (1, 3)  # kDLCPU and kDLCUDAHost of dlpack.h
@@ -42,6 +43,8 @@ def as_numpy(value: Any, name: str, where: str) -> Any:
         )
     if hasattr(value, "__dlpack__"):
         return _dlpack(value, name, where)
+    if isinstance(value, Column):
+        return value.values
     if type(value).__name__ in ("Series", "ChunkedArray"):
         return _series(value, name, where)
     return value
@@ -82,8 +85,6 @@ def _series(value: Any, name: str, where: str) -> Any:
     array = np.asarray(value)
     if array.dtype != object:
         return array
-    from hotloop.data.columns import as_columns
-
     try:
         column = as_columns({name: value}, where=where)[name]
     except (ImportError, DTypeError):  # what is said of an array of objects will do

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hotloop.arguments import count
-from hotloop.data.columns import is_frame
+from hotloop.data.columns import Columns, as_columns, is_frame
 from hotloop.data.foreign import is_sparse
 from hotloop.errors import ShapeError
 
@@ -143,6 +143,10 @@ def features(block: Any) -> Any:
 def rows_of(X: Any, number: int, where: str) -> int:
     """How many rows a block has. Raises `ShapeError`."""
     first: Any = next(iter(X.values()), None) if isinstance(X, Mapping) else X
+    if type(first).__name__ == "LazyFrame":
+        first = as_columns(first, where=where)
+    if isinstance(first, Columns):
+        return first.rows
     shape = getattr(first, "shape", None)
     try:
         return int(shape[0]) if shape else len(first)
