@@ -7,11 +7,13 @@ that traces. The file is checked before it takes the place of an older one.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hotloop.errors import GraphError
 from hotloop.export.builder import Builder
+from hotloop.export.columns import add_columns, add_quantity, column_names
 from hotloop.export.convert import add_graph, border_of, evaluated, nbytes
 from hotloop.export.heads import LABEL, PROBABILITIES, add_head, check_head
 from hotloop.export.inputs import input_types
@@ -19,9 +21,12 @@ from hotloop.files import Path, replacing
 from hotloop.trace import trace
 
 if TYPE_CHECKING:
+    from hotloop.data.preprocess import Preprocessor
     from hotloop.graph import Graph
     from hotloop.nn import Module
 
+#: The output of a regression in its target's unit.
+PREDICTION = "prediction"
 #: Bytes that protobuf can hold in one message, less some for everything but the weights.
 _LIMIT = 2**31 - 2**20
 
@@ -36,8 +41,9 @@ def export_onnx(
     input_names: Mapping[str, str] | None = None,
     output_name: str = "output",
     graph: Graph | None = None,
+    preprocessor: Preprocessor | None = None,
 ) -> None:
-    """Write a model as an ONNX file; see `hotloop.nn.Module.export_onnx`, which is this.
+    """Write a model as an ONNX file; see `hotloop.nn.Module.export_onnx` and `Trainer.export_onnx`.
 
     ``graph``: what the model was traced to, where the caller knows.
     """
@@ -46,17 +52,32 @@ def export_onnx(
         graph = trace(model, input_types(model, example))
     graph = evaluated(graph)
     output = graph.types[graph.output]
-    names = check_head(output, probabilities, class_names)
-    chosen = check_names(dict(input_names or {}), [name for name, _ in graph.inputs])
+    classes = check_head(output, probabilities, class_names)
+    takes = [name for name, _ in graph.inputs] if preprocessor is None else column_names(preprocessor)
+    names = check_names(dict(input_names or {}), takes)
+    quantity = preprocessor is not None and preprocessor.task == "regression"
+    extra = (PROBABILITIES, LABEL) if probabilities else (PREDICTION,) if quantity else ()
     builder = Builder()
-    extra = (PROBABILITIES, LABEL) if probabilities else ()
-    builder.reserve((*chosen.values(), output_name, *extra))
-    builder.inputs += [border_of(chosen[name], graph.types[value]) for name, value in graph.inputs]
-    value = add_graph(builder, graph, tensors_of(model), chosen)
+    builder.reserve((*names.values(), output_name, *extra))
+    if preprocessor is None:
+        builder.inputs += [border_of(names[name], graph.types[value]) for name, value in graph.inputs]
+        fed = names
+    else:
+        fed = add_columns(builder, preprocessor, graph, names)
+    value = add_graph(builder, graph, tensors_of(model), fed)
     builder.finish(value, border_of(output_name, output))
     if probabilities:
-        add_head(builder, output_name, output, probabilities, names)
-    write(onnx, builder, path, name=type(model).__name__)
+        add_head(builder, output_name, output, probabilities, classes)
+    elif preprocessor is not None and quantity:
+        add_quantity(builder, output_name, preprocessor, PREDICTION)
+    write(onnx, builder, path, name=type(model).__name__, metadata=_about(preprocessor))
+
+
+def _about(preprocessor: Preprocessor | None) -> dict[str, str]:
+    """What a reader of the file needs to know of the columns."""
+    if preprocessor is None:
+        return {}
+    return {"feature_names": json.dumps(preprocessor.feature_names), "target_name": preprocessor.target_name}
 
 
 def tensors_of(model: Module) -> dict[str, Any]:
@@ -75,13 +96,13 @@ def check_names(wanted: dict[str, str], inputs: Sequence[str]) -> dict[str, str]
     return {name: wanted.get(name, name) for name in inputs}
 
 
-def write(onnx: Any, builder: Builder, path: Path, *, name: str) -> None:
+def write(onnx: Any, builder: Builder, path: Path, *, name: str, metadata: dict[str, str]) -> None:
     """Check the model and put it into a file, in one step. Raises `GraphError` above 2 GiB, and `OSError`."""
     if nbytes(builder) > _LIMIT:
         raise GraphError(
             f"[export_onnx] an ONNX file holds at most 2 GiB, got {nbytes(builder)} bytes of weights"
         )
-    model = builder.proto(onnx, name=name, doc="", metadata={})
+    model = builder.proto(onnx, name=name, metadata=metadata)
     onnx.checker.check_model(model, full_check=True)
     with replacing(path) as file:
         file.write(model.SerializeToString(deterministic=True))

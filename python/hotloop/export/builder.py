@@ -118,7 +118,7 @@ class Builder:
                 step.outputs = [border.name if v == value else v for v in step.outputs]
         self.outputs.append(border)
 
-    def proto(self, onnx: Any, *, name: str, doc: str, metadata: dict[str, str]) -> Any:
+    def proto(self, onnx: Any, *, name: str, metadata: dict[str, str]) -> Any:
         """The model as onnx's message."""
         helper = onnx.helper
         kinds = {"float32": "FLOAT", "float64": "DOUBLE", "int64": "INT64", "str": "STRING"}
@@ -138,7 +138,6 @@ class Builder:
             [info(b) for b in self.inputs],
             [info(b) for b in self.outputs],
             stored,
-            doc_string=doc,
         )
         opsets = [helper.make_opsetid("", OPSET)]
         if any(step.domain for step in self.steps):
