@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,21 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = sorted(path.name for path in DOCS.glob("*.md") if BLOCK.search(path.read_text(encoding="utf-8")))
 
 
+#: What a page needs beside the libraries that it imports: by what its code says.
+NEEDS = {"callbacks.TensorBoard": "tensorboardX", "export_onnx": "onnx", "hl.MLP": "sklearn"}
+
+
+def needed(code: str) -> list[str]:
+    """The libraries without which a page's code cannot run here."""
+    imported = set(re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE)) - {"hotloop", "numpy"}
+    return sorted(imported - sys.stdlib_module_names | {lib for use, lib in NEEDS.items() if use in code})
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
-    if "callbacks.TensorBoard" in text:
-        pytest.importorskip("tensorboardX")
+    for library in needed("\n".join(BLOCK.findall(text))):
+        pytest.importorskip(library)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     names: dict[str, Any] = {"__name__": "docs"}

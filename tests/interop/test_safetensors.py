@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-safetensors_torch = pytest.importorskip("safetensors.torch")
+pytest.importorskip("torch")
+
+import torch
+from safetensors.torch import load_file, save_file
 
 import hotloop as hl
 from hotloop import nn
@@ -87,7 +89,7 @@ def test_a_layer_there_and_back(name: str, tmp_path: Path) -> None:
     arguments, shape = LAYERS[name]
     theirs = shaken(getattr(torch.nn, name)(*arguments))
     path = tmp_path / "w.safetensors"
-    safetensors_torch.save_file(theirs.state_dict(), path)
+    save_file(theirs.state_dict(), path)
     ours = getattr(nn, name)(*arguments)
     ours.load_state_dict(hl.load_safetensors(path))
     equal(ours.state_dict(), theirs.state_dict())
@@ -95,7 +97,7 @@ def test_a_layer_there_and_back(name: str, tmp_path: Path) -> None:
 
     hl.save_safetensors(ours.state_dict(), path)
     again = getattr(torch.nn, name)(*arguments)
-    again.load_state_dict(safetensors_torch.load_file(path))
+    again.load_state_dict(load_file(path))
     equal(again.state_dict(), theirs.state_dict())
 
 
@@ -110,7 +112,7 @@ def test_a_trained_model_and_the_file_of_its_trainer_are_read_by_torch(tmp_path:
     theirs = t.Sequential(
         t.Linear(5, 16), t.BatchNorm1d(16), t.GELU(), t.Dropout(0.2), t.Linear(16, 3)
     ).eval()
-    state = safetensors_torch.load_file(tmp_path / "model.safetensors")
+    state = load_file(tmp_path / "model.safetensors")
     # beside the model's tensors, under torch's names, lies the optimiser's state, whose names have a slash
     theirs.load_state_dict({name: tensor for name, tensor in state.items() if "/" not in name})
     assert state["optimizer/0.weight.exp_avg"].shape == (16, 5)
@@ -124,17 +126,17 @@ def test_shared_weights_are_written_once_for_each_name(tmp_path: Path) -> None:
     hl.save_safetensors(nn.Sequential(layer, nn.ReLU(), layer).state_dict(), tmp_path / "w.safetensors")
     shared = torch.nn.Linear(4, 4)
     theirs = torch.nn.Sequential(shared, torch.nn.ReLU(), shared)
-    theirs.load_state_dict(safetensors_torch.load_file(tmp_path / "w.safetensors"))
+    theirs.load_state_dict(load_file(tmp_path / "w.safetensors"))
     np.testing.assert_array_equal(theirs[2].weight.detach().numpy(), layer.weight.data)
 
 
 def test_half_precision_of_torch_widens_and_what_would_lose_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     half = torch.nn.Linear(3, 2).half()
-    safetensors_torch.save_file(half.state_dict(), path)
+    save_file(half.state_dict(), path)
     ours = nn.Linear(3, 2)
     ours.load_state_dict(hl.load_safetensors(path))
     np.testing.assert_array_equal(ours.state_dict()["weight"], half.weight.detach().float().numpy())
-    safetensors_torch.save_file(torch.nn.Linear(3, 2).double().state_dict(), path)
+    save_file(torch.nn.Linear(3, 2).double().state_dict(), path)
     with pytest.raises(hl.DTypeError, match=r"\[load_state_dict\].*float64"):
         ours.load_state_dict(hl.load_safetensors(path))
