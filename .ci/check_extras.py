@@ -80,7 +80,9 @@ def job_data() -> None:
     from hotloop.tabular import tabular_model
 
     X, y = arrays()
-    frame = pa.table({"a": X[:, 0], "b": [None if v < -1 else float(v) for v in X[:, 1]], "c": list("uvw") * 40})
+    frame = pa.table(
+        {"a": X[:, 0], "b": [None if v < -1 else float(v) for v in X[:, 1]], "c": list("uvw") * 40}
+    )
     prepared = hl.data.Preprocessor.fit(frame, y, text="embedding")
     trainer = hl.Trainer(tabular_model(prepared, hidden=(8,)), "cross_entropy", progress=False)
     trainer.fit(prepared.transform(frame), y, epochs=3)
@@ -188,7 +190,9 @@ def extras() -> list[str]:
 def main() -> None:
     if sys.argv[1] == "--list":
         alone = [extra for extra in extras() if extra not in sys.argv[2].split()]
-        assert set(alone) == set(BRINGS), f"{set(alone) ^ set(BRINGS)}: an extra without a job, or the reverse"
+        assert set(alone) == set(BRINGS), (
+            f"{set(alone) ^ set(BRINGS)}: an extra without a job, or the reverse"
+        )
         print(*alone)
         return
     extra = sys.argv[1]
