@@ -110,7 +110,7 @@ def job_sklearn() -> None:
     _, run = trained(metrics=("f1_macro",))
     assert 0 < run.history["val_f1_macro"][-1] <= 1
     X, y = arrays()
-    estimator = hl.MLPClassifier((8,), early_stopping=True, random_state=0).fit(X, y)
+    estimator = hl.MLPClassifier((8,), learning_rate_init=0.02, early_stopping=True, random_state=0).fit(X, y)
     assert estimator.score(X, y) > 0.7
 
 
