@@ -143,12 +143,19 @@ def no_estimator() -> None:
     hl.MLPClassifier((8,))
 
 
+def no_torch() -> None:
+    import hotloop.torch
+
+    hotloop.torch.Module  # noqa: B018
+
+
 #: What needs an extra, and the extra.
 MISSING: tuple[tuple[str, Callable[[Any, Any], str]], ...] = (
     ("cli", lambda trainer, run: command("info").stderr),
     ("data", lambda trainer, run: said(no_parquet)),
     ("sklearn", lambda trainer, run: said(no_estimator)),
     ("sklearn", lambda trainer, run: said(lambda: trained(metrics="f1_macro"))),
+    ("torch", lambda trainer, run: said(no_torch)),
     ("onnx", lambda trainer, run: said(lambda: trainer.export_onnx("m.onnx"))),
     ("plot", lambda trainer, run: said(lambda: run.report("r.html"))),
     ("tensorboard", lambda trainer, run: said(lambda: trained(callbacks=[tensorboard("runs")]))),

@@ -50,8 +50,9 @@ def add_columns(
     for categories, text in zip(preprocessor.texts, texts, strict=True):
         slots = _slots(builder, categories, text)
         if categories.encoding == "embedding":
-            moved = builder.op("Add", slots, builder.constant(offset, np.int64))
-            ids.append(builder.op("Unsqueeze", moved, builder.constant([1], np.int64)))
+            if offset:
+                slots = builder.op("Add", slots, builder.constant(offset, np.int64))
+            ids.append(builder.op("Unsqueeze", slots, builder.constant([1], np.int64)))
             offset += categories.size + 1
         else:
             parts.append(builder.op("Gather", _onehot_rows(builder, categories), slots, axis=0))
