@@ -18,8 +18,10 @@ from typing import Any
 
 #: What an extra brings, none of which `import hotloop` may load.
 BRINGS = {
+    "audio": ("soundfile",),
     "cli": ("cyclopts", "rich"),
     "data": ("narwhals", "pyarrow"),
+    "image": ("PIL",),
     "onnx": ("onnx",),
     "plot": ("matplotlib", "jinja2"),
     "sklearn": ("sklearn", "scipy"),
@@ -87,6 +89,20 @@ def job_data() -> None:
     trainer = hl.Trainer(tabular_model(prepared, hidden=(8,)), "cross_entropy", progress=False)
     trainer.fit(prepared.transform(frame), y, epochs=3)
     assert trainer.predict(prepared.transform(frame)).shape == (120, 2)
+
+
+def example(name: str) -> None:
+    """An example of the repository, which needs nothing but its extra."""
+    path = Path(__file__).resolve().parents[1] / "examples" / name
+    subprocess.run([sys.executable, "-W", "error", str(path)], check=True)
+
+
+def job_audio() -> None:
+    example("audio.py")
+
+
+def job_image() -> None:
+    example("images.py")
 
 
 def job_onnx() -> None:
