@@ -41,18 +41,38 @@ step_generic_isa() {
   (cd "$CLONE" && HOTLOOP_ISA=generic "$CLONE/.venv/bin/pytest" -q -n "$JOBS" tests/kernels tests/test_train_step.py)
 }
 
+# Tests against other libraries, all installed: here nothing is skipped that is not named below.
+PEERS="jax jaxlib keras pandas polars pyarrow narwhals onnx onnxruntime lightning skorch optuna scipy"
+
+# Files of tests and benchmarks that ask for a library which the other steps may lack.
+peer_files() {
+  local names
+  names="torch|safetensors\.torch|${PEERS// /|}"
+  printf '%s\n' tests/test_docs.py tests/test_examples.py # pages and examples of which some need them
+  grep -rlE "importorskip\(\"($names)[\".]|^(import|from) ($names)\b|^# needs: ($names)" tests bench --include='*.py' |
+    grep -E '/test_[^/]+$|^bench/'
+}
+
+# Skips that are right even with everything there: what another machine or interpreter would run.
+MAY_SKIP='mlflow is not installed|wandb is not installed'
+
 step_torch() {
   if ! "$CLONE/.venv/bin/pip" install -q torch==2.13.0; then
     echo "no wheel of torch 2.13.0 for this machine"; return "$SKIP"
   fi
-  # Keras computes on torch here; without it only its own comparisons are left out.
-  "$CLONE/.venv/bin/pip" install -q keras || echo "no wheel of keras for this machine"
-  local files
-  mapfile -t files < <(cd "$CLONE" && grep -rlE 'importorskip\("torch"\)|^import torch|^from torch' tests bench --include='*.py')
+  # shellcheck disable=SC2086
+  "$CLONE/.venv/bin/pip" install -q $PEERS
+  local files log=$WORK/torch.log rc=0 skipped
+  mapfile -t files < <(cd "$CLONE" && peer_files)
   echo "${files[*]}"
   # Another library's warnings are its own affair; ours stay errors.
   (cd "$CLONE" && "$CLONE/.venv/bin/pytest" -q -p no:benchmark -W default::DeprecationWarning \
-    -W default::FutureWarning "${files[@]}")
+    -W default::FutureWarning "${files[@]}") | tee "$log" || rc=$?
+  skipped=$(grep '^SKIPPED' "$log" | grep -vE "$MAY_SKIP" || true)
+  if [[ -n $skipped ]]; then
+    printf 'skipped, though everything is installed:\n%s\n' "$skipped"; rc=1
+  fi
+  return "$rc"
 }
 
 # The report page in headless Chromium; Debian's is installed where there is none.

@@ -25,6 +25,8 @@ RESULTS = {
     "images": (r"test accuracy (\S+)", 0.95, 1.0),
     "text": (r"test accuracy (\S+)", 0.9, 1.0),
     "audio": (r"test accuracy (\S+)", 0.97, 1.0),
+    "pipeline": (r"test accuracy (\S+)", 0.79, 0.88),
+    "optuna_search": (r"test accuracy (\S+)", 0.95, 1.0),
     "own_schedule": (r"one cycle .* loss (\S+)", 0.009, 0.0125),
 }
 

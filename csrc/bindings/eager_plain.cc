@@ -34,9 +34,12 @@ struct Matrix {
   bool overlaps(const Matrix& other) const { return begin() < other.end() && other.begin() < end(); }
 };
 
+// Arrays of subclasses may mean more than their numbers (a mask), which Python looks at.
+bool is_ndarray(py::handle value) { return Py_TYPE(value.ptr()) == py::detail::npy_api::get().PyArray_Type_; }
+
 // An array of one or two dimensions in native float32 or float64, with strides that do not walk backward.
 std::optional<Matrix> plain(py::handle value, int dims) {
-  if (!py::isinstance<py::array>(value)) return std::nullopt;
+  if (!is_ndarray(value)) return std::nullopt;
   Matrix m;
   m.array = py::reinterpret_borrow<py::array>(value);
   const int type = m.array.dtype().num();
@@ -164,7 +167,7 @@ void apply(Kernel kernel, const void* x, void* y, int64 n, double p0, double p1)
 
 // An element-wise function (its number among the kernels) of a C-contiguous array, or None.
 py::object unary(int kernel, py::handle x_value, py::handle out_value, double p0, double p1) {
-  if (!py::isinstance<py::array>(x_value)) return py::none();
+  if (!is_ndarray(x_value)) return py::none();
   const py::array x = py::reinterpret_borrow<py::array>(x_value);
   const int type = x.dtype().num();
   const bool is_double = type == py::detail::npy_api::NPY_DOUBLE_;

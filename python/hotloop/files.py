@@ -62,7 +62,7 @@ def write_safetensors(
     digests = {name: digest(array) for name, array in arrays.items()}
     digests[_METADATA_DIGEST] = _digest_text(text)
     text[_KEY_DIGESTS] = json.dumps(digests, sort_keys=True, separators=(",", ":"))
-    with _replacing(path) as file:
+    with replacing(path) as file:
         _write(file, arrays, text)
 
 
@@ -160,7 +160,7 @@ def _write(file: BinaryIO, arrays: Tensors, metadata: dict[str, str]) -> None:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of ``path`` when the block ends well, and leaves no trace otherwise."""
     target = pathlib.Path(path).resolve()  # through a link: its target is replaced, the link stays
     if target.is_dir():

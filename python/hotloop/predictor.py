@@ -6,7 +6,7 @@ The half of `Trainer` that changes nothing: it reads the session's model, the lo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
@@ -23,11 +23,14 @@ from hotloop.session import Session
 
 if TYPE_CHECKING:
     from hotloop.data.preprocess import Preprocessor
+    from hotloop.files import Path as FilePath
+    from hotloop.nn import Module
 
 
 class Predictor:
     """Evaluates and predicts. Not to be made itself: `Trainer` is one."""
 
+    model: Module
     loss: Any
     metrics: Union[str, Iterable[str], None]
     #: When and on what the last run began; None before the first.
@@ -78,6 +81,39 @@ class Predictor:
         if named is not None:
             return named
         return classes.labels(self.predict(X), kind)
+
+    def export_onnx(
+        self,
+        path: FilePath,
+        *,
+        preprocessing: bool | None = None,
+        probabilities: bool | None = None,
+        class_names: Sequence[str] = (),
+        input_names: Mapping[str, str] | None = None,
+        output_name: str = "output",
+    ) -> None:
+        """Write the model, its preprocessing included, as an ONNX file (extra ``onnx``); see docs/onnx.md.
+
+        Args:
+            preprocessing: whether the file takes the columns of the table: float64 (batch,) and text (batch,)
+                under their names, or "features" float64 (batch, d) if all are numbers. None: if the trainer
+                has a `preprocessor`; False: what stands behind it.
+            probabilities: whether there are the outputs "probabilities" and "label"; None: if the loss is one
+                of classes. With preprocessing, a regression has "prediction" in the target's unit instead.
+            class_names: names for the labels; by default those of the preprocessor, else labels are int64.
+            input_names, output_name: see `hotloop.nn.Module.export_onnx`.
+
+        Raises `RuntimeError` if the model has not seen data yet, `ValueError` for what is not there,
+        `ShapeError` if model and preprocessor do not fit, `ImportError` without onnx, and `OSError`.
+        """
+        from hotloop.export.trained import export_trained  # which training does not need
+
+        with self._session.entered("export_onnx"):
+            export_trained(
+                self.model, path, graph=self._session.graph, loss=self._known_loss(),
+                preprocessor=self.preprocessor, preprocessing=preprocessing, probabilities=probabilities,
+                class_names=class_names, input_names=input_names, output_name=output_name,
+            )  # fmt: skip
 
     def was_trained_on(self, X: Any, y: Any, sample_weight: Any = None) -> bool:
         """Whether the last `fit` was given this data: values and order of the rows, by the digests that the

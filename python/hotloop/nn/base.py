@@ -7,8 +7,9 @@ data: it is traced once, and native code runs what was recorded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -311,6 +312,48 @@ class Module:
         for name, array in arrays.items():
             own[name].data[...] = array
         return result
+
+    def export_onnx(
+        self,
+        path: str | PathLike[str],
+        example: Any = None,
+        *,
+        probabilities: Literal["softmax", "sigmoid"] | None = None,
+        class_names: Sequence[str] = (),
+        input_names: Mapping[str, str] | None = None,
+        output_name: str = "output",
+    ) -> None:
+        """Writes the model, in evaluation mode, as an ONNX file of opset 18 (extra ``onnx``).
+
+        The number of rows stays free. Numbers are float32 and ids int64, under the names of the inputs ("x"
+        for a plain array). A `Trainer` exports its preprocessing too: `Trainer.export_onnx`.
+
+        Args:
+            path: the file, which is replaced in one step.
+            example: a few rows as `fit` takes them, which tell the inputs; None: those of the last use.
+            probabilities: adds the outputs "probabilities", float32 (batch, classes), and "label", by softmax
+                of logits or by the sigmoid of each; one sigmoid output gives two columns.
+            class_names: what the label is called; else it is an int64 number.
+            input_names: other names for inputs in the file.
+            output_name: the name of the raw output.
+
+        Raises:
+            GraphError: the inputs are not known, names collide, or the weights exceed 2 GiB.
+            ShapeError: the output is not one of classes.
+            ImportError: onnx is not installed.
+
+        >>> import tempfile
+        >>> from hotloop import nn
+        >>> import numpy as np
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     nn.Linear(3, 2).export_onnx(f"{folder}/model.onnx", np.zeros((1, 3)))
+        """
+        from hotloop.export import export_onnx  # with the compile passes, which describing does not need
+
+        export_onnx(
+            self, path, example=example, probabilities=probabilities, class_names=class_names,
+            input_names=input_names, output_name=output_name,
+        )  # fmt: skip
 
     # ---- text
 

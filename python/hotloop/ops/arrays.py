@@ -18,12 +18,19 @@ from hotloop.errors import DeviceError, DTypeError, LabelError, ShapeError
 Array = np.ndarray[Any, Any]
 
 _REAL = (np.dtype(np.float32), np.dtype(np.float64))
-_CPU = 1  # kDLCPU of dlpack.h
+#: Kinds of memory by their number in dlpack.h. A processor reads the first row in place: its own memory, and
+#: pages of it that are pinned for a GPU.
+_READABLE = {1, 3, 11}
+_DEVICES = {2: "CUDA", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
 
 
 def as_array(x: Any, where: str, name: str) -> Array:
     """A NumPy view of an array on the CPU. Raises `TypeError`, `DTypeError` or `DeviceError`."""
+    if type(x) is np.ndarray:
+        return x
     if isinstance(x, np.ndarray):
+        if isinstance(x, np.ma.MaskedArray):
+            raise TypeError(f"[ops.{where}] {name} is a masked array; fill it first: {name}.filled(0)")
         return x
     if isinstance(x, np.generic) and name != "out":  # what NumPy makes of arrays without dimensions
         return np.asarray(x)
@@ -35,8 +42,7 @@ def as_array(x: Any, where: str, name: str) -> Array:
         raise TypeError(
             f"[ops.{where}] {name} requires grad, which these functions do not record; pass {name}.detach()"
         )
-    if x.__dlpack_device__()[0] != _CPU:
-        raise DeviceError(f"[ops.{where}] {name} is not in the memory of the CPU; move it there first")
+    _check_device(x, where, name)
     try:
         # torch lends memory that may be written to; through DLPack NumPy takes it as read-only
         return np.asarray(x.numpy() if _library(x) == "torch" else np.from_dlpack(x))
@@ -44,6 +50,20 @@ def as_array(x: Any, where: str, name: str) -> Array:
         raise DTypeError(
             f"[ops.{where}] {name} cannot be read: {error}; allowed float32 and float64"
         ) from None
+
+
+def _check_device(x: Any, where: str, name: str) -> None:
+    """Raises `DeviceError` for memory that no kernel of the CPU can read."""
+    try:
+        kind, number = x.__dlpack_device__()
+    except (ValueError, BufferError, RuntimeError) as error:  # a tensor without memory, as torch's "meta"
+        raise DeviceError(f"[ops.{where}] {name} has no memory to read: {error}") from None
+    if int(kind) not in _READABLE:
+        found = f"{_DEVICES.get(int(kind), 'the device type ' + str(int(kind)))} device {number}"
+        raise DeviceError(
+            f"[ops.{where}] {name} is not in the memory of the CPU, but of {found}; move it there first: "
+            f"{name}.cpu() in torch, {name}.get() in CuPy"
+        )
 
 
 def real_arrays(where: str, **arrays: Any) -> list[Any]:

@@ -9,14 +9,14 @@ import numpy as np
 
 from hotloop.arguments import number
 from hotloop.errors import ShapeError
-from hotloop.ops.arrays import Array, dense, indices, real_arrays, returned
+from hotloop.ops.arrays import Array, dense, indices, out_array, real_arrays, returned
 from hotloop.ops.launch import launch
 
 _NS_EXP, _NS_MOVE = 0.8, 0.3  # of one thread, per element
 
 
 def cross_entropy(
-    logits: Any, labels: Any, *, return_grad: bool = False, label_smoothing: float = 0.0
+    logits: Any, labels: Any, *, return_grad: bool = False, label_smoothing: float = 0.0, out: Any = None
 ) -> Any:
     """The mean over rows of softmax cross-entropy, as ``torch.nn.functional.cross_entropy``.
 
@@ -25,6 +25,7 @@ def cross_entropy(
         labels: (rows,) integers in [0, classes).
         return_grad: also give the gradient with respect to logits.
         label_smoothing: in [0, 1]: that share of each target is spread over all classes.
+        out: with return_grad: where the gradient goes; may be logits itself.
 
     Returns the loss, a float, or (loss, gradient), the gradient of logits' shape, dtype and kind. Raises
     `ShapeError`, `DTypeError`, `LabelError` with the first bad row, or `ValueError`.
@@ -42,43 +43,47 @@ def cross_entropy(
     numbers = indices(labels, "cross_entropy", "labels", below=classes)
     if numbers.shape != (rows,):
         raise ShapeError(f"[ops.cross_entropy] labels must be ({rows},), got {numbers.shape}")
-    per_row, grad, share = _outputs(view, return_grad)
-    fields = (per_row, grad, dense(view), numbers, None, share, rows, classes, smoothing)
+    per_row, grad, share = _outputs("cross_entropy", view, return_grad, out)
+    # the gradient of a row is written while its logits are read
+    fields = (per_row, grad, dense(view, beside=grad), numbers, None, share, rows, classes, smoothing)
     launch("cross_entropy", view.dtype, fields, view.size * _NS_EXP)
-    return _result(per_row, grad, logits)
+    return _result(per_row, grad, logits, out)
 
 
-def mse(prediction: Any, target: Any, *, return_grad: bool = False) -> Any:
+def mse(prediction: Any, target: Any, *, return_grad: bool = False, out: Any = None) -> Any:
     """The mean of ``(prediction - target)^2`` over all elements; both of one shape and dtype.
 
+    ``out``, with return_grad, is where the gradient goes; it may be prediction or target itself.
     Returns the loss, a float, or (loss, gradient with respect to prediction). Raises `ShapeError`, `DTypeError`.
 
     >>> import numpy as np, hotloop as hl
     >>> hl.ops.mse(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
     2.0
     """
-    return _loss("mse", prediction, target, return_grad)
+    return _loss("mse", prediction, target, return_grad, out)
 
 
-def mae(prediction: Any, target: Any, *, return_grad: bool = False) -> Any:
+def mae(prediction: Any, target: Any, *, return_grad: bool = False, out: Any = None) -> Any:
     """The mean of ``|prediction - target|``; as `mse`."""
-    return _loss("mae", prediction, target, return_grad)
+    return _loss("mae", prediction, target, return_grad, out)
 
 
-def huber(prediction: Any, target: Any, *, delta: float = 1.0, return_grad: bool = False) -> Any:
+def huber(
+    prediction: Any, target: Any, *, delta: float = 1.0, return_grad: bool = False, out: Any = None
+) -> Any:
     """The mean of ``d^2 / 2`` where ``|d| <= delta``, else ``delta (|d| - delta / 2)`` (Huber 1964); as `mse`."""
     delta = number("ops.huber", "delta", delta, low=0)
     if delta == 0:
         raise ValueError("[ops.huber] delta must be > 0, got 0")
-    return _loss("huber", prediction, target, return_grad, p0=delta)
+    return _loss("huber", prediction, target, return_grad, out, p0=delta)
 
 
-def bce_with_logits(prediction: Any, target: Any, *, return_grad: bool = False) -> Any:
+def bce_with_logits(prediction: Any, target: Any, *, return_grad: bool = False, out: Any = None) -> Any:
     """The mean of ``log(1 + exp(p)) - t p`` for logits p and targets t in [0, 1]; as `mse`."""
-    return _loss("bce_with_logits", prediction, target, return_grad)
+    return _loss("bce_with_logits", prediction, target, return_grad, out)
 
 
-def _loss(name: str, prediction: Any, target: Any, return_grad: bool, *, p0: float = 0.0) -> Any:
+def _loss(name: str, prediction: Any, target: Any, return_grad: bool, out: Any, *, p0: float = 0.0) -> Any:
     view, wanted = real_arrays(name, prediction=prediction, target=target)
     if view.shape != wanted.shape or not view.size:
         raise ShapeError(
@@ -86,20 +91,26 @@ def _loss(name: str, prediction: Any, target: Any, return_grad: bool, *, p0: flo
             f"{wanted.shape}"
         )
     rows = view.shape[0] if view.ndim else 1
-    per_row, grad, share = _outputs(view, return_grad)
-    fields = (per_row, grad, dense(view), dense(wanted), None, share, rows, view.size // rows, p0)
+    per_row, grad, share = _outputs(name, view, return_grad, out)
+    sources = dense(view, beside=grad), dense(wanted, beside=grad)
+    fields = (per_row, grad, *sources, None, share, rows, view.size // rows, p0)
     launch(name, view.dtype, fields, view.size * _NS_MOVE)
-    return _result(per_row, grad, prediction)
+    return _result(per_row, grad, prediction, out)
 
 
-def _outputs(view: Array, return_grad: bool) -> tuple[Array, Array | None, Array | None]:
+def _outputs(
+    where: str, view: Array, return_grad: bool, out: Any
+) -> tuple[Array, Array | None, Array | None]:
     """(loss of each row, gradient, share of each row in the mean): the last two only if asked for."""
     rows = view.shape[0] if view.ndim else 1
+    if out is not None and not return_grad:
+        raise ValueError(f"[ops.{where}] out is where the gradient goes; ask for it with return_grad=True")
     if not return_grad:
         return np.empty(rows, view.dtype), None, None
-    return np.empty(rows, view.dtype), np.empty(view.shape, view.dtype), np.full(rows, 1 / rows, view.dtype)
+    grad = out_array(out, view.shape, view, where)
+    return np.empty(rows, view.dtype), grad, np.full(rows, 1 / rows, view.dtype)
 
 
-def _result(per_row: Array, grad: Array | None, like: Any) -> Any:
+def _result(per_row: Array, grad: Array | None, like: Any, out: Any) -> Any:
     loss = float(per_row.mean(dtype=np.float64))
-    return loss if grad is None else (loss, returned(grad, like))
+    return loss if grad is None else (loss, returned(grad, like, out))

@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -20,9 +21,11 @@ from hotloop.graph import Attr, Graph, TensorType
 from hotloop.rules.registry import GraphBuilder
 from hotloop.trace.tensor import Operand, Tensor, is_number
 
-__all__ = ["Operand", "Tensor", "Tracer", "active_tracer", "trace"]
+__all__ = ["Operand", "Tensor", "Tracer", "active_tracer", "last_inputs", "trace"]
 
 _ACTIVE: ContextVar[Tracer | None] = ContextVar("hotloop_trace", default=None)
+#: The inputs that each module was last traced with, for whoever needs its graph once more.
+_INPUTS: WeakKeyDictionary[Any, dict[str, TensorType]] = WeakKeyDictionary()
 
 
 def active_tracer() -> Tracer | None:
@@ -152,11 +155,19 @@ def trace(module: Callable[..., Any], inputs: Mapping[str, TensorType]) -> Graph
     try:
         output = module(**{argument: tensors[name] for argument, name in arguments.items()})
         if isinstance(output, Operand):
-            return tracer.build(output.symbol())
+            graph = tracer.build(output.symbol())
+            with contextlib.suppress(TypeError):  # a callable that cannot be referenced weakly
+                _INPUTS[module] = dict(inputs)
+            return graph
     finally:
         _ACTIVE.reset(token)
     what = type(output).__name__
     raise GraphError(f"[trace] forward must return one tensor, got {what}; concatenate or choose one")
+
+
+def last_inputs(module: object) -> Mapping[str, TensorType] | None:
+    """The types with which a module was last traced well; None if it never was."""
+    return _INPUTS.get(module)
 
 
 def _arguments(module: Any, names: tuple[str, ...]) -> dict[str, str]:
