@@ -90,8 +90,8 @@ class _Shown:
 
     def result(self, result: Result, notes: Sequence[str]) -> None:
         if self.as_json:
-            if not result.streamed:
-                print(console.to_json(console.document(self.command, result.code, notes, result=result.data)))
+            head = console.document(self.command, result.code, notes, result=result.data)
+            console.write_document(head, result.rows, sys.stdout)
         elif result.text:
             print(result.text)
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 import numpy as np
 
@@ -31,13 +31,14 @@ SCHEMA = 1
 class Result:
     """What a command has to say: ``text`` for people, ``data`` (JSON-like) for machines, and its exit code.
 
-    ``streamed`` says that the command has written its document itself.
+    ``rows``: a file of JSON texts, one a line, that belong into the empty list at the end of ``data``: more than
+    memory may hold.
     """
 
     text: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
     code: int = DONE
-    streamed: bool = False
+    rows: IO[str] | None = None
 
 
 class CommandError(Exception):
@@ -68,6 +69,19 @@ def to_json(data: Any) -> str:
     '{"loss": null, "rows": 3, "of": ["a", null]}'
     """
     return json.dumps(_plain(data), ensure_ascii=False, allow_nan=False)
+
+
+def write_document(head: Mapping[str, Any], rows: IO[str] | None, out: TextIO) -> None:
+    """A document as one line; see `Result.rows`."""
+    text = to_json(head)
+    if rows is not None:
+        text = text.removesuffix("]}}")
+        out.write(text)
+        rows.seek(0)
+        for i, row in enumerate(rows):
+            out.write((", " if i else "") + row.rstrip("\n"))
+        text = "]}}"
+    out.write(text + "\n")
 
 
 def _plain(value: Any) -> Any:

@@ -8,30 +8,25 @@ import re
 from typing import Any
 
 from hotloop.cli.options import DataOptions, ModelOptions, TrainingOptions
+from hotloop.cli.source import TrainingTable
 from hotloop.data.preprocess import Preprocessor
+from hotloop.data.split import Split
 
 
 def make_trainer(
-    table: Any, parts: Any, columns: DataOptions, model: ModelOptions, training: TrainingOptions,
+    table: TrainingTable, parts: Split, options: DataOptions, model: ModelOptions, training: TrainingOptions,
     *, progress: bool | None,
 ) -> Any:  # fmt: skip
     """A trainer whose preprocessing has learnt from the training rows, and nothing else has yet."""
     import hotloop as hl
+    from hotloop.tabular import tabular_model
 
-    prepare = Preprocessor.fit(
-        parts.train.X, parts.train.y, task=table.task, class_names=table.class_names,
-        feature_names=table.feature_names, target_name=table.target_name,
-    )  # fmt: skip
-    widths = _widths(model.hidden)
-    layers: list[Any] = []
-    n_in = table.n_features
-    for width in widths:
-        layers += [hl.nn.Linear(n_in, width), _activation(model.activation)]
-        layers += [hl.nn.Dropout(model.dropout)] if model.dropout else []
-        n_in = width
-    layers.append(hl.nn.Linear(n_in, len(table.class_names) or 1))
+    prepare = preprocessor(table, parts, options)
+    network = tabular_model(
+        prepare, hidden=_widths(model.hidden), dropout=model.dropout, activation=model.activation
+    )
     trainer = hl.Trainer(
-        hl.nn.Sequential(*layers),
+        network,
         loss=_loss(table.task, training),
         optimizer=_optimizer(training),
         schedule=_schedule(training),
@@ -47,26 +42,21 @@ def make_trainer(
     return trainer
 
 
-def _activation(name: str) -> Any:
-    from hotloop import nn
-
-    return {
-        "relu": nn.ReLU,
-        "gelu": nn.GELU,
-        "silu": nn.SiLU,
-        "mish": nn.Mish,
-        "selu": nn.SELU,
-        "tanh": nn.Tanh,
-    }[name]()
+def preprocessor(table: TrainingTable, parts: Split, options: DataOptions) -> Preprocessor:
+    """Learnt from the training rows; but the classes are those of all rows."""
+    target = table.target
+    fitted = Preprocessor.fit(
+        parts.train.X, parts.train.y, task=target.task or "auto", target_name=target.name,
+        class_names=target.class_names, missing=options.missing, text=options.text, scale=options.scale,
+        clip=options.clip,
+    )  # fmt: skip
+    return dataclasses.replace(fitted, target=target) if target.class_names else fitted
 
 
 def _optimizer(training: TrainingOptions) -> Any:
     from hotloop import optim
 
-    kind = {"adamw": optim.AdamW, "adam": optim.Adam, "sgd": optim.SGD, "rmsprop": optim.RMSprop}[
-        training.optimizer
-    ]
-    options: dict[str, float] = {}
+    options: dict[str, float] = {"lr": training.lr}
     if training.weight_decay is not None:
         options["weight_decay"] = training.weight_decay
     if training.momentum:
@@ -75,7 +65,7 @@ def _optimizer(training: TrainingOptions) -> Any:
                 f"[cli] --momentum is for sgd and rmsprop, got --optimizer {training.optimizer}; leave it out"
             )
         options["momentum"] = training.momentum
-    return kind(training.lr, **options)
+    return dataclasses.replace(optim.resolve(training.optimizer), **options)  # type: ignore[type-var]
 
 
 def _schedule(training: TrainingOptions) -> Any:
@@ -88,22 +78,19 @@ def _schedule(training: TrainingOptions) -> Any:
 def _loss(task: str, training: TrainingOptions) -> Any:
     from hotloop import losses
 
-    name = (
-        training.loss if training.loss != "auto" else "cross_entropy" if task == "classification" else "mse"
-    )
-    if (name == "cross_entropy") != (task == "classification"):
-        fitting = "cross_entropy" if task == "classification" else "mse, mae, huber"
+    classes = task == "classification"
+    name = training.loss if training.loss != "auto" else "cross_entropy" if classes else "mse"
+    if (name == "cross_entropy") != classes:
+        fitting = "cross_entropy" if classes else "mse, mae, huber"
         raise ValueError(f"[cli] --loss {name} does not suit a {task}; allowed: {fitting}")
-    if name == "cross_entropy":
-        weight = "balanced" if training.class_weight == "balanced" else None
-        return losses.CrossEntropy(training.label_smoothing, weight)
-    for option, given in (
-        ("label-smoothing", training.label_smoothing),
-        ("class-weight", training.class_weight != "none"),
-    ):
+    balanced = training.class_weight == "balanced"
+    if classes:
+        return losses.CrossEntropy(training.label_smoothing, "balanced" if balanced else None)
+    for option, given in (("label-smoothing", training.label_smoothing), ("class-weight", balanced)):
         if given:
             raise ValueError(
-                f"[cli] --{option} is for classes, and the target holds numbers; leave it out, or say --task classification"
+                f"[cli] --{option} is for classes, and the target holds numbers; leave it out, or say "
+                "--task classification"
             )
     return name
 

@@ -63,6 +63,8 @@ class DataOptions:
         Rows with the same value in this column stay in one part; it is no feature.
     split_by_time
         Train on the earliest rows, test on the latest, by this column; it is no feature.
+    drop_missing_target
+        Leave out rows without a target, which are refused otherwise.
     missing
         What stands for a missing number.
     text
@@ -78,6 +80,7 @@ class DataOptions:
     ignore: Annotated[tuple[str, ...], Several] = ()
     split_by_group: Annotated[str | None, InData] = None
     split_by_time: Annotated[str | None, InData] = None
+    drop_missing_target: Annotated[bool, Several] = False
     missing: Annotated[Literal["median", "mean"], InData] = "median"
     text: Annotated[Literal["auto", "onehot", "embedding"], InData] = "auto"
     scale: Annotated[Literal["standard", "robust"], InData] = "standard"
@@ -100,7 +103,7 @@ class ModelOptions:
     """
 
     hidden: Annotated[str, InModel] = "128"
-    activation: Annotated[Literal["relu", "gelu", "silu", "mish", "selu", "tanh"], InModel] = "relu"
+    activation: Annotated[Literal["relu", "gelu", "silu", "mish", "selu", "elu", "tanh", "sigmoid"], InModel] = "relu"
     dropout: Annotated[float, InModel] = 0.0
 
 

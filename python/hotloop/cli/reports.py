@@ -62,12 +62,6 @@ class Scores:
         }
 
 
-def score(trainer: Any, features: Any, target: Any) -> Scores:
-    """The scores of a trainer with preprocessing on a table's features and their targets as they came."""
-    prepare = trainer.preprocessor
-    return Scores(np.asarray(target), predict(trainer, prepare.transform(features)), prepare.class_names)
-
-
 def predict(trainer: Any, inputs: Any) -> Array:
     """Labels int64 (n,), or values in the target's own unit, of what ``transform`` gave."""
     prepare = trainer.preprocessor

@@ -64,7 +64,8 @@ def train(
     run = _fit(trainer, parts, training)
     if run.best_epoch is None:
         raise _nothing_learnt(run.stop_reason)
-    scores = reports.score(trainer, *parts.test.open("final report"))
+    x_test, y_test = parts.test.open("final report")
+    scores = reports.Scores(y_test, reports.predict(trainer, trainer.preprocessor.transform(x_test)), table.class_names)
     trainer.save(path)
     written = {"model": str(path), "report": None if page is None else run.report(page)}
     code = INTERRUPTED if run.stop_reason == "interrupt" else console.DONE
@@ -89,8 +90,10 @@ def _fit(trainer: Any, parts: Any, training: TrainingOptions) -> Any:
     import hotloop as hl
 
     prepare = trainer.preprocessor
-    x, y = prepare.transform(parts.train.X), prepare.transform_target(parts.train.y)
-    x_val, y_val = prepare.transform(parts.validation.X), prepare.transform_target(parts.validation.y)
+    (x, y), (x_val, y_val) = (
+        (prepare.transform(part.X), part.y if prepare.class_names else prepare.transform_target(part.y))
+        for part in (parts.train, parts.validation)
+    )
     checkpoint = None if training.checkpoint is None else hl.Checkpoint(training.checkpoint)
     with contextlib.redirect_stdout(sys.stderr):
         return trainer.fit(
@@ -103,7 +106,7 @@ def _note_plan(table: Any, parts: Any, trainer: Any, training: TrainingOptions) 
     train_rows, validation_rows, test_rows = map(len, parts.rows)
     what = f"{len(table.class_names)} classes" if table.task == "classification" else "regression"
     note(
-        f"{table.name}: {table.rows} rows, {table.n_features} features, {what} "
+        f"{table.name}: {len(table.y)} rows, {len(table.features.columns)} features, {what} "
         f"({train_rows} train, {validation_rows} validation, {test_rows} test)"
     )
     optimizer = type(trainer.optimizer).__name__
@@ -146,7 +149,7 @@ def _data(table: Any, parts: Any, trainer: Any, run: Any, scores: reports.Scores
         "data": {
             "name": table.name,
             "task": table.task,
-            "target": table.target_name,
+            "target": table.target.name,
             "classes": list(table.class_names),
             "features": list(trainer.preprocessor.feature_names),
             "rows": {"train": train_rows, "validation": validation_rows, "test": test_rows},
