@@ -74,3 +74,17 @@ def write_blobs(path: Path, rows: int = 120) -> Path:
         lines.append(f"{size},7,{weight},{'cat' if kind else 'ant'}")
     path.write_text("\n".join(lines))
     return path
+
+
+def write_people(path: Path, rows: int = 240) -> Path:
+    """A CSV as they come: text ids, missing numbers and text, spellings, dates; the class by name."""
+    random = np.random.Generator(np.random.Philox(1))
+    lines = ["id,size,height,town,day,kind"]
+    for i in range(rows):
+        kind = int(random.integers(2))
+        size = "" if i % 11 == 3 else f"{random.normal(1 + 2 * kind, 0.7):.3f}"
+        height = "NA" if i % 17 == 5 else f"{random.normal(150 + 20 * kind, 8):.1f}"
+        town = ("Rome", "Oslo", " rome", "", "Bonn")[int(random.integers(5))]
+        lines.append(f"{i:05d},{size},{height},{town},2024-01-{1 + i % 28:02d},{('cat', 'dog')[kind]}")
+    path.write_text("\n".join(lines))
+    return path

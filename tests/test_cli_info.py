@@ -32,7 +32,7 @@ def test_a_model(tmp_path: Path, capsys: Captured) -> None:
     result = call(capsys, "info", model, "--json").result
     assert (result["task"], result["target"], result["classes"]) == ("classification", "kind", ["ant", "cat"])
     assert result["features"] == ["size", "unit", "weight"]
-    assert result["tensors"]["0.weight"] == [4, 3] and result["parameters"] == 4 * 3 + 4 + 2 * 4 + 2
+    assert result["tensors"]["mlp.0.weight"] == [4, 3] and result["parameters"] == 4 * 3 + 4 + 2 * 4 + 2
     assert result["run"]["epochs"] == len(result["run"]["history"]["val_loss"]) == 3
     assert result["split"]["rows"] == [84, 18, 18]
     assert result["provenance"]["data"]["rows"] == 84

@@ -103,7 +103,7 @@ def test_the_same_seed_gives_the_same_model(blobs: Path, capsys: Captured) -> No
         done(capsys, "train", blobs, "--target", "kind", "--epochs", "3", "--seed", seed, "--out", path)
     a, b, c = (hl.load(blobs.with_name(f"{n}.safetensors")).model.state_dict() for n in "abc")
     assert all(np.array_equal(a[name], b[name]) for name in a)
-    assert not np.array_equal(a["0.weight"], c["0.weight"])
+    assert not np.array_equal(a["mlp.0.weight"], c["mlp.0.weight"])
 
 
 def test_digits_with_the_defaults(tmp_path: Path, capsys: Captured) -> None:
@@ -124,7 +124,12 @@ def test_options_reach_the_trainer(blobs: Path, capsys: Captured) -> None:
     assert trainer.optimizer == hl.optim.SGD(0.05, 0.9, weight_decay=0.001)
     assert trainer.schedule == hl.schedules.Cosine(warmup=0.1)
     assert (trainer.clip_norm, trainer.ema) == (1.0, 0.9)
-    assert (trainer.history.epochs, trainer.history.about["configuration"]["batch_size"]) == (4, 16)
+    assert trainer.history is not None
+    assert (trainer.history.epochs, trainer.history.about["configuration"]["settings"]["batch size"]) == (
+        4,
+        16,
+    )
+    assert trainer.history.about["configuration"]["model"]["layers"][1][1].startswith("GELU(")
     loss = trainer._known_loss()
     assert loss.label_smoothing == pytest.approx(0.1) and loss.class_weight == (1.0, 1.0)  # 42 rows each
 

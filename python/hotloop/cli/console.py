@@ -75,11 +75,11 @@ def write_document(head: Mapping[str, Any], rows: IO[str] | None, out: TextIO) -
     """A document as one line; see `Result.rows`."""
     text = to_json(head)
     if rows is not None:
-        text = text.removesuffix("]}}")
-        out.write(text)
-        rows.seek(0)
-        for i, row in enumerate(rows):
-            out.write((", " if i else "") + row.rstrip("\n"))
+        with rows:
+            out.write(text.removesuffix("]}}"))
+            rows.seek(0)
+            for i, row in enumerate(rows):
+                out.write((", " if i else "") + row.rstrip("\n"))
         text = "]}}"
     out.write(text + "\n")
 

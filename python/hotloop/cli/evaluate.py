@@ -39,7 +39,9 @@ def evaluate(model: str, data: str, *, target: str | None = None, common: Common
     prepare = trainer.preprocessor
     name = target or prepare.target_name
     if name in prepare.feature_names:
-        raise ValueError(f"[evaluate] --target {name} is a feature of the model; name the column to compare with")
+        raise ValueError(
+            f"[evaluate] --target {name} is a feature of the model; name the column to compare with"
+        )
     numbers = prepare.task == "regression" or prepare.target.class_values is not None
     true, predicted = [], []
     for start, block in source.blocks(data, prepare, {name: "number" if numbers else "text"}):

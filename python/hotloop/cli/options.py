@@ -103,7 +103,9 @@ class ModelOptions:
     """
 
     hidden: Annotated[str, InModel] = "128"
-    activation: Annotated[Literal["relu", "gelu", "silu", "mish", "selu", "elu", "tanh", "sigmoid"], InModel] = "relu"
+    activation: Annotated[
+        Literal["relu", "gelu", "silu", "mish", "selu", "elu", "tanh", "sigmoid"], InModel
+    ] = "relu"
     dropout: Annotated[float, InModel] = 0.0
 
 

@@ -66,7 +66,10 @@ def predict(
         return Result(f"{rows} predictions written to {out}", {**about, "rows": rows})
     if common.json:
         document = JsonSink()
-        rows = _drain(blocks, document)
+        with contextlib.ExitStack() as stack:
+            stack.callback(document.file.close)
+            rows = _drain(blocks, document)
+            stack.pop_all()  # whoever writes the document closes the file
         return Result(data={**about, "rows": rows, "predictions": []}, rows=document.file)
     _drain(blocks, CsvSink(sys.stdout))
     return Result()
@@ -83,7 +86,9 @@ def _predicted(trainer: Any, data: str, kept: Mapping[str, str | None], *, proba
         result = Block(block.select(kept).columns, predicted)
         twice = sorted({name for name in result.names if result.names.count(name) > 1})
         if twice:
-            raise ValueError(f"[predict] --keep {twice[0]} has the name of a column of predictions; rename it")
+            raise ValueError(
+                f"[predict] --keep {twice[0]} has the name of a column of predictions; rename it"
+            )
         yield result
 
 
@@ -125,7 +130,7 @@ def _kept(data: str, keep: tuple[str, ...], prepare: Any) -> dict[str, str | Non
         return {}
     names = source.columns_of(data, keep)
     is_csv = Path(data).suffix.lower() in (".csv", ".tsv", ".txt")
-    return {name: "text" if is_csv else None for name in names}
+    return dict.fromkeys(names, "text" if is_csv else None)
 
 
 def _check_out(out: str | None, *read: str) -> None:

@@ -11,7 +11,6 @@ import contextlib
 import csv
 import io
 import json
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -103,7 +102,7 @@ class JsonSink:
     """One JSON object for each row and line, in a temporary file."""
 
     def __init__(self) -> None:
-        self.file: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")
+        self.file: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
 
     def write(self, block: Block) -> None:
         columns = [_kept_values(column) for column in block.kept]
@@ -112,7 +111,9 @@ class JsonSink:
             columns.append([float(text) for text in texts] if column.digits else texts)
         names = block.names
         for row in zip(*columns, strict=True):
-            self.file.write(json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False, allow_nan=False))
+            self.file.write(
+                json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False, allow_nan=False)
+            )
             self.file.write("\n")
 
 
@@ -155,9 +156,15 @@ def _kept_values(column: Column) -> list[Any]:
     _check_exact(column)
     missing = column.missing.tolist()
     if column.source.startswith(("date", "timestamp")):
-        return [None if none else shown(column, v) for v, none in zip(column.values.tolist(), missing, strict=True)]
+        return [
+            None if none else shown(column, v)
+            for v, none in zip(column.values.tolist(), missing, strict=True)
+        ]
     whole = _is_whole(column)
-    return [None if none else int(v) if whole else v for v, none in zip(column.values.tolist(), missing, strict=True)]
+    return [
+        None if none else int(v) if whole else v
+        for v, none in zip(column.values.tolist(), missing, strict=True)
+    ]
 
 
 def _arrow(column: Column) -> Any:

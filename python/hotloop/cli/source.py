@@ -136,7 +136,9 @@ def blocks(
 
     ``more``: columns that are wanted beside the model's features; "number", "text", or None for what is there.
     """
-    kinds = {n: k for n, k in zip(prepare.feature_names, prepare.kinds, strict=True) if k != "empty"}
+    kinds: dict[str, str] = {
+        n: k for n, k in zip(prepare.feature_names, prepare.kinds, strict=True) if k != "empty"
+    }
     extra = {name: kind for name, kind in (more or {}).items() if name not in prepare.feature_names}
     names = [*prepare.feature_names, *extra]
     rows = max(min(_ROWS, _VALUES // len(names)), 1)
@@ -156,7 +158,9 @@ def located(work: Callable[[Columns], T], block: Columns, data: str, start: int)
     except HotloopError as error:
         row, text = _first_refused(work, block, str(error))
         text = re.sub(r"\b(?:features|\w+)\[0(?:, \d+)?\]", "the value", text)
-        raise type(error)(f"[data] {data}, row {start + row + 1}: {text.partition('] ')[2] or text}") from None
+        raise type(error)(
+            f"[data] {data}, row {start + row + 1}: {text.partition('] ')[2] or text}"
+        ) from None
 
 
 def _first_refused(work: Callable[[Columns], Any], block: Columns, text: str) -> tuple[int, str]:

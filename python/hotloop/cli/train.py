@@ -65,7 +65,9 @@ def train(
     if run.best_epoch is None:
         raise _nothing_learnt(run.stop_reason)
     x_test, y_test = parts.test.open("final report")
-    scores = reports.Scores(y_test, reports.predict(trainer, trainer.preprocessor.transform(x_test)), table.class_names)
+    scores = reports.Scores(
+        y_test, reports.predict(trainer, trainer.preprocessor.transform(x_test)), table.class_names
+    )
     trainer.save(path)
     written = {"model": str(path), "report": None if page is None else run.report(page)}
     code = INTERRUPTED if run.stop_reason == "interrupt" else console.DONE
