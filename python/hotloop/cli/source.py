@@ -157,10 +157,9 @@ def located(work: Callable[[Columns], T], block: Columns, data: str, start: int)
         return work(block)
     except HotloopError as error:
         row, text = _first_refused(work, block, str(error))
-        text = re.sub(r"\b(?:features|\w+)\[0(?:, \d+)?\]", "the value", text)
-        raise type(error)(
-            f"[data] {data}, row {start + row + 1}: {text.partition('] ')[2] or text}"
-        ) from None
+        text = re.sub(r"\b\w+\[0(?:, \d+)?\]", "the value", text.partition("] ")[2] or text)
+        text = text.removeprefix("row 0 has ")  # of the block of that row alone
+        raise type(error)(f"[data] {data}, row {start + row + 1}: {text}") from None
 
 
 def _first_refused(work: Callable[[Columns], Any], block: Columns, text: str) -> tuple[int, str]:
