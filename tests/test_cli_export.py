@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import hotloop as hl
-from tests.command_line import Captured, call, done, write_blobs
+from tests.command_line import Captured, call, done, write_blobs, write_people
 
 pytest.importorskip("cyclopts")
 
@@ -31,14 +31,45 @@ def test_weights(model: Path, capsys: Captured) -> None:
     assert result["format"] == "safetensors" and result["tensors"]["mlp.0.weight"] == [128, 3]
 
 
-def test_onnx(model: Path, capsys: Captured) -> None:
-    pytest.importorskip("onnx")
+@pytest.mark.parametrize("target", ["kind", "height"])
+def test_onnx_gives_what_predict_gives(target: str, tmp_path: Path, capsys: Captured) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    out = model.with_name("m.onnx")
+    pytest.importorskip("onnx")
+    pytest.importorskip("pyarrow")
+    people, model, out = (
+        write_people(tmp_path / "people.csv"),
+        tmp_path / "m.safetensors",
+        tmp_path / "m.onnx",
+    )
+    options = ("--ignore", "id,day", "--drop-missing-target", "--epochs", "3", "--out", model)
+    done(capsys, "train", people, "--target", target, *options)
     result = call(capsys, "export", model, out, "--json").result
-    assert result == {"model": str(model), "out": str(out), "format": "onnx"}
+    features = ["size", "height", "town"] if target == "kind" else ["size", "town", "kind"]
+    outputs = ["probabilities", "label"] if target == "kind" else ["prediction"]
+    assert result["format"] == "onnx" and result["inputs"] == features
+    assert set(outputs) <= set(result["outputs"])
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
-    assert session.get_inputs()
+    table = hl.data.read(people, columns=features)
+    feed = {
+        c.name: c.values if c.kind == "number" else np.where(c.missing, "", c.values) for c in table.columns
+    }
+    given = dict(zip(outputs, session.run(outputs, feed)))
+    rows = call(capsys, "predict", model, people, "--json").result["predictions"]
+    if target == "kind":
+        assert given["label"].tolist() == [row["prediction"] for row in rows]
+        shares = [row["probability"] for row in rows]
+        np.testing.assert_allclose(given["probabilities"].max(axis=1), shares, rtol=1e-5)
+    else:
+        np.testing.assert_allclose(
+            given["prediction"].ravel(), [row["prediction"] for row in rows], rtol=1e-5
+        )
+
+
+def test_onnx_of_the_network_alone(model: Path, capsys: Captured) -> None:
+    pytest.importorskip("onnx")
+    out = model.with_name("m.onnx")
+    text = done(capsys, "export", model, out, "--no-preprocessing")
+    assert text.startswith(f"model written to {out}\n  inputs   x\n  outputs  output, ")
 
 
 @pytest.mark.parametrize(
