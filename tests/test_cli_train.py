@@ -39,7 +39,7 @@ def test_the_document(blobs: Path, capsys: Captured) -> None:
     model = blobs.with_name("m.safetensors")
     train = ("train", blobs, "--target", "kind", "--epochs", "40", "--lr", "0.01", "--out", model, "--json")
     result = call(capsys, *train, "--progress").result
-    assert set(result) == {"data", "parameters", "run", "findings", "test", "model", "report"}
+    assert set(result) == {"data", "parameters", "run", "findings", "test", "check", "model", "report"}
     assert result["data"] == {
         "name": "blobs", "task": "classification", "target": "kind", "classes": ["ant", "cat"],
         "features": ["size", "unit", "weight"], "rows": {"train": 84, "validation": 18, "test": 18},

@@ -65,6 +65,8 @@ class DataOptions:
         Train on the earliest rows, test on the latest, by this column; it is no feature.
     drop_missing_target
         Leave out rows without a target, which are refused otherwise.
+    check
+        Look for faults of the table first; see hotloop check.
     missing
         What stands for a missing number.
     text
@@ -81,6 +83,7 @@ class DataOptions:
     split_by_group: Annotated[str | None, InData] = None
     split_by_time: Annotated[str | None, InData] = None
     drop_missing_target: Annotated[bool, Several] = False
+    check: Annotated[bool, InData] = True
     missing: Annotated[Literal["median", "mean"], InData] = "median"
     text: Annotated[Literal["auto", "onehot", "embedding"], InData] = "auto"
     scale: Annotated[Literal["standard", "robust"], InData] = "standard"

@@ -36,6 +36,7 @@ class TrainingTable:
 
     name: str
     features: Columns
+    column: Column  # the target as it came
     y: Array
     target: Target  # of a classification, of all rows: a class may be rare
     by: Column | None = None
@@ -69,7 +70,7 @@ def training_table(data: str, options: DataOptions) -> TrainingTable:
     column = read_target(table[name], name, where="cli")
     target = learn(column, name=name, task=options.task, class_names=(), scale="standard")
     y = target.transform(column) if target.task == "classification" else column.values
-    return TrainingTable(Path(data).stem, features, y, target, None if by is None else table[by])
+    return TrainingTable(Path(data).stem, features, column, y, target, None if by is None else table[by])
 
 
 def split_table(table: TrainingTable, options: DataOptions, *, seed: int) -> Split:
@@ -81,15 +82,18 @@ def split_table(table: TrainingTable, options: DataOptions, *, seed: int) -> Spl
 
 
 def target_name(data: str, table: Columns, name: str | None) -> str:
-    """The target's column. NPZ files and bundled data know it."""
+    """The column that is the target."""
+    name = name or known_target(data)
     if name is None:
-        known = "target" if data in BUNDLED else "y" if data.lower().endswith(".npz") else None
-        if known is None:
-            raise ValueError(
-                f"[data] {data} needs the column to learn: target (--target); columns: {listed(table.names)}"
-            )
-        name = known
+        raise ValueError(
+            f"[data] {data} needs the column to learn: target (--target); columns: {listed(table.names)}"
+        )
     return columns_named(table, [name], "--target")[0]
+
+
+def known_target(data: str) -> str | None:
+    """The target of data that has one by itself."""
+    return "target" if data in BUNDLED else "y" if data.lower().endswith(".npz") else None
 
 
 def columns_named(table: Columns, given: Sequence[str], option: str) -> list[str]:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hotloop.cli import config, console, network, reports, source
+from hotloop.cli import check, config, console, network, reports, source
 from hotloop.cli.console import INTERRUPTED, CommandError, Result, note
 from hotloop.cli.options import (
     COMMON,
@@ -61,6 +61,7 @@ def train(
     path = _model_path(output.out, table.name)
     trainer = network.make_trainer(table, parts, columns, model, training, progress=output.progress)
     _note_plan(table, parts, trainer, training)
+    found = check.note_check(table, data) if columns.check else None
     run = _fit(trainer, parts, training)
     if run.best_epoch is None:
         raise _nothing_learnt(run.stop_reason)
@@ -72,7 +73,9 @@ def train(
     written = {"model": str(path), "report": None if page is None else run.report(page)}
     code = INTERRUPTED if run.stop_reason == "interrupt" else console.DONE
     return Result(
-        _text(trainer, run, scores, written), {**_data(table, parts, trainer, run, scores), **written}, code
+        _text(trainer, run, scores, written),
+        {**_data(table, parts, trainer, run, scores), **_issues(found), **written},
+        code,
     )
 
 
@@ -111,8 +114,14 @@ def _note_plan(table: Any, parts: Any, trainer: Any, training: TrainingOptions) 
         f"{table.name}: {len(table.y)} rows, {len(table.features.columns)} features, {what} "
         f"({train_rows} train, {validation_rows} validation, {test_rows} test)"
     )
+    if parts.duplicates:
+        note(f"{parts.info.duplicates_text()}")
     optimizer = type(trainer.optimizer).__name__
     note(f"model: {_size(trainer):,} parameters, {optimizer}, batches of {training.batch_size}")
+
+
+def _issues(found: Any) -> dict[str, Any]:
+    return {"check": None if found is None else found.to_dict()["issues"]}
 
 
 def _size(trainer: Any) -> int:
