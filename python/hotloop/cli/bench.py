@@ -16,7 +16,6 @@ from typing import Any
 
 import cyclopts
 
-from hotloop.benchmarks import commands
 from hotloop.cli.console import Result
 from hotloop.cli.options import COMMON, Common, described
 
@@ -64,7 +63,7 @@ def train(
         A JSON file for all rounds; the chart goes beside it as SVG if matplotlib is installed.
     """
     options = dict(quick=quick, networks=networks, peers=peers, threads=threads)
-    return _run(commands.train, save, common, **options)
+    return _run("train", save, common, **options)
 
 
 def kernels(*, save: str | None = None, common: Common = COMMON) -> Result:
@@ -75,11 +74,14 @@ def kernels(*, save: str | None = None, common: Common = COMMON) -> Result:
     save
         A JSON file for all rounds.
     """
-    return _run(commands.time_kernels, save, common)
+    return _run("time_kernels", save, common)
 
 
-def _run(command: Callable[..., int], save: str | None, common: Common, **options: Any) -> Result:
+def _run(name: str, save: str | None, common: Common, **options: Any) -> Result:
     """Text is printed as it is measured; for a machine it goes to stderr, and the saved file is the result."""
+    from hotloop.benchmarks import commands  # with the compile passes, which other commands start without
+
+    command: Callable[..., int] = getattr(commands, name)
     if not common.json:
         return Result(code=command(save=save, **options))
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):

@@ -62,15 +62,12 @@ def checks(path: str, tables: Mapping[str, Any], commands: Sequence[str]) -> Cal
             table = table.get(name, {})
             if not isinstance(table, dict):
                 raise ValueError(f"[cli] {path}: {name!r} must be a table, [{'.'.join(command)}]")
-        options = sorted({name.removeprefix("--") for a in arguments for name in a.names})
+        options = sorted({name.removeprefix("--") for a in arguments for name in a.names if name[:2] == "--"})
         options = [name for name in options if not name.startswith(("no-", "config", "print-config"))]
         for key in table:
             if key.replace("_", "-") not in options:
-                where = f"{path}, table [{'.'.join(command)}]"
-                raise ValueError(
-                    f"[cli] {where}: unknown key {key!r}{_near(key.replace('_', '-'), options)}; "
-                    f"allowed: {', '.join(options)}"
-                )
+                hint = _near(key.replace("_", "-"), options) or f"; allowed: {', '.join(options)}"
+                raise ValueError(f"[cli] {path}, table [{'.'.join(command)}]: unknown key {key!r}{hint}")
 
     return check
 
