@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import hotloop as hl
-from tests.command_line import Captured, call, done, process, write_blobs
+from tests.command_line import Captured, call, done, process, write_blobs, write_people
 
 pytest.importorskip("cyclopts")
 
@@ -132,6 +134,87 @@ def test_options_reach_the_trainer(blobs: Path, capsys: Captured) -> None:
     assert trainer.history.about["configuration"]["model"]["layers"][1][1].startswith("GELU(")
     loss = trainer._known_loss()
     assert loss.label_smoothing == pytest.approx(0.1) and loss.class_weight == (1.0, 1.0)  # 42 rows each
+
+
+@pytest.mark.parametrize("text", ["onehot", "embedding"])
+def test_tables_as_they_come(text: str, tmp_path: Path, capsys: Captured) -> None:
+    pytest.importorskip("pyarrow")
+    people, model = write_people(tmp_path / "people.csv"), tmp_path / "m.safetensors"
+    options = ("--ignore", "id,day", "--text", text, "--scale", "robust", "--clip", "3", "--missing", "mean")
+    train = ("train", people, "--target", "kind", *options, "--out", model, "--json")
+    result = call(capsys, *train).result
+    assert result["data"]["features"] == ["size", "height", "town"]
+    assert result["test"]["accuracy"] > 0.9
+    prepare = hl.load(model).preprocessor
+    assert prepare is not None and prepare.cat_names == (("town",) if text == "embedding" else ())
+    assert call(capsys, "evaluate", model, people, "--json").result["accuracy"] > 0.9
+    rows = call(capsys, "predict", model, people, "--json").result["predictions"]
+    assert {row["prediction"] for row in rows} == {"cat", "dog"}
+
+
+@pytest.mark.parametrize(("option", "column"), [("--split-by-time", "day"), ("--split-by-group", "town")])
+def test_other_splits(option: str, column: str, tmp_path: Path, capsys: Captured) -> None:
+    pytest.importorskip("pyarrow")
+    people, model = tmp_path / "people.csv", tmp_path / "m.safetensors"
+    header, *lines = write_people(people).read_text().splitlines()
+    towns = [
+        ",".join([*line.split(",")[:3], f"town {i % 12}", *line.split(",")[4:]])
+        for i, line in enumerate(lines)
+    ]
+    people.write_text("\n".join([header, *towns]))
+    train = ("train", people, "--target", "kind", "--ignore", "id", "--epochs", "3", "--out", model, "--json")
+    result = call(capsys, *train, option, column).result
+    assert column not in result["data"]["features"]
+    info = hl.load(model).split
+    assert info is not None and info.by == option.removeprefix("--split-by-")
+    rows = list(result["data"]["rows"].values())
+    assert sum(rows) == 240 and tuple(rows) == info.rows
+    both = call(capsys, *train, "--split-by-time", "day", "--split-by-group", "town")
+    assert both.code == 2 and "exclude one another" in both.err
+    absent = call(capsys, *train, option, "dya")
+    assert absent.code == 2 and f"{option} names 'dya', which is no column; did you mean 'day'" in absent.err
+
+
+def test_rows_without_a_target(tmp_path: Path, capsys: Captured) -> None:
+    pytest.importorskip("pyarrow")
+    people = write_people(tmp_path / "people.csv")
+    train = ("train", people, "--target", "height", "--ignore", "id", "--epochs", "2", "--out", tmp_path)
+    ended = call(capsys, *train)
+    assert ended.code == 2
+    assert "the target 'height' is missing in row 6 (14 of 240 rows)" in ended.err
+    ended = call(capsys, *train, "--drop-missing-target", "--json")
+    assert sum(ended.result["data"]["rows"].values()) == 226
+    assert "14 of 240 rows have no target 'height' and are left out" in ended.err
+
+
+BARE = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("pyarrow", "narwhals", "pandas", "polars", "sklearn", "onnx"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Refuse())
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: None if name == "pyarrow" else found(name, *more)
+from hotloop.cli import main
+codes = [main(["train", "numbers.csv", "--target", "kind", "--epochs", "3", "--out", "m.safetensors"])]
+codes += [main(["predict", "m.safetensors", "numbers.csv", "--keep", "kind", "--out", "p.csv"])]
+codes += [main(["evaluate", "m.safetensors", "numbers.csv"]), main(["check", "numbers.csv"])]
+codes += [main(["train", "blobs.csv", "--target", "kind"]), main(["train", "x.parquet", "--target", "kind"])]
+print(codes)
+"""
+
+
+def test_tables_of_numbers_need_no_further_library(blobs: Path) -> None:
+    text = blobs.read_text()
+    blobs.with_name("numbers.csv").write_text(text.replace("ant", "1").replace("cat", "2"))
+    child = subprocess.run(
+        [sys.executable, "-c", BARE], cwd=blobs.parent, capture_output=True, text=True, check=True
+    )
+    assert child.stdout.splitlines()[-1] == "[0, 0, 0, 0, 2, 2]", child.stderr
+    assert child.stderr.count("pip install 'hotloop[data]'") == 2
+    assert blobs.with_name("p.csv").read_text().splitlines()[1].startswith("1,1,")
 
 
 def test_a_run_goes_on_from_its_checkpoint(blobs: Path, capsys: Captured) -> None:

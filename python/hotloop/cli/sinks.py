@@ -182,6 +182,10 @@ def _arrow(column: Column) -> Any:
 
 
 def _is_whole(column: Column) -> bool:
+    """Whole numbers by their dtype; by their values where the csv module read them, which knows no dtypes."""
+    if column.source == "csv":
+        present = column.values[~column.missing]
+        return bool(np.all(present == np.floor(present)))
     return column.source.lower().startswith(("int", "uint"))
 
 
