@@ -31,7 +31,8 @@ _FORESEEN = (cyclopts.CycloptsError, HotloopError, ValueError, OSError, ImportEr
 def run(tokens: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     given = tokens[: tokens.index("--")] if "--" in tokens else tokens
-    shown = _Shown(" ".join(token for token in given[:1] if not token.startswith("-")), "--json" in given)
+    words = given[: 2 if given[:1] == ["bench"] else 1]
+    shown = _Shown(" ".join(word for word in words if not word.startswith("-")), "--json" in given)
     with console.noted_warnings() as notes:
         try:
             result = _call(tokens, shown)
