@@ -150,6 +150,9 @@ def test_a_file_stands_for_flags_which_overrule_it(blobs: Path, capsys: Captured
     result = call(capsys, "train", "--config", file, "--epochs", "3").result
     assert result["run"]["epochs"] == 3
     assert result["parameters"] == 3 * 5 + 5 + 5 * 2 + 2
+    file.write_text(file.read_text().replace('"5"', "[5, 4]"))
+    result = call(capsys, "train", "--config", file).result
+    assert (result["run"]["epochs"], result["parameters"]) == (4, 3 * 5 + 5 + 5 * 4 + 4 + 4 * 2 + 2)
     ended = call(capsys, "evaluate", result["model"], blobs, f"--config={file}")
     assert ended.code == 0 and "120 rows" in ended.out
 

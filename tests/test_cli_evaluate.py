@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import hotloop as hl
 from hotloop.cli import main, source
 from hotloop.cli.reports import Scores
 from tests.command_line import Captured, call, done, write_people
@@ -93,6 +94,27 @@ def test_another_column_may_hold_the_truth(trained: Path, capsys: Captured, tmp_
     )
     ended = call(capsys, "evaluate", model, data, "--target", "size")
     assert ended.code == 2 and "--target size is a feature of the model" in ended.err
+
+
+def test_names_that_are_numbers_are_names(tmp_path: Path, capsys: Captured) -> None:
+    """A preprocessing that knows class names only, as earlier versions wrote and as `class_names` makes."""
+    random = np.random.Generator(np.random.Philox(3))
+    X = random.normal(size=(60, 2))
+    y = (X[:, 0] > 0).astype(np.int64)
+    trainer = hl.Trainer(hl.nn.Linear(2, 2), "cross_entropy", optimizer=hl.optim.AdamW(0.1))
+    names = ["1", "2"]
+    prepare = hl.data.Preprocessor.fit(X, y, task="classification", class_names=names, target_name="y")
+    trainer.preprocessor = prepare
+    trainer.fit(prepare.transform(X), y, epochs=30)
+    trainer.save(tmp_path / "m.safetensors")
+    lines = [f"{a},{b},{names[label]}" for (a, b), label in zip(X, y)]
+    (tmp_path / "t.csv").write_text("\n".join(["x0,x1,y", *lines]))
+    np.savez(tmp_path / "t.npz", X=X, y=y + 1)
+    for data in ("t.csv", "t.npz"):
+        assert (
+            call(capsys, "evaluate", tmp_path / "m.safetensors", tmp_path / data, "--json").result["accuracy"]
+            > 0.9
+        )
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from hotloop.cli import source
 from hotloop.cli.console import DONE, FOUND, Result, note
-from hotloop.cli.options import COMMON, Common
+from hotloop.cli.options import COMMON, Common, Switch
 from hotloop.data.columns import Columns
 from hotloop.data.table_files import read
 
@@ -16,7 +16,13 @@ EXAMPLES = """Examples:
   hotloop check penguins.csv --target species --strict"""
 
 
-def check(data: str, *, target: str | None = None, strict: bool = False, common: Common = COMMON) -> Result:
+def check(
+    data: str,
+    *,
+    target: str | None = None,
+    strict: Annotated[bool, Switch] = False,
+    common: Common = COMMON,
+) -> Result:
     """Say what is wrong with a table, and what training does about it.
 
     Missing, constant, duplicate and leaking columns, repeated rows, mixed types, spellings, outliers, classes

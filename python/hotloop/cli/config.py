@@ -40,9 +40,19 @@ def read(path: str) -> dict[str, Any]:
     else:
         import tomli as tomllib
     try:
-        return dict(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:  # bad TOML or bad UTF-8
         raise ValueError(f"[cli] {path} is not TOML in UTF-8 ({error})") from None
+    return {name: _as_flags(value) for name, value in tables.items()}
+
+
+def _as_flags(value: Any) -> Any:
+    """Numbers in a list as a flag has them, with commas between: ``hidden = [256, 256]``."""
+    if isinstance(value, dict):
+        return {name: _as_flags(item) for name, item in value.items()}
+    if isinstance(value, list) and value and all(isinstance(item, int) for item in value):
+        return ",".join(map(str, value))
+    return value
 
 
 def checks(path: str, tables: Mapping[str, Any], commands: Sequence[str]) -> Callable[..., None]:

@@ -12,6 +12,7 @@ from hotloop.cli import console, models, reports, source
 from hotloop.cli.console import Result
 from hotloop.cli.options import COMMON, Common
 from hotloop.data.columns import Columns
+from hotloop.data.preprocess.align import as_text
 from hotloop.data.preprocess.target import read as read_target
 
 EXAMPLES = """Examples:
@@ -60,6 +61,11 @@ def evaluate(model: str, data: str, *, target: str | None = None, common: Common
 
 def _true(prepare: Any, rows: Columns, name: str) -> Any:
     """The target as labels, or as values in its own unit."""
-    if prepare.task == "classification":
-        return prepare.transform_target(rows[name])
-    return read_target(rows[name], name, where="evaluate").values
+    column = read_target(rows[name], name, where="evaluate")
+    if prepare.task == "regression":
+        return column.values
+    if prepare.target.class_values is not None:
+        return prepare.transform_target(column)
+    return prepare.labels_of(
+        [text.strip() for text in as_text(column)]
+    )  # a number is a name here, not an index

@@ -16,11 +16,11 @@ from cyclopts import Group, Parameter
 _data, _output = Group("Data", sort_key=1), Group("Output", sort_key=4)
 
 InData = Parameter(group=_data)
-Several = Parameter(group=_data, negative="")
+Several = Parameter(group=_data, negative="", show_default=False)
 InModel = Parameter(group=Group("Model", sort_key=2))
 InTraining = Parameter(group=Group("Training", sort_key=3))
 InOutput = Parameter(group=_output)
-Switch = Parameter(group=_output, negative="")
+Switch = Parameter(group=_output, negative="", show_default=False)
 
 
 def described(command: Callable[..., Any]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from hotloop.cli import models, source
 from hotloop.cli.console import Result
-from hotloop.cli.options import COMMON, Common, Several
+from hotloop.cli.options import COMMON, Common, Several, Switch
 from hotloop.cli.sinks import Block, CsvSink, JsonSink, Output, Sink, file_sink
 from hotloop.data.columns import Columns
 
@@ -31,7 +31,7 @@ def predict(
     data: str,
     *,
     out: str | None = None,
-    proba: bool = False,
+    proba: Annotated[bool, Switch] = False,
     keep: Annotated[tuple[str, ...], Several] = (),
     common: Common = COMMON,
 ) -> Result:
