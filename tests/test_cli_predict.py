@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -257,3 +259,27 @@ def test_blobs_of_numbers_need_no_text(tmp_path: Path, capsys: Captured) -> None
     done(capsys, "train", blobs, "--target", "kind", "--out", model)
     rows = list(csv.DictReader(done(capsys, "predict", model, blobs, "--keep", "kind").splitlines()))
     assert np.mean([row["prediction"] == row["kind"] for row in rows]) > 0.9
+
+
+@pytest.mark.parametrize("version", ["v0.1.0.dev0", "v0.1.0.dev3"])
+def test_models_of_earlier_versions(version: str, tmp_path: Path, capsys: Captured) -> None:
+    model = Path(__file__).parent / "golden" / version / "classifier.safetensors"
+    random = np.random.Generator(np.random.Philox(5))
+    lines = [",".join(map(str, row)) for row in random.normal(size=(9, 4))]
+    (tmp_path / "new.csv").write_text("\n".join(["d,c,b,a", *lines]))
+    rows = call(capsys, "predict", model, tmp_path / "new.csv", "--proba", "--json").result["predictions"]
+    shares = [[row[f"p_{name}"] for name in ("low", "middle", "high")] for row in rows]
+    np.testing.assert_allclose(shares, expected(model, tmp_path / "new.csv"), rtol=1e-5)
+
+
+def test_ctrl_c_leaves_no_file(trained: Path, tmp_path: Path) -> None:
+    header, *lines = (trained / "people.csv").read_text().splitlines()
+    (tmp_path / "many.csv").write_text("\n".join([header, *(lines * 5000)]))
+    child = process("predict", trained / "kind.safetensors", "many.csv", "--out", "out.csv", cwd=tmp_path)
+    while not list(tmp_path.glob(".out.csv.*.tmp")):
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert (child.returncode, out, err) == (130, "", "hotloop: interrupted\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["many.csv"]
