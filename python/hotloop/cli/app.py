@@ -49,8 +49,8 @@ def run(tokens: Sequence[str]) -> int:
             return shown.error(error, notes)
 
 
-def make_app() -> cyclopts.App:
-    """All commands."""
+def make_app(first: str = "bench") -> cyclopts.App:
+    """All commands; those of a group that is not the ``first`` word are left out, since they take long to load."""
     app = cyclopts.App(name="hotloop", help=_HELP, help_format="plaintext")
     for order, module in enumerate((train, evaluate, predict, export, check, info)):
         command = getattr(module, module.__name__.rpartition(".")[2])
@@ -61,13 +61,13 @@ def make_app() -> cyclopts.App:
             sort_key=order,
             help_format="plaintext",
         )
-    app.command(bench.group())
+    app.command(bench.group(loaded=first == "bench"))
     return app
 
 
 def _call(tokens: Sequence[str], shown: _Shown) -> Any:
     """What the command returns; help and version print themselves and return None."""
-    app = make_app()
+    app = make_app(next(iter(tokens), ""))
     path = config.path_in(tokens)
     if path is not None:
         tables = config.read(path)

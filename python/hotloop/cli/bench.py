@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``hotloop bench``: times of training and kernels; the work is in hotloop.benchmarks.
+"""``hotloop bench``: times of training and kernels; the work and its options are those of hotloop.benchmarks.
 
-What a benchmark saves is what ``--json`` gives, so that both are one format.
+Each benchmark gets the options that all commands have. What it saves is what ``--json`` gives: one format.
 """
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import sys
 import tempfile
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,12 @@ from hotloop.cli.options import COMMON, Common, described
 
 EXAMPLES = """Examples:
   hotloop bench train --quick
-  hotloop bench train --networks 64-128-10 --peers none --threads 1 --json
+  hotloop bench train --networks 64-128-10 --peers none --json
   hotloop bench kernels --save kernels.json"""
 
 
-def group() -> cyclopts.App:
-    """The commands; libraries beside ours are imported by the workers, not here."""
+def group(*, loaded: bool) -> cyclopts.App:
+    """The group of commands; ``loaded`` says whether it is going to be used, else it has its help alone."""
     app = cyclopts.App(
         name="bench",
         help="Time training or kernels on this machine.",
@@ -34,54 +36,32 @@ def group() -> cyclopts.App:
         sort_key=9,
         help_epilogue=EXAMPLES,
     )
-    for command in (train, kernels):
-        app.command(command, help=described(command), help_format="plaintext")
+    if loaded:
+        from hotloop.benchmarks import commands  # with the compile passes, which other commands start without
+
+        for name, command in (("train", commands.train), ("kernels", commands.time_kernels)):
+            app.command(_adapted(command), name=name, help=described(command), help_format="plaintext")
     return app
 
 
-def train(
-    *, quick: bool = False, networks: str | None = None, peers: str | None = None,
-    threads: str | None = None, save: str | None = None, common: Common = COMMON,
-) -> Result:  # fmt: skip
-    """Time whole training runs beside torch, JAX, scikit-learn and the floor of this machine.
+def _adapted(command: Callable[..., int]) -> Callable[..., Result]:
+    """The command with the common options too, and with a result."""
 
-    The floor is the arithmetic of the matrix products at the rate of multiply-adds measured in the same run.
-    Before anything is timed, all must have the same loss curves. Libraries that are not installed are left
-    out. Takes some minutes on a quiet machine; every contestant works alone while it is timed.
+    def run(*, common: Common = COMMON, **options: Any) -> Result:
+        return _run(command, common, **options)
 
-    Parameters
-    ----------
-    quick
-        Three short rounds, without torch.compile: a minute or so.
-    networks
-        Some of the networks only, such as 64-128-10,784-30-10.
-    peers
-        Some of the peers only, of torch,jax,sklearn; none measures hotloop alone.
-    threads
-        Thread counts, such as 1,2; default: 1, 2, 4, 8 and 16 as far as there are processors.
-    save
-        A JSON file for all rounds; the chart goes beside it as SVG if matplotlib is installed.
-    """
-    options = dict(quick=quick, networks=networks, peers=peers, threads=threads)
-    return _run("train", save, common, **options)
+    hints = {**typing.get_type_hints(command), "common": Common, "return": Result}
+    given = inspect.signature(command)
+    common = inspect.Parameter("common", inspect.Parameter.KEYWORD_ONLY, default=COMMON)
+    parameters = [p.replace(annotation=hints[p.name]) for p in (*given.parameters.values(), common)]
+    run.__signature__ = inspect.Signature(parameters, return_annotation=Result)  # type: ignore[attr-defined]
+    run.__annotations__ = hints
+    run.__doc__ = command.__doc__
+    return run
 
 
-def kernels(*, save: str | None = None, common: Common = COMMON) -> Result:
-    """Time every kernel on one core beside the limits of this machine, each checked first.
-
-    Parameters
-    ----------
-    save
-        A JSON file for all rounds.
-    """
-    return _run("time_kernels", save, common)
-
-
-def _run(name: str, save: str | None, common: Common, **options: Any) -> Result:
+def _run(command: Callable[..., int], common: Common, *, save: str | None = None, **options: Any) -> Result:
     """Text is printed as it is measured; for a machine it goes to stderr, and the saved file is the result."""
-    from hotloop.benchmarks import commands  # with the compile passes, which other commands start without
-
-    command: Callable[..., int] = getattr(commands, name)
     if not common.json:
         return Result(code=command(save=save, **options))
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
