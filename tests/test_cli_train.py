@@ -218,16 +218,47 @@ def test_tables_of_numbers_need_no_further_library(blobs: Path) -> None:
 
 
 def test_a_run_goes_on_from_its_checkpoint(blobs: Path, capsys: Captured) -> None:
-    train = ("train", blobs, "--target", "kind", "--epochs", "30", "--patience", "30")
-    models = [blobs.with_name(f"{name}.safetensors") for name in ("whole", "parts")]
-    done(capsys, *train, "--out", models[0])
-    states = blobs.with_name("states")
-    cut = call(capsys, *train, "--out", models[1], "--checkpoint", states, "--max-time", "0.0001")
-    assert cut.code in (0, 2)  # it may have had the time for an epoch
-    if list(states.glob("*.safetensors")):
-        done(capsys, *train, "--out", models[1], "--resume", states)
-        whole, parts = (hl.load(path).model.state_dict() for path in models)
-        assert all(np.array_equal(whole[name], parts[name]) for name in whole)
+    train = ("train", blobs, "--target", "kind", "--epochs", "12", "--dropout", "0.2")
+    whole, rest, states = (
+        blobs.with_name(name) for name in ("whole.safetensors", "rest.safetensors", "states")
+    )
+    done(capsys, *train, "--out", whole, "--checkpoint", states)
+    earlier = sorted(states.glob("*.safetensors"))[0]
+    assert hl.load(earlier).info.history.epochs < 12  # type: ignore[union-attr]
+    done(capsys, *train, "--out", rest, "--resume", earlier)
+    a, b = (hl.load(path).model.state_dict() for path in (whole, rest))
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+    other = call(capsys, *train, "--lr", "0.5", "--out", rest, "--resume", earlier)
+    assert other.code == 2 and "optimizer" in other.err
+
+
+def test_a_time_limit_ends_with_a_model(blobs: Path, capsys: Captured) -> None:
+    endless = (
+        "train",
+        blobs,
+        "--target",
+        "kind",
+        "--epochs",
+        10**8,
+        "--patience",
+        10**8,
+        "--out",
+        blobs.parent,
+    )
+    assert call(capsys, *endless, "--max-time", "0.3", "--json").result["run"]["stop_reason"] == "time"
+
+
+def test_parquet_trains_as_csv_does(tmp_path: Path, capsys: Captured) -> None:
+    csv, parquet = pytest.importorskip("pyarrow.csv"), pytest.importorskip("pyarrow.parquet")
+    people = write_people(tmp_path / "people.csv")
+    marks = csv.ConvertOptions(null_values=["", "NA"], strings_can_be_null=True)
+    parquet.write_table(csv.read_csv(people, convert_options=marks), tmp_path / "people.parquet")
+    options = ("--target", "kind", "--ignore", "id", "--epochs", "5", "--out", tmp_path, "--json")
+    first, second = (
+        call(capsys, "train", tmp_path / f"people.{kind}", *options).result for kind in ("csv", "parquet")
+    )
+    assert first["run"].pop("seconds") and second["run"].pop("seconds")
+    assert first["run"] == second["run"] and first["test"] == second["test"]
 
 
 def test_ctrl_c_reports_saves_and_exits_with_130(blobs: Path) -> None:
