@@ -21,7 +21,7 @@ MAX_TRAINER_SECONDS = 0.15
 MAX_TRAINER_OVER_NUMPY = 1.5
 ALLOWED_LIBRARIES = ("libstdc++.so", "libm.so", "libgcc_s.so", "libc.so", "libpthread.so", "ld-linux")
 MUST_HOLD = {
-    "hotloop/__init__.py", "hotloop/py.typed", "hotloop/_core.pyi", "hotloop/cli.py",
+    "hotloop/__init__.py", "hotloop/py.typed", "hotloop/_core.pyi", "hotloop/cli/__init__.py", "hotloop/cli/app.py",
     "hotloop/benchmarks/commands.py", "hotloop/benchmarks/worker.py",
     "hotloop/report/page.html.jinja", "hotloop/report/page.css",
 }  # fmt: skip

@@ -149,6 +149,7 @@ NATIVE = {
     "export.builder",
     "ops.elementwise",
     "ops.launch",
+    "cli.info",
     "ops.linear",
     "compile.check",
     "benchmarks.harness",

@@ -47,8 +47,16 @@ def class_scores(true: Labels, predicted: Labels, n_classes: int) -> ClassScores
     return ClassScores(*scores, support, float(np.mean(true == predicted)) if len(true) else float("nan"))
 
 
-def classification_report(true: Labels, predicted: Labels, class_names: Sequence[str]) -> str:
+#: Of a class's name, at most and, on a narrow terminal, at least; and what the four columns beside it take.
+_MOST, _LEAST, _COLUMNS = 30, 12, 41
+
+
+def classification_report(
+    true: Labels, predicted: Labels, class_names: Sequence[str], *, width: int = 100
+) -> str:
     """A table of `class_scores`, one line per class, and their plain and weighted means.
+
+    Long names are cut so that it fits into ``width`` columns, if 53 or more.
 
     >>> print(classification_report(np.array([0, 1, 1]), np.array([0, 1, 0]), ["no", "yes"]))
                  precision    recall  f1-score   support
@@ -60,7 +68,8 @@ def classification_report(true: Labels, predicted: Labels, class_names: Sequence
     weighted avg      0.833     0.667     0.667         3
     """
     scores = class_scores(true, predicted, len(class_names))
-    names = [name if len(name) <= 30 else name[:27] + "..." for name in class_names]
+    most = min(max(width - _COLUMNS, _LEAST), _MOST)
+    names = [name if len(name) <= most else name[: most - 3] + "..." for name in class_names]
     width = max(len("weighted avg"), *map(len, names))
     columns = (scores.precision, scores.recall, scores.f1)
     lines = [
@@ -84,12 +93,21 @@ def regression_report(true: Values, predicted: Values) -> str:
     MAE           0.5
     R2            0.5
     """
+    named = {name.upper(): value for name, value in regression_scores(true, predicted).items()}
+    return "\n".join(f"{name:<5}{value:>12.6g}" for name, value in named.items())
+
+
+def regression_scores(true: Values, predicted: Values) -> dict[str, float]:
+    """What `regression_report` shows, as numbers.
+
+    >>> regression_scores(np.array([1.0, 3.0]), np.array([1.0, 2.0]))["mae"]
+    0.5
+    """
     error = predicted - true
     center = true - true.mean() if len(true) else true  # R2 does not depend on it, its rounding does
     sums = [len(true), error @ error, np.abs(error).sum(), center.sum(), center @ center]
     scores = regression(sums)
-    named = {"RMSE": scores["mse"] ** 0.5, "MAE": scores["mae"], "R2": scores["r2"]}
-    return "\n".join(f"{name:<5}{value:>12.6g}" for name, value in named.items())
+    return {"rmse": float(scores["mse"]) ** 0.5, "mae": float(scores["mae"]), "r2": float(scores["r2"])}
 
 
 def _ratio(part: Labels, whole: Labels) -> Values:
