@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Module`: a hotloop network as a `torch.nn.Module`, inside torch's autograd and optimisers.
+
+Its parameters are torch's, over the flat memory that the native code computes on; a call is one node of
+torch's graph, whose forward and backward are one native call each. Which calls there are, passes.py knows.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from hotloop.errors import DeviceError, DTypeError, GraphError
+from hotloop.nn import Module as Network
+from hotloop.threads import check_threads
+from hotloop.torch.passes import WHERE, Native, check_input
+
+
+class Module(torch.nn.Module):
+    """A hotloop network as a module of torch: trained by torch's autograd and any of its optimisers.
+
+    Args:
+        model: a `hl.nn.Module`. It is used, not copied: its values are the parameters' values. What it has not
+            drawn yet is drawn from torch's generator.
+        threads: of the native code; None decides by the model's cost. torch's own number does not matter.
+
+    Call it with a float32 tensor (rows, ...), int32 or int64 ids for an `Embedding`, or several inputs by
+    position or name; the output is float32 (rows, ...). `train` and `eval` decide on dropout and batch norm,
+    as in torch; dropout is drawn from torch's CPU generator. Gradients flow to inputs and parameters that
+    require them. A pass may be gone back from twice (``retain_graph=True``): it is then computed anew.
+
+    Not available, and refused: second derivatives, other dtypes than float32, other devices than the CPU.
+
+    Raises:
+        ShapeError, DTypeError, LabelError, DeviceError: an input that the network cannot take, as it is called.
+        GraphError: ``model`` is no `hl.nn.Module`; a parameter was replaced by something else.
+
+    Example:
+        >>> import torch, hotloop as hl  # doctest: +SKIP
+        >>> from hotloop.torch import Module
+        >>> net = Module(hl.nn.Sequential(hl.nn.Linear(4, 8), hl.nn.ReLU(), hl.nn.Linear(8, 2)))
+        >>> net(torch.randn(3, 4)).sum().backward()
+        >>> net.get_parameter("0.weight").grad.shape
+        torch.Size([8, 4])
+    """
+
+    def __init__(self, model: Network, *, threads: int | None = None) -> None:
+        if not isinstance(model, Network):
+            raise GraphError(
+                f"[{WHERE}] model must be a hotloop.nn.Module, got {type(model).__module__}.{type(model).__name__}; "
+                "from_torch converts an nn.Sequential"
+            )
+        super().__init__()
+        if not model.is_initialized:
+            model.initialize(_draw(), overwrite=False)
+        self._attach(model, check_threads(threads, WHERE))
+
+    def _attach(self, model: Network, threads: int | None) -> None:
+        """Make torch's parameters and buffers over the model's arrays, under the same names."""
+        self._native = Native(model, threads)
+        made: dict[int, Any] = {}
+        for name, item in model.named_tensors():
+            parent, _, key = name.rpartition(".")
+            home = _holder(self, parent)
+            if id(item) not in made:
+                tensor = torch.from_numpy(item.data)
+                frozen = getattr(item, "frozen", None)
+                made[id(item)] = tensor if frozen is None else torch.nn.Parameter(tensor, requires_grad=not frozen)
+            if isinstance(made[id(item)], torch.nn.Parameter):
+                home.register_parameter(key, made[id(item)])
+            else:
+                home.register_buffer(key, made[id(item)])
+        self._native.locate(self._tables())
+
+    def _tables(self) -> dict[str, tuple[dict[str, Any], str]]:
+        """Where torch keeps the tensor of each name."""
+        return {
+            f"{prefix}.{key}" if prefix else key: (table, key)
+            for prefix, module in self.named_modules()
+            for table in (module._parameters, module._buffers)
+            for key in table
+        }
+
+    @property
+    def hotloop_model(self) -> Network:
+        """The network itself; its arrays are those of the parameters."""
+        return self._native.network
+
+    # --- calls ---
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """The output (rows, ...) for one tensor, several by position, or by name (or one mapping of names)."""
+        if torch.compiler.is_compiling():
+            return _outside_of_compilers(self, inputs, named)
+        if named or len(inputs) != 1 or isinstance(inputs[0], Mapping):
+            names, inputs = self._named_inputs(inputs, named)
+        else:
+            names = ("x",)
+        for name, x in zip(names, inputs, strict=True):
+            if not isinstance(x, torch.Tensor) or not x.is_cpu or x.layout is not torch.strided or not x.ndim:
+                check_input(x, name)
+        native = self._native
+        with native.lock:
+            if not native.is_current:
+                native.refresh(self._tables(), names, inputs)
+            tensors = native.tensors()[: native.n_parameters]
+        if torch.is_grad_enabled():
+            return _Call.apply(native, names, self.training, *inputs, *tensors)
+        needs = (False,) * (len(inputs) + len(tensors))
+        return _forward(native, names, inputs, needs, self.training, False)[0]
+
+    def _named_inputs(
+        self, inputs: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+        if len(inputs) == 1 and not named and isinstance(inputs[0], Mapping):
+            inputs, named = (), dict(inputs[0])
+        if inputs and named:
+            raise TypeError(f"[{WHERE}] inputs come by position or by name, not both")
+        if not inputs and not named:
+            raise TypeError(f"[{WHERE}] no input was given")
+        return (tuple(named), tuple(named.values())) if named else (self._native.input_names(len(inputs)), inputs)
+
+    # --- what torch does to modules ---
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        probe = fn(torch.zeros(1))
+        if probe.device.type != "cpu":
+            raise DeviceError(f"[{WHERE}] cannot move to {probe.device}; allowed: cpu; leave it where it is")
+        if probe.dtype != torch.float32:
+            raise DTypeError(f"[{WHERE}] cannot become {probe.dtype}; allowed: torch.float32")
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        native = self._native
+        with native.lock:
+            tensors = native.tensors()[: native.n_parameters]
+        frozen = {p.name: not t.requires_grad for p, t in zip(native.places, tensors)}
+        kept = {k: v for k, v in self.__dict__.items() if k not in ("_native", "_modules", "_parameters", "_buffers")}
+        return {"kept": kept, "model": native.network, "threads": native.threads, "frozen": frozen}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__init__()
+        self.__dict__.update(state["kept"])
+        self._attach(state["model"], state["threads"])
+        for name, frozen in state["frozen"].items():
+            self.get_parameter(name).requires_grad_(not frozen)
+
+    def extra_repr(self) -> str:
+        """The network, layer by layer."""
+        return repr(self._native.network)
+
+
+class _Names(torch.nn.Module):
+    """Parameters and buffers under a dotted name; what computes with them is the module above."""
+
+    def forward(self, *inputs: Any) -> Any:
+        raise GraphError(f"[{WHERE}] its parts only hold parameters; call the whole module")
+
+    def __repr__(self) -> str:
+        return f"tensors: {', '.join([*self._parameters, *self._buffers, *self._modules])}"
+
+
+def _holder(module: torch.nn.Module, path: str) -> torch.nn.Module:
+    """The module of a dotted path, made where it is missing."""
+    for key in filter(None, path.split(".")):
+        if key not in module._modules:
+            module.add_module(key, _Names())
+        module = module._modules[key]
+    return module
+
+
+def _draw() -> int:
+    """63 bits from torch's CPU generator."""
+    return int(torch.empty((), dtype=torch.int64).random_())
+
+
+def _dense(tensor: Any) -> Any:
+    """The tensor as it can be read from its address on."""
+    if tensor.is_contiguous() and not tensor.is_neg():
+        return tensor
+    return tensor.contiguous().resolve_neg()
+
+
+def _forward(
+    native: Native, names: tuple[str, ...], inputs: Any, needs: tuple[bool, ...], training: bool, keep: bool
+) -> tuple[Any, Any, Any, int]:
+    """(output, kind, native pass or None, seed) of a call; ``keep`` what backward needs."""
+    with native.lock:
+        kind = native.kind(names, inputs, needs, training)
+        seed = _draw() if kind.draws else 0
+        rows = len(inputs[0])
+        output = torch.empty((rows, *kind.row_shape))
+        dense = [_dense(x) for x in inputs]  # kept until the native call returns
+        run = (kind.passes.start if keep else kind.passes.run)(
+            rows, [x.data_ptr() for x in dense], output.data_ptr(), seed
+        )
+    if not run:
+        raise native.explain_ids(names, inputs)
+    return output, kind, run, seed
+
+
+class _Call(torch.autograd.Function):
+    """One call of a network, as autograd sees it: (native, names, training, *inputs, *parameters)."""
+
+    @staticmethod
+    def forward(ctx: Any, native: Native, names: tuple[str, ...], training: bool, *tensors: Any) -> Any:
+        needs = ctx.needs_input_grad[3:]
+        inputs = tensors[: len(names)]
+        keep = True in needs
+        output, ctx.kind, ctx.run, ctx.seed = _forward(native, names, inputs, needs, training, keep)
+        if keep:
+            ctx.native, ctx.n_inputs = native, len(names)
+            ctx.set_materialize_grads(False)
+            # Of the tensors, the inputs are read again only if the pass is repeated; all are saved so that
+            # autograd notices if one of them was changed in place before backward.
+            ctx.save_for_backward(*tensors)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, doutput: Any) -> Any:
+        tensors = ctx.saved_tensors
+        if doutput is None:
+            return (None,) * (3 + len(tensors))
+        if not torch.is_grad_enabled():
+            return tuple(_backward(ctx, tensors, doutput))
+        with torch.no_grad():  # create_graph=True
+            found = _backward(ctx, tensors, doutput)
+        positions = [i for i, gradient in enumerate(found) if gradient is not None]
+        marked = _NoSecond.apply(len(positions), *(found[i] for i in positions), doutput, *tensors)
+        for i, gradient in zip(positions, marked, strict=True):
+            found[i] = gradient
+        return tuple(found)
+
+
+def _backward(ctx: Any, tensors: Any, doutput: Any) -> list[Any]:
+    """The gradients by all arguments of `_Call.forward`."""
+    native, kind, run = ctx.native, ctx.kind, ctx.run
+    found: list[Any] = [None] * (3 + len(tensors))
+    doutput = _dense(doutput)
+    dinputs = [torch.empty(tensors[i].shape) for i in kind.inputs]
+    with native.lock:
+        if not run.is_open:  # gone back from before; the same pass again
+            inputs = [_dense(x) for x in tensors[: ctx.n_inputs]]
+            rows = len(doutput)
+            spare = torch.empty(doutput.shape)
+            run = kind.passes.start(rows, [x.data_ptr() for x in inputs], spare.data_ptr(), ctx.seed, True)
+        gradients = run.backward(doutput.data_ptr(), [x.data_ptr() for x in dinputs])
+    for i, gradient in zip(kind.inputs, dinputs):
+        found[3 + i] = gradient
+    first = 3 + ctx.n_inputs
+    for i, array in zip(kind.parameters, gradients):
+        found[first + i] = torch.from_numpy(array)
+    return found
+
+
+class _NoSecond(torch.autograd.Function):
+    """Gradients as they are; who differentiates them learns why that is not possible."""
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Any) -> Any:
+        return tuple(copy.copy(t).view_as(t) for t in tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise GraphError(
+            f"[{WHERE}] second derivatives are not available: the native backward pass has no gradient of its own; "
+            "use the same network in torch (hotloop.torch.to_torch)"
+        )
+
+
+def _outside_of_compilers(module: Module, inputs: Any, named: Any) -> Any:
+    """The call as torch.compile leaves it: a break in its graph."""
+    return _disabled()(module, inputs, named)
+
+
+def _disabled() -> Any:
+    global _disabled_call
+    if _disabled_call is None:
+        _disabled_call = torch.compiler.disable(lambda module, inputs, named: module.forward(*inputs, **named))
+    return _disabled_call
+
+
+_disabled_call: Any = None

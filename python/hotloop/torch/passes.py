@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one `Module` runs on: compiled passes by kind of call, and where its tensors lie in native memory.
+
+A kind of call is the inputs' dtypes and row shapes, which gradients are wanted, and the mode. Each has one
+native object that runs forward from addresses to addresses, keeps an arena for every forward pass that waits
+for its gradients, and hands the gradients out as they lie in the flat buffer.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hotloop import _core
+from hotloop.compile.autodiff import GRAD, INPUT
+from hotloop.compile.plan import Plan, PlanSpec, TrainableSpec
+from hotloop.data import border
+from hotloop.direct import rows_for_a_team
+from hotloop.errors import DeviceError, DTypeError, GraphError, LabelError, ShapeError
+from hotloop.fit_setup import check_batches
+from hotloop.graph import Graph
+from hotloop.nn import Module as Network
+from hotloop.optim import SGD
+from hotloop.session import Session
+
+WHERE = "torch.Module"
+#: What is copied into an input, and how.
+_REAL = {torch.float32: "float32", torch.uint8: "uint8"}
+_INDEX = {torch.int32: "int32", torch.int64: "int64"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The compiled passes of one kind of call."""
+
+    passes: _core.Passes
+    max_rows: int
+    row_shape: tuple[int, ...]  # of the output
+    #: Positions of the inputs whose gradients it gives, and of the parameters.
+    inputs: tuple[int, ...]
+    parameters: tuple[int, ...]
+    draws: bool  # whether there is dropout in it
+
+
+@dataclass(frozen=True)
+class Place:
+    """One of the module's tensors: where torch keeps it, and the tensor over the memory where it has to lie."""
+
+    table: dict[str, Any]
+    key: str
+    name: str
+    home: torch.Tensor
+
+
+class Native:
+    """The native side of one module. To be used under `lock`, which waits for other threads."""
+
+    def __init__(self, network: Network, threads: int | None) -> None:
+        self.network = network
+        self.threads = threads
+        self.session = Session(network, SGD(0.0), seed=0, threads=threads)
+        self.lock = self.session.lock
+        self.places: list[Place] = []
+        self.addresses: list[int] = []
+        #: (table, key) of every parameter and, after them, of every buffer.
+        self.slots: list[tuple[dict[str, Any], str]] = []
+        self.n_parameters = 0
+        self._kinds: dict[Any, Kind] = {}
+        self._room = 0
+        self.is_open = False  # whether there is flat memory, which needs the shapes of inputs
+
+    # --- where the tensors lie ---
+
+    def locate(self, tables: dict[str, tuple[dict[str, Any], str]]) -> None:
+        """Look up the homes of all tensors anew; ``tables``: name -> where torch keeps it."""
+        parameters = list(self.network.named_parameters())
+        self.n_parameters = len(parameters)
+        items = [*parameters, *self.network.named_buffers()]
+        self.places = [Place(*tables[name], name, torch.from_numpy(item.data)) for name, item in items]
+        self.slots = [(place.table, place.key) for place in self.places]
+        self.addresses = [place.home.data_ptr() for place in self.places]
+
+    def tensors(self) -> list[Any]:
+        """The module's tensors, parameters first, each lying where it has to; values that somebody put
+        elsewhere (``p.data = ...``, ``load_state_dict(assign=True)``) are taken over."""
+        try:
+            found = [table[key] for table, key in self.slots]
+            if [tensor.data_ptr() for tensor in found] == self.addresses:
+                return found
+        except (KeyError, AttributeError):
+            pass
+        self._bring_home()
+        return [table[key] for table, key in self.slots]
+
+    def _bring_home(self) -> None:
+        moved = []
+        for number, place in enumerate(self.places):
+            tensor, home = place.table.get(place.key), place.home
+            _check_tensor(place, tensor, number < self.n_parameters)
+            assert tensor is not None  # as just checked
+            if tensor.data_ptr() != home.data_ptr():
+                moved.append((tensor, home))
+        for tensor, home in moved:
+            home.copy_(tensor.detach())
+            tensor.data = home
+
+    # --- passes ---
+
+    @property
+    def is_current(self) -> bool:
+        """Whether there is memory, and nothing was done to any network since the last call."""
+        return self.is_open and self.session.is_current
+
+    def refresh(
+        self, tables: dict[str, tuple[dict[str, Any], str]], names: tuple[str, ...], inputs: Sequence[Any]
+    ) -> None:
+        """Take over what the network's owner did to it, and make the memory where there is none yet."""
+        tensors = self.tensors()
+        self.session.notice_changes(WHERE)
+        self._kinds.clear()
+        self.session.graph_for(_arrays(names, inputs), WHERE)
+        self.is_open = True
+        self.locate(tables)
+        for tensor, place in zip(tensors, self.places, strict=True):
+            if tensor.data_ptr() != place.home.data_ptr():
+                tensor.data = place.home  # the values were taken over from where it was
+
+    def kind(self, names: tuple[str, ...], inputs: Sequence[Any], needs: tuple[bool, ...], training: bool) -> Kind:
+        """The passes for such a call; ``needs``: which inputs and parameters want gradients."""
+        if len(inputs) == 1:
+            x = inputs[0]
+            key: Any = (training, needs, x.dtype, x.shape[1:])
+        else:
+            key = (training, needs, names, *[(x.dtype, x.shape[1:]) for x in inputs])
+        found = self._kinds.get(key)
+        rows = len(inputs[0])
+        if found is None or found.max_rows < rows or rows == 1:
+            found = self._kinds[key] = self._checked_kind(found, names, inputs, needs, training)
+        return found
+
+    def _checked_kind(
+        self, found: Kind | None, names: tuple[str, ...], inputs: Sequence[Any], needs: tuple[bool, ...],
+        training: bool,
+    ) -> Kind:  # fmt: skip
+        """A kind for a call that is new, has more rows than any before, or has the one row that BatchNorm
+        cannot train on."""
+        arrays = _arrays(names, inputs)
+        graph = self.session.graph_for(arrays, WHERE)
+        rows = border.row_count(arrays)
+        border.fit_inputs(arrays, graph, where=WHERE, name="the input")
+        if training:
+            check_batches(graph, rows, rows, WHERE)
+        if found is not None and rows <= found.max_rows:
+            return found
+        if rows > self._room:
+            self._room = max(rows, 2 * self._room)
+            self._kinds.clear()
+        return self._compile(graph, names, inputs, needs, training)
+
+    def _compile(
+        self, graph: Graph, names: tuple[str, ...], inputs: Sequence[Any], needs: tuple[bool, ...], training: bool
+    ) -> Kind:
+        by_name = _by_input(graph, names)
+        needs_input, needs_parameter = needs[: len(inputs)], needs[len(inputs) :]
+        wanted = [
+            (i, place.name) for i, place in enumerate(self.places[: len(needs_parameter)]) if needs_parameter[i]
+        ]
+        entries = {entry.name: entry for entry in self.session.memory.layout.entries}
+        wanted = [(i, name) for i, name in wanted if name in entries]
+        spec = PlanSpec("predict", self._room)
+        if training or any(needs):
+            # As in torch, a BatchNorm whose parameters are frozen follows the batch all the same.
+            norms = {graph_name for graph_name, value in graph.parameters if value in _norm_values(graph)}
+            frozen = entries.keys() - {name for _, name in wanted} - norms
+            spec = PlanSpec(
+                "vjp", self._room, evaluated=not training,
+                trainable=TrainableSpec(frozen=tuple(sorted(frozen))),
+                input_gradients=tuple(by_name[i] for i, need in enumerate(needs_input) if need),
+            )  # fmt: skip
+        exe = self.session.build(graph, spec)
+        plan, outputs = exe.plan, dict(exe.plan.outputs)
+        given = [i for i, need in enumerate(needs_input) if need and GRAD + INPUT + by_name[i] in outputs]
+        passes = _core.Passes(
+            exe.program, exe.team,
+            inputs=[_input(plan, graph, by_name[i], x) for i, x in enumerate(inputs)],
+            params=self.session.params_table(plan, graph, (1.0,))[0],
+            middle=plan.section("forward")[1], output=outputs["output"],
+            doutput=dict(plan.inputs).get("doutput", -1),
+            dinputs=[outputs[GRAD + INPUT + by_name[i]] for i in given],
+            gradients=[(entries[name].offset, list(entries[name].shape)) for _, name in wanted],
+            adaptive=self.session.adaptive,
+            team_rows=0 if self.threads else rows_for_a_team(plan),
+            batch_counters=self.session.memory.batch_counters() if training else (),
+        )  # fmt: skip
+        return Kind(
+            passes, self._room, border.row_shape(graph.types[graph.output]), tuple(given),
+            tuple(i for i, _ in wanted), training and plan.n_dropout > 0,
+        )  # fmt: skip
+
+    def explain_ids(self, names: tuple[str, ...], inputs: Sequence[Any]) -> LabelError:
+        """The error for ids that the native copy found out of range."""
+        arrays = _arrays(names, inputs)
+        graph = self.session.graph_for(arrays, WHERE)
+        try:
+            border.fit_inputs(arrays, graph, where=WHERE, name="the input")
+        except LabelError as error:
+            return error
+        return LabelError(f"[{WHERE}] an id of the input was changed while it was read; give it a copy")
+
+    def input_names(self, count: int) -> tuple[str, ...]:
+        """Names of inputs given by position: those of forward's arguments."""
+        if count == 1:
+            return ("x",)
+        graph = getattr(self.network, "graph", None)
+        if isinstance(graph, Graph):
+            names = [name for name, _ in graph.inputs]
+        else:
+            names = list(inspect.signature(self.network.forward).parameters)
+        if len(names) != count:
+            raise ShapeError(f"[{WHERE}] the model takes {len(names)} inputs ({', '.join(names)}), got {count}")
+        return tuple(names)
+
+
+def _check_tensor(place: Place, tensor: Any, is_parameter: bool) -> None:
+    """Raise unless torch's tensor can be at home in our memory."""
+    what = f"[{WHERE}] {place.name}"
+    if tensor is None or (is_parameter and not isinstance(tensor, torch.nn.Parameter)):
+        raise GraphError(
+            f"{what} is {type(tensor).__name__}, not a Parameter; parametrizations and torch.func.functional_call "
+            "replace parameters by tensors that native code cannot follow; set values with p.copy_(...)"
+        )
+    if tensor.device.type != "cpu":
+        raise DeviceError(f"{what} lies on {tensor.device}; allowed: cpu; call module.cpu()")
+    if tensor.dtype != place.home.dtype or tensor.shape != place.home.shape:
+        raise DTypeError(
+            f"{what} is {tensor.dtype} {tuple(tensor.shape)}; allowed: {place.home.dtype} "
+            f"{tuple(place.home.shape)}; assign a tensor of that kind"
+        )
+
+
+def check_input(x: Any, name: str) -> None:
+    """Raise unless x is a dense tensor on the CPU, with rows, of a dtype that networks take."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"[{WHERE}] {name} is {type(x).__name__}; allowed: torch.Tensor; torch.as_tensor(...)")
+    if not x.is_cpu:
+        raise DeviceError(f"[{WHERE}] {name} lies on {x.device}; allowed: cpu; use {name}.cpu()")
+    if x.layout is not torch.strided:
+        raise DTypeError(f"[{WHERE}] {name} is {x.layout}; allowed: dense tensors; use {name}.to_dense()")
+    if x.dtype not in _REAL and x.dtype not in _INDEX:
+        raise DTypeError(
+            f"[{WHERE}] {name} is {x.dtype}; allowed: torch.float32, torch.uint8 (as float32), torch.int32 and "
+            f"torch.int64 (ids); use {name}.float() or {name}.long()"
+        )
+    if x.ndim == 0 or (x.ndim == 1 and x.dtype in _REAL):
+        raise ShapeError(
+            f"[{WHERE}] {name} has shape {tuple(x.shape)}; allowed: rows first, (n, ...); use {name}.unsqueeze(0)"
+        )
+
+
+def _arrays(names: tuple[str, ...], inputs: Sequence[Any]) -> border.Arrays:
+    """The tensors as arrays that share their memory, checked to be inputs of equal length."""
+    for name, x in zip(names, inputs, strict=True):
+        check_input(x, name)
+    if len({len(x) for x in inputs}) > 1:
+        lengths = {name: len(x) for name, x in zip(names, inputs, strict=True)}
+        raise ShapeError(f"[{WHERE}] the inputs differ in length: {lengths}; rows come first")
+    return {name: x.detach().contiguous().numpy() for name, x in zip(names, inputs, strict=True)}
+
+
+def _by_input(graph: Graph, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The graph's names of inputs that the caller gave under his."""
+    return (graph.inputs[0][0],) if len(names) == 1 else names
+
+
+def _input(plan: Plan, graph: Graph, name: str, x: Any) -> tuple[str, int, float, float]:
+    buffer = dict(plan.inputs)[name]
+    if plan.buffers[buffer].dtype == "real":
+        if x.dtype not in _REAL:
+            raise DTypeError(f"[{WHERE}] {name} holds features, got {x.dtype}; use .float()")
+        return _REAL[x.dtype], buffer, 0.0, 0.0
+    limit = border.id_limits(graph).get(name)
+    low, high = (-(2**31), 2**31 - 1) if limit is None else (0, limit - 1)
+    return _INDEX[x.dtype], buffer, low, high
+
+
+def _norm_values(graph: Graph) -> set[int]:
+    """The weights and biases of BatchNorms."""
+    nodes = (node for node in graph.nodes if node.op == "batch_norm")
+    return {value for node in nodes for value in node.inputs[1:3] if value is not None}
