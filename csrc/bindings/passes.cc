@@ -145,6 +145,8 @@ class Passes : public std::enable_shared_from_this<Passes> {
     return arrays(lent ? spare : flat, lent ? py::object(copy) : loan(memory));
   }
 
+  std::size_t arenas() const { return free_.size(); }
+
   std::unique_ptr<Program> take() {
     if (free_.empty()) return first_->twin();
     std::unique_ptr<Program> program = std::move(free_.back());
@@ -291,6 +293,7 @@ void register_passes(py::module_& m) {
            py::arg("program"), py::arg("team"), py::kw_only(), py::arg("inputs"), py::arg("params"),
            py::arg("middle"), py::arg("output"), py::arg("doutput"), py::arg("dinputs"), py::arg("gradients"),
            py::arg("adaptive"), py::arg("team_rows"), py::arg("batch_counters"))
+      .def_property_readonly("arenas", &Passes::arenas, "How many wait for their next pass.")
       .def("run", &Passes::run, py::arg("rows"), py::arg("inputs"), py::arg("output"), py::arg("seed"),
            "Forward alone, from and to these addresses; False if an id is out of range.")
       .def("start", &Passes::start, py::arg("rows"), py::arg("inputs"), py::arg("output"), py::arg("seed"),

@@ -138,7 +138,7 @@ class Native:
             key = (training, needs, names, *[(x.dtype, x.shape[1:]) for x in inputs])
         found = self._kinds.get(key)
         rows = len(inputs[0])
-        if found is None or found.max_rows < rows or rows == 1:
+        if found is None or found.max_rows < rows or rows <= 1 or any(len(x) != rows for x in inputs[1:]):
             found = self._kinds[key] = self._checked_kind(found, names, inputs, needs, training)
         return found
 
@@ -146,11 +146,12 @@ class Native:
         self, found: Kind | None, names: tuple[str, ...], inputs: Sequence[Any], needs: tuple[bool, ...],
         training: bool,
     ) -> Kind:  # fmt: skip
-        """A kind for a call that is new, has more rows than any before, or has the one row that BatchNorm
-        cannot train on."""
+        """A kind for a call that is new, has more rows than any before, or so few that they may be refused."""
         arrays = _arrays(names, inputs)
         graph = self.session.graph_for(arrays, WHERE)
         rows = border.row_count(arrays)
+        if not rows:
+            raise ShapeError(f"[{WHERE}] the input has 0 rows; at least 1 is needed")
         border.fit_inputs(arrays, graph, where=WHERE, name="the input")
         if training:
             check_batches(graph, rows, rows, WHERE)
