@@ -49,6 +49,7 @@ step_torch() {
   "$CLONE/.venv/bin/pip" install -q keras || echo "no wheel of keras for this machine"
   local files
   mapfile -t files < <(cd "$CLONE" && grep -rlE 'importorskip\("torch"\)|^import torch|^from torch' tests bench --include='*.py')
+  files+=(tests/test_examples.py)  # some of them need torch
   echo "${files[*]}"
   # Another library's warnings are its own affair; ours stay errors.
   (cd "$CLONE" && "$CLONE/.venv/bin/pytest" -q -p no:benchmark -W default::DeprecationWarning \

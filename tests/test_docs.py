@@ -19,6 +19,8 @@ def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.
     text = (DOCS / page).read_text(encoding="utf-8")
     if "callbacks.TensorBoard" in text:
         pytest.importorskip("tensorboardX")
+    if "import torch" in text:
+        pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     names: dict[str, Any] = {"__name__": "docs"}

@@ -49,7 +49,7 @@ class Pass {
 
   bool is_open() const { return program_ != nullptr; }
   void close();
-  py::list backward(Address doutput, const std::vector<Address>& dinputs);
+  std::vector<py::array> backward(Address doutput, const std::vector<Address>& dinputs);
 
  private:
   std::shared_ptr<Passes> owner_;
@@ -121,8 +121,8 @@ class Passes : public std::enable_shared_from_this<Passes> {
 
   // An array for each gradient, and what lies behind all of them: the flat buffer itself if nobody holds
   // gradients of an earlier pass, else a copy that leaves those as they were.
-  py::list backward(Program& program, int64 rows, std::uint64_t seed, Address doutput,
-                    const std::vector<Address>& dinputs) {
+  std::vector<py::array> backward(Program& program, int64 rows, std::uint64_t seed, Address doutput,
+                                  const std::vector<Address>& dinputs) {
     const Memory::Lease lease(program.memory());
     const std::shared_ptr<Memory>& memory = program.shared_memory();
     check(doutput_ >= 0 && dinputs.size() == dinputs_.size(), "[passes] no such backward pass");
@@ -238,13 +238,12 @@ class Passes : public std::enable_shared_from_this<Passes> {
     run_on_team(program, team_, rows, begin, end, ctx, adaptive_ ? &choice.choice : nullptr);
   }
 
-  py::list arrays(std::byte* flat, const py::object& base) const {
-    py::list found(gradients_.size());
+  std::vector<py::array> arrays(std::byte* flat, const py::object& base) const {
+    std::vector<py::array> found;
+    found.reserve(gradients_.size());
     const std::size_t each = real_bytes(first_->plan().real);
-    for (std::size_t i = 0; i < gradients_.size(); ++i) {
-      const auto& [offset, shape] = gradients_[i];
-      found[i] = py::array(real_dtype(), shape, flat + static_cast<std::size_t>(offset) * each, base);
-    }
+    for (const auto& [offset, shape] : gradients_)
+      found.emplace_back(real_dtype(), shape, flat + static_cast<std::size_t>(offset) * each, base);
     return found;
   }
 
@@ -270,9 +269,9 @@ void Pass::close() {
   if (program_ != nullptr) owner_->give_back(std::move(program_));
 }
 
-py::list Pass::backward(Address doutput, const std::vector<Address>& dinputs) {
+std::vector<py::array> Pass::backward(Address doutput, const std::vector<Address>& dinputs) {
   check(is_open(), "[passes] this pass was gone back from");
-  py::list found = owner_->backward(*program_, rows_, seed_, doutput, dinputs);
+  std::vector<py::array> found = owner_->backward(*program_, rows_, seed_, doutput, dinputs);
   close();
   return found;
 }

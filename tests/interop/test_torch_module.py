@@ -26,7 +26,9 @@ ROWS = 12
 
 def tanh_net() -> Any:
     nn = torch.nn
-    return nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.LayerNorm(16), nn.Linear(16, 8), nn.GELU(), nn.Linear(8, 3))
+    return nn.Sequential(
+        nn.Linear(6, 16), nn.Tanh(), nn.LayerNorm(16), nn.Linear(16, 8), nn.GELU(), nn.Linear(8, 3)
+    )
 
 
 def norm_net() -> Any:
@@ -205,13 +207,17 @@ def test_a_retained_graph_serves_twice() -> None:
 @pytest.mark.filterwarnings("ignore:Input #0 requires gradient and is not a double")
 def test_gradcheck_of_a_small_network() -> None:
     torch.manual_seed(0)
-    ours = Module(from_torch(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))))
+    ours = Module(
+        from_torch(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)))
+    )
     x = features(rows=2, width=3).requires_grad_()
     # float32: a step of 1e-2 leaves differences with about three digits
     assert torch.autograd.gradcheck(ours, (x,), eps=1e-2, atol=2e-3, rtol=2e-2, fast_mode=False)
 
 
-@pytest.mark.parametrize("frozen", [("0.weight",), ("0.weight", "0.bias", "2.weight"), ("5.weight", "5.bias")])
+@pytest.mark.parametrize(
+    "frozen", [("0.weight",), ("0.weight", "0.bias", "2.weight"), ("5.weight", "5.bias")]
+)
 def test_frozen_parameters_get_no_gradient(frozen: Sequence[str]) -> None:
     ours, theirs = pair()
     for name in frozen:
@@ -492,7 +498,9 @@ def test_state_dicts_go_both_ways() -> None:
         close(ours(features()), theirs(features()))
         close(other(features()), theirs(features()))
         ours.train(), other.train()
-    assert ours.hotloop_model.state_dict()["0.weight"].tobytes() == theirs[0].weight.detach().numpy().tobytes()
+    assert (
+        ours.hotloop_model.state_dict()["0.weight"].tobytes() == theirs[0].weight.detach().numpy().tobytes()
+    )
 
 
 @pytest.mark.parametrize("used", [False, True])
@@ -666,7 +674,9 @@ def test_what_is_no_network_is_refused() -> None:
         dict(ours.named_modules())["0"](features())
 
 
-@pytest.mark.parametrize(("rows", "sizes"), list(itertools.product((1, 33), [(4, 120, 84, 2), (784, 30, 10)])))
+@pytest.mark.parametrize(
+    ("rows", "sizes"), list(itertools.product((1, 33), [(4, 120, 84, 2), (784, 30, 10)]))
+)
 def test_the_networks_of_the_benchmark(rows: int, sizes: tuple[int, ...]) -> None:
     layers: list[Any] = []
     torch.manual_seed(0)

@@ -59,7 +59,7 @@ def from_torch(model: Any) -> nn.Sequential:
         DTypeError: weights that are not float32.
 
     Example:
-        >>> import torch  # doctest: +SKIP
+        >>> import torch
         >>> from_torch(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU()))
         Sequential(
           (0): Linear(in_features=4, out_features=3, bias=True)
@@ -91,7 +91,9 @@ def to_torch(model: nn.Sequential) -> Any:
 class _Conversion:
     """One walk over a model; what was met before becomes the same object again."""
 
-    def __init__(self, where: str, source: Any, target: Any, fill: Callable[[Any, Any, dict[int, Any]], None]) -> None:
+    def __init__(
+        self, where: str, source: Any, target: Any, fill: Callable[[Any, Any, dict[int, Any]], None]
+    ) -> None:
         self.where = where
         self.source = source
         self.target = target
@@ -119,7 +121,9 @@ class _Conversion:
             raise GraphError(f"{what} is not available; allowed: Sequential, {', '.join(LAYERS)}; replace it")
         for key, value in _ONLY.get(name, {}).items():
             if getattr(layer, key, value) != value:
-                raise GraphError(f"{what} has {key}={getattr(layer, key)!r}; allowed: {value!r}; leave it out")
+                raise GraphError(
+                    f"{what} has {key}={getattr(layer, key)!r}; allowed: {value!r}; leave it out"
+                )
         arguments = {key: _argument(layer, key) for key in LAYERS[name]}
         if name in ("Softmax", "LogSoftmax") and arguments["dim"] is None:
             if self.source is torch.nn:

@@ -39,7 +39,7 @@ class Module(torch.nn.Module):
         GraphError: ``model`` is no `hl.nn.Module`; a parameter was replaced by something else.
 
     Example:
-        >>> import torch, hotloop as hl  # doctest: +SKIP
+        >>> import torch, hotloop as hl
         >>> from hotloop.torch import Module
         >>> net = Module(hl.nn.Sequential(hl.nn.Linear(4, 8), hl.nn.ReLU(), hl.nn.Linear(8, 2)))
         >>> net(torch.randn(3, 4)).sum().backward()
@@ -68,7 +68,9 @@ class Module(torch.nn.Module):
             if id(item) not in made:
                 tensor = torch.from_numpy(item.data)
                 frozen = getattr(item, "frozen", None)
-                made[id(item)] = tensor if frozen is None else torch.nn.Parameter(tensor, requires_grad=not frozen)
+                made[id(item)] = (
+                    tensor if frozen is None else torch.nn.Parameter(tensor, requires_grad=not frozen)
+                )
             if isinstance(made[id(item)], torch.nn.Parameter):
                 home.register_parameter(key, made[id(item)])
             else:
@@ -95,33 +97,33 @@ class Module(torch.nn.Module):
         """The output (rows, ...) for one tensor, several by position, or by name (or one mapping of names)."""
         if torch.compiler.is_compiling():
             return _outside_of_compilers(self, inputs, named)
-        if named or len(inputs) != 1 or isinstance(inputs[0], Mapping):
-            names, inputs = self._named_inputs(inputs, named)
-        else:
-            names = ("x",)
-        for name, x in zip(names, inputs, strict=True):
-            if not isinstance(x, torch.Tensor) or not x.is_cpu or x.layout is not torch.strided or not x.ndim:
-                check_input(x, name)
+        names, tensors = _ONE, inputs
+        if named or len(inputs) != 1 or not isinstance(inputs[0], torch.Tensor):
+            names, tensors = self._named_inputs(inputs, named)
         native = self._native
         with native.lock:
             if not native.is_current:
-                native.refresh(self._tables(), names, inputs)
-            tensors = native.tensors()[: native.n_parameters]
+                native.refresh(self._tables(), names, tensors)
+            parameters = native.tensors()[: native.n_parameters]
         if torch.is_grad_enabled():
-            return _Call.apply(native, names, self.training, *inputs, *tensors)
-        needs = (False,) * (len(inputs) + len(tensors))
-        return _forward(native, names, inputs, needs, self.training, False)[0]
+            return _Call.apply(native, names, self.training, *tensors, *parameters)
+        needs = (False,) * (len(tensors) + len(parameters))
+        return _forward(native, names, tensors, needs, self.training, False)[0]
 
     def _named_inputs(
         self, inputs: tuple[Any, ...], named: dict[str, Any]
     ) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-        if len(inputs) == 1 and not named and isinstance(inputs[0], Mapping):
-            inputs, named = (), dict(inputs[0])
+        if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+            return self._named_inputs((), {**inputs[0], **named})
         if inputs and named:
             raise TypeError(f"[{WHERE}] inputs come by position or by name, not both")
         if not inputs and not named:
             raise TypeError(f"[{WHERE}] no input was given")
-        return (tuple(named), tuple(named.values())) if named else (self._native.input_names(len(inputs)), inputs)
+        names = tuple(named) if named else self._native.input_names(len(inputs))
+        tensors = tuple(named.values()) if named else inputs
+        for name, x in zip(names, tensors, strict=True):
+            check_input(x, name)
+        return names, tensors
 
     # --- what torch does to modules ---
 
@@ -137,8 +139,9 @@ class Module(torch.nn.Module):
         native = self._native
         with native.lock:
             tensors = native.tensors()[: native.n_parameters]
-        frozen = {p.name: not t.requires_grad for p, t in zip(native.places, tensors)}
-        kept = {k: v for k, v in self.__dict__.items() if k not in ("_native", "_modules", "_parameters", "_buffers")}
+        frozen = {native.places[i].name: not tensor.requires_grad for i, tensor in enumerate(tensors)}
+        made_anew = ("_native", "_modules", "_parameters", "_buffers")
+        kept = {name: value for name, value in self.__dict__.items() if name not in made_anew}
         return {"kept": kept, "model": native.network, "threads": native.threads, "frozen": frozen}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -151,6 +154,10 @@ class Module(torch.nn.Module):
     def extra_repr(self) -> str:
         """The network, layer by layer."""
         return repr(self._native.network)
+
+
+#: What a single input is called.
+_ONE: tuple[str, ...] = ("x",)
 
 
 class _Names(torch.nn.Module):
@@ -225,9 +232,9 @@ class _Call(torch.autograd.Function):
         if doutput is None:
             return (None,) * (3 + len(tensors))
         if not torch.is_grad_enabled():
-            return tuple(_backward(ctx, tensors, doutput))
+            return _backward(ctx, tensors, doutput)
         with torch.no_grad():  # create_graph=True
-            found = _backward(ctx, tensors, doutput)
+            found = list(_backward(ctx, tensors, doutput))
         positions = [i for i, gradient in enumerate(found) if gradient is not None]
         marked = _NoSecond.apply(len(positions), *(found[i] for i in positions), doutput, *tensors)
         for i, gradient in zip(positions, marked, strict=True):
@@ -235,25 +242,27 @@ class _Call(torch.autograd.Function):
         return tuple(found)
 
 
-def _backward(ctx: Any, tensors: Any, doutput: Any) -> list[Any]:
+def _backward(ctx: Any, tensors: Any, doutput: Any) -> tuple[Any, ...]:
     """The gradients by all arguments of `_Call.forward`."""
-    native, kind, run = ctx.native, ctx.kind, ctx.run
-    found: list[Any] = [None] * (3 + len(tensors))
+    kind, run, n_inputs = ctx.kind, ctx.run, ctx.n_inputs
     doutput = _dense(doutput)
     dinputs = [torch.empty(tensors[i].shape) for i in kind.inputs]
-    with native.lock:
+    with ctx.native.lock:
         if not run.is_open:  # gone back from before; the same pass again
-            inputs = [_dense(x) for x in tensors[: ctx.n_inputs]]
+            inputs = [_dense(x) for x in tensors[:n_inputs]]
             rows = len(doutput)
             spare = torch.empty(doutput.shape)
             run = kind.passes.start(rows, [x.data_ptr() for x in inputs], spare.data_ptr(), ctx.seed, True)
-        gradients = run.backward(doutput.data_ptr(), [x.data_ptr() for x in dinputs])
-    for i, gradient in zip(kind.inputs, dinputs):
+        arrays = run.backward(doutput.data_ptr(), [x.data_ptr() for x in dinputs])
+    none = (None,) * (3 + n_inputs)
+    if not dinputs and len(arrays) == len(tensors) - n_inputs:
+        return (*none, *map(torch.from_numpy, arrays))
+    found: list[Any] = [None] * (3 + len(tensors))
+    for i, gradient in zip(kind.inputs, dinputs, strict=True):
         found[3 + i] = gradient
-    first = 3 + ctx.n_inputs
-    for i, array in zip(kind.parameters, gradients):
-        found[first + i] = torch.from_numpy(array)
-    return found
+    for i, array in zip(kind.parameters, arrays, strict=True):
+        found[3 + n_inputs + i] = torch.from_numpy(array)
+    return tuple(found)
 
 
 class _NoSecond(torch.autograd.Function):
@@ -279,7 +288,9 @@ def _outside_of_compilers(module: Module, inputs: Any, named: Any) -> Any:
 def _disabled() -> Any:
     global _disabled_call
     if _disabled_call is None:
-        _disabled_call = torch.compiler.disable(lambda module, inputs, named: module.forward(*inputs, **named))
+        _disabled_call = torch.compiler.disable(
+            lambda module, inputs, named: module.forward(*inputs, **named)
+        )
     return _disabled_call
 
 

@@ -31,6 +31,8 @@ WHERE = "torch.Module"
 #: What is copied into an input, and how.
 _REAL = {torch.float32: "float32", torch.uint8: "uint8"}
 _INDEX = {torch.int32: "int32", torch.int64: "int64"}
+#: Kinds of calls that are kept; each has programs and arenas of its own.
+_MAX_KINDS = 32
 
 
 @dataclass(frozen=True)
@@ -129,17 +131,18 @@ class Native:
             if tensor.data_ptr() != place.home.data_ptr():
                 tensor.data = place.home  # the values were taken over from where it was
 
-    def kind(self, names: tuple[str, ...], inputs: Sequence[Any], needs: tuple[bool, ...], training: bool) -> Kind:
+    def kind(
+        self, names: tuple[str, ...], inputs: Sequence[Any], needs: tuple[bool, ...], training: bool
+    ) -> Kind:
         """The passes for such a call; ``needs``: which inputs and parameters want gradients."""
-        if len(inputs) == 1:
-            x = inputs[0]
-            key: Any = (training, needs, x.dtype, x.shape[1:])
-        else:
-            key = (training, needs, names, *[(x.dtype, x.shape[1:]) for x in inputs])
+        key = (training, needs, names, *map(_form, inputs))
         found = self._kinds.get(key)
-        rows = len(inputs[0])
-        if found is None or found.max_rows < rows or rows <= 1 or any(len(x) != rows for x in inputs[1:]):
-            found = self._kinds[key] = self._checked_kind(found, names, inputs, needs, training)
+        rows = 0 if found is None else len(inputs[0])
+        if found is None or found.max_rows < rows or rows <= 1 or _differ(inputs, rows):
+            found = self._checked_kind(found, names, inputs, needs, training)
+            if key not in self._kinds and len(self._kinds) >= _MAX_KINDS:
+                del self._kinds[next(iter(self._kinds))]  # the oldest
+            self._kinds[key] = found
         return found
 
     def _checked_kind(
@@ -163,12 +166,19 @@ class Native:
         return self._compile(graph, names, inputs, needs, training)
 
     def _compile(
-        self, graph: Graph, names: tuple[str, ...], inputs: Sequence[Any], needs: tuple[bool, ...], training: bool
+        self,
+        graph: Graph,
+        names: tuple[str, ...],
+        inputs: Sequence[Any],
+        needs: tuple[bool, ...],
+        training: bool,
     ) -> Kind:
         by_name = _by_input(graph, names)
         needs_input, needs_parameter = needs[: len(inputs)], needs[len(inputs) :]
         wanted = [
-            (i, place.name) for i, place in enumerate(self.places[: len(needs_parameter)]) if needs_parameter[i]
+            (i, place.name)
+            for i, place in enumerate(self.places[: len(needs_parameter)])
+            if needs_parameter[i]
         ]
         entries = {entry.name: entry for entry in self.session.memory.layout.entries}
         wanted = [(i, name) for i, name in wanted if name in entries]
@@ -222,8 +232,20 @@ class Native:
         else:
             names = list(inspect.signature(self.network.forward).parameters)
         if len(names) != count:
-            raise ShapeError(f"[{WHERE}] the model takes {len(names)} inputs ({', '.join(names)}), got {count}")
+            raise ShapeError(
+                f"[{WHERE}] the model takes {len(names)} inputs ({', '.join(names)}), got {count}"
+            )
         return tuple(names)
+
+
+def _form(x: Any) -> tuple[Any, ...]:
+    """What tensors have in common that one kind of call can take, but for the rows."""
+    return x.dtype, x.shape[1:], x.ndim, x.is_cpu, x.layout
+
+
+def _differ(inputs: Sequence[Any], rows: int) -> bool:
+    """Whether the inputs differ in length."""
+    return len(inputs) > 1 and any(len(x) != rows for x in inputs)
 
 
 def _check_tensor(place: Place, tensor: Any, is_parameter: bool) -> None:
@@ -246,7 +268,9 @@ def _check_tensor(place: Place, tensor: Any, is_parameter: bool) -> None:
 def check_input(x: Any, name: str) -> None:
     """Raise unless x is a dense tensor on the CPU, with rows, of a dtype that networks take."""
     if not isinstance(x, torch.Tensor):
-        raise TypeError(f"[{WHERE}] {name} is {type(x).__name__}; allowed: torch.Tensor; torch.as_tensor(...)")
+        raise TypeError(
+            f"[{WHERE}] {name} is {type(x).__name__}; allowed: torch.Tensor; torch.as_tensor(...)"
+        )
     if not x.is_cpu:
         raise DeviceError(f"[{WHERE}] {name} lies on {x.device}; allowed: cpu; use {name}.cpu()")
     if x.layout is not torch.strided:
