@@ -23,7 +23,9 @@ def main() -> None:
     y = (np.sin(2 * x) + (0.2 + 0.2 * np.abs(x)) * random.standard_normal(x.shape))[:, 0].astype(np.float32)
     train, test = slice(0, 5000), slice(5000, None)
 
-    model = hl.nn.Sequential(hl.nn.Linear(1, 64), hl.nn.SiLU(), hl.nn.Linear(64, 64), hl.nn.SiLU(), hl.nn.Linear(64, 3))
+    model = hl.nn.Sequential(
+        hl.nn.Linear(1, 64), hl.nn.SiLU(), hl.nn.Linear(64, 64), hl.nn.SiLU(), hl.nn.Linear(64, 3)
+    )
     step = hl.TrainStep(model, optimizer=hl.optim.AdamW(5e-3))
     for epoch in range(20):
         for rows in np.array_split(random.permutation(5000), 50):
@@ -33,7 +35,7 @@ def main() -> None:
     print(f"last pinball loss {loss:.3f}")
 
     below = (y[test, None] < step.predict(x[test])).mean(axis=0)
-    for level, share in zip(LEVELS, below):
+    for level, share in zip(LEVELS, below, strict=True):
         print(f"quantile {level:.1f}: {share:.3f} of unseen values lie below")
     print(f"farthest from its level: {np.abs(below - LEVELS).max():.3f}")
 

@@ -2,8 +2,6 @@
 # needs: torch
 """REINFORCE in a plain torch loop, with the policy a hotloop network: `hotloop.torch.Module`."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 
@@ -12,10 +10,8 @@ from hotloop.torch import Module
 
 
 class Reach:
-    """Points on a line, pushed left, not at all or right; each step costs the distance from its goal.
-
-    All of them at once, as rows: a state is (position, speed, goal), float32 (rows, 3).
-    """
+    """Points on a line, pushed left, not at all or right; each step costs the distance from the goal. All at
+    once, as rows: a state is (position, speed, goal), float32 (rows, 3)."""
 
     def __init__(self, rows: int, seed: int) -> None:
         self.random = np.random.default_rng(seed)
@@ -37,6 +33,7 @@ class Reach:
 
 def main() -> None:
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # batches this small gain nothing from torch's threads
     policy = Module(hl.nn.Sequential(hl.nn.Linear(3, 64), hl.nn.Tanh(), hl.nn.Linear(64, 3)))
     optimizer = torch.optim.Adam(policy.parameters(), lr=1e-2)
     world, returns = Reach(rows=64, seed=0), []

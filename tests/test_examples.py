@@ -25,6 +25,8 @@ RESULTS = {
     "images": (r"test accuracy (\S+)", 0.95, 1.0),
     "text": (r"test accuracy (\S+)", 0.9, 1.0),
     "audio": (r"test accuracy (\S+)", 0.97, 1.0),
+    "own_loss": (r"farthest from its level: (\S+)", 0.0, 0.06),
+    "policy_gradient": (r"first -1\S+, last (\S+)", -3.5, -1.0),
     "own_schedule": (r"one cycle .* loss (\S+)", 0.009, 0.0125),
 }
 

@@ -101,10 +101,9 @@ class Module(torch.nn.Module):
         if named or len(inputs) != 1 or not isinstance(inputs[0], torch.Tensor):
             names, tensors = self._named_inputs(inputs, named)
         native = self._native
-        with native.lock:
-            if not native.is_current:
-                native.refresh(self._tables(), names, tensors)
-            parameters = native.tensors()[: native.n_parameters]
+        if not native.is_current:
+            native.refresh(self._tables(), names, tensors)
+        parameters = native.tensors()[: native.n_parameters]
         if torch.is_grad_enabled():
             return _Call.apply(native, names, self.training, *tensors, *parameters)
         needs = (False,) * (len(tensors) + len(parameters))
@@ -137,8 +136,7 @@ class Module(torch.nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         native = self._native
-        with native.lock:
-            tensors = native.tensors()[: native.n_parameters]
+        tensors = native.tensors()[: native.n_parameters]
         frozen = {native.places[i].name: not tensor.requires_grad for i, tensor in enumerate(tensors)}
         made_anew = ("_native", "_modules", "_parameters", "_buffers")
         kept = {name: value for name, value in self.__dict__.items() if name not in made_anew}
@@ -194,16 +192,14 @@ def _dense(tensor: Any) -> Any:
 def _forward(
     native: Native, names: tuple[str, ...], inputs: Any, needs: tuple[bool, ...], training: bool, keep: bool
 ) -> tuple[Any, Any, Any, int]:
-    """(output, kind, native pass or None, seed) of a call; ``keep`` what backward needs."""
+    """(output, kind, native pass or True, seed) of a call; ``keep`` what backward needs."""
     with native.lock:
-        kind = native.kind(names, inputs, needs, training)
+        kind, shape = native.kind(names, inputs, needs, training)
         seed = _draw() if kind.draws else 0
-        rows = len(inputs[0])
-        output = torch.empty((rows, *kind.row_shape))
-        dense = [_dense(x) for x in inputs]  # kept until the native call returns
-        run = (kind.passes.start if keep else kind.passes.run)(
-            rows, [x.data_ptr() for x in dense], output.data_ptr(), seed
-        )
+        output = torch.empty(shape)
+        dense = [x if x.is_contiguous() and not x.is_neg() else _dense(x) for x in inputs]
+        start = kind.passes.start if keep else kind.passes.run
+        run = start(shape[0], [x.data_ptr() for x in dense], output.data_ptr(), seed)
     if not run:
         raise native.explain_ids(names, inputs)
     return output, kind, run, seed

@@ -33,6 +33,7 @@ _REAL = {torch.float32: "float32", torch.uint8: "uint8"}
 _INDEX = {torch.int32: "int32", torch.int64: "int64"}
 #: Kinds of calls that are kept; each has programs and arenas of its own.
 _MAX_KINDS = 32
+_MAX_CALLS = 256
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,6 @@ class Kind:
     """The compiled passes of one kind of call."""
 
     passes: _core.Passes
-    max_rows: int
     row_shape: tuple[int, ...]  # of the output
     #: Positions of the inputs whose gradients it gives, and of the parameters.
     inputs: tuple[int, ...]
@@ -59,7 +59,7 @@ class Place:
 
 
 class Native:
-    """The native side of one module. To be used under `lock`, which waits for other threads."""
+    """The native side of one module. Passes run under `lock`, which waits for other threads."""
 
     def __init__(self, network: Network, threads: int | None) -> None:
         self.network = network
@@ -72,6 +72,8 @@ class Native:
         self.slots: list[tuple[dict[str, Any], str]] = []
         self.n_parameters = 0
         self._kinds: dict[Any, Kind] = {}
+        #: Calls that were checked, down to the rows: (kind, shape of the output).
+        self._calls: dict[Any, tuple[Kind, tuple[int, ...]]] = {}
         self._room = 0
         self.is_open = False  # whether there is flat memory, which needs the shapes of inputs
 
@@ -99,16 +101,14 @@ class Native:
         return [table[key] for table, key in self.slots]
 
     def _bring_home(self) -> None:
-        moved = []
-        for number, place in enumerate(self.places):
-            tensor, home = place.table.get(place.key), place.home
-            _check_tensor(place, tensor, number < self.n_parameters)
-            assert tensor is not None  # as just checked
-            if tensor.data_ptr() != home.data_ptr():
-                moved.append((tensor, home))
-        for tensor, home in moved:
-            home.copy_(tensor.detach())
-            tensor.data = home
+        with self.lock:
+            for number, place in enumerate(self.places):
+                _check_tensor(place, place.table.get(place.key), number < self.n_parameters)
+            for place in self.places:
+                tensor, home = place.table[place.key], place.home
+                if tensor.data_ptr() != home.data_ptr():
+                    home.copy_(tensor.detach())
+                    tensor.data = home
 
     # --- passes ---
 
@@ -121,36 +121,40 @@ class Native:
         self, tables: dict[str, tuple[dict[str, Any], str]], names: tuple[str, ...], inputs: Sequence[Any]
     ) -> None:
         """Take over what the network's owner did to it, and make the memory where there is none yet."""
-        tensors = self.tensors()
-        self.session.notice_changes(WHERE)
-        self._kinds.clear()
-        self.session.graph_for(_arrays(names, inputs), WHERE)
-        self.is_open = True
-        self.locate(tables)
-        for tensor, place in zip(tensors, self.places, strict=True):
-            if tensor.data_ptr() != place.home.data_ptr():
-                tensor.data = place.home  # the values were taken over from where it was
+        with self.lock:
+            tensors = self.tensors()
+            self.session.notice_changes(WHERE)
+            self._forget()
+            self.session.graph_for(_arrays(names, inputs), WHERE)
+            self.is_open = True
+            self.locate(tables)
+            for tensor, place in zip(tensors, self.places, strict=True):
+                if tensor.data_ptr() != place.home.data_ptr():
+                    tensor.data = place.home  # the values were taken over from where it was
 
     def kind(
         self, names: tuple[str, ...], inputs: Sequence[Any], needs: tuple[bool, ...], training: bool
-    ) -> Kind:
-        """The passes for such a call; ``needs``: which inputs and parameters want gradients."""
-        key = (training, needs, names, *map(_form, inputs))
-        found = self._kinds.get(key)
-        rows = 0 if found is None else len(inputs[0])
-        if found is None or found.max_rows < rows or rows <= 1 or _differ(inputs, rows):
-            found = self._checked_kind(found, names, inputs, needs, training)
-            if key not in self._kinds and len(self._kinds) >= _MAX_KINDS:
-                del self._kinds[next(iter(self._kinds))]  # the oldest
-            self._kinds[key] = found
+    ) -> tuple[Kind, tuple[int, ...]]:
+        """The passes for such a call, and its output's shape; ``needs``: which inputs and parameters want
+        gradients."""
+        if len(inputs) == 1:
+            x = inputs[0]
+            call: Any = (training, needs, names, x.shape, x.dtype, x.is_cpu, x.layout)
+        else:
+            call = (training, needs, names, *[(x.shape, x.dtype, x.is_cpu, x.layout) for x in inputs])
+        found = self._calls.get(call)
+        if found is None:
+            arrays = _arrays(names, inputs)
+            kind = self._checked_kind(names, arrays, inputs, needs, training)
+            found = kind, (border.row_count(arrays), *kind.row_shape)
+            _keep(self._calls, call, found, _MAX_CALLS)
         return found
 
     def _checked_kind(
-        self, found: Kind | None, names: tuple[str, ...], inputs: Sequence[Any], needs: tuple[bool, ...],
+        self, names: tuple[str, ...], arrays: border.Arrays, inputs: Sequence[Any], needs: tuple[bool, ...],
         training: bool,
     ) -> Kind:  # fmt: skip
-        """A kind for a call that is new, has more rows than any before, or so few that they may be refused."""
-        arrays = _arrays(names, inputs)
+        """The kind of a call that was not met before, if it may be made at all."""
         graph = self.session.graph_for(arrays, WHERE)
         rows = border.row_count(arrays)
         if not rows:
@@ -158,12 +162,17 @@ class Native:
         border.fit_inputs(arrays, graph, where=WHERE, name="the input")
         if training:
             check_batches(graph, rows, rows, WHERE)
-        if found is not None and rows <= found.max_rows:
-            return found
         if rows > self._room:
             self._room = max(rows, 2 * self._room)
-            self._kinds.clear()
-        return self._compile(graph, names, inputs, needs, training)
+            self._forget()
+        key = (training, needs, names, *[(array.dtype, array.shape[1:]) for array in arrays.values()])
+        if key not in self._kinds:
+            _keep(self._kinds, key, self._compile(graph, names, inputs, needs, training), _MAX_KINDS)
+        return self._kinds[key]
+
+    def _forget(self) -> None:
+        self._kinds.clear()
+        self._calls.clear()
 
     def _compile(
         self,
@@ -208,7 +217,7 @@ class Native:
             batch_counters=self.session.memory.batch_counters() if training else (),
         )  # fmt: skip
         return Kind(
-            passes, self._room, border.row_shape(graph.types[graph.output]), tuple(given),
+            passes, border.row_shape(graph.types[graph.output]), tuple(given),
             tuple(i for i, _ in wanted), training and plan.n_dropout > 0,
         )  # fmt: skip
 
@@ -238,14 +247,11 @@ class Native:
         return tuple(names)
 
 
-def _form(x: Any) -> tuple[Any, ...]:
-    """What tensors have in common that one kind of call can take, but for the rows."""
-    return x.dtype, x.shape[1:], x.ndim, x.is_cpu, x.layout
-
-
-def _differ(inputs: Sequence[Any], rows: int) -> bool:
-    """Whether the inputs differ in length."""
-    return len(inputs) > 1 and any(len(x) != rows for x in inputs)
+def _keep(table: dict[Any, Any], key: Any, value: Any, most: int) -> None:
+    """Put it into the table, which loses its oldest entry if it is full."""
+    if len(table) >= most:
+        del table[next(iter(table))]
+    table[key] = value
 
 
 def _check_tensor(place: Place, tensor: Any, is_parameter: bool) -> None:
