@@ -666,6 +666,37 @@ def test_passes_that_nobody_goes_back_from_give_their_memory_back() -> None:
     assert kinds[0].passes.arenas == 5  # as many as ever waited at once, used again
 
 
+def test_one_network_has_one_module() -> None:
+    ours, _ = pair()
+    with pytest.raises(hl.GraphError, match="inside of another Module"):
+        Module(ours.hotloop_model)
+    network = ours.hotloop_model
+    del ours
+    assert Module(network)(features()).shape == (ROWS, 3)
+
+
+def test_checkpointing_repeats_a_pass_with_its_dropout() -> None:
+    ours = Module(hl.nn.Sequential(hl.nn.Linear(6, 50), hl.nn.Dropout(0.5)))
+    torch.manual_seed(3)
+    output = torch.utils.checkpoint.checkpoint(ours, features().requires_grad_(), use_reentrant=False)
+    output.sum().backward()
+    close(ours.get_parameter("0.bias").grad, (output != 0).sum(0) / 0.5)
+
+
+def test_hooks_of_modules_and_parameters_see_gradients() -> None:
+    ours, _ = pair()
+    seen: list[Any] = []
+    ours.get_parameter("0.bias").register_hook(lambda gradient: gradient * 2)
+    ours.register_full_backward_hook(lambda module, given, got: seen.append((given[0], got[0])))
+    x = features().requires_grad_()
+    ours(x).sum().backward()
+    assert torch.equal(seen[0][0], x.grad)
+    doubled = ours.get_parameter("0.bias").grad.clone()
+    twin = copy.deepcopy(pair()[0])
+    twin(features()).sum().backward()
+    close(doubled, 2 * twin.get_parameter("0.bias").grad)
+
+
 def test_what_is_no_network_is_refused() -> None:
     with pytest.raises(hl.GraphError, match="from_torch converts"):
         Module(torch.nn.Linear(2, 2))

@@ -8,6 +8,7 @@ torch's graph, whose forward and backward are one native call each. Which calls 
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,7 +37,8 @@ class Module(torch.nn.Module):
 
     Raises:
         ShapeError, DTypeError, LabelError, DeviceError: an input that the network cannot take, as it is called.
-        GraphError: ``model`` is no `hl.nn.Module`; a parameter was replaced by something else.
+        GraphError: ``model`` is no `hl.nn.Module`, or inside of another Module; a parameter was replaced by
+            something else.
 
     Example:
         >>> import torch, hotloop as hl
@@ -53,6 +55,11 @@ class Module(torch.nn.Module):
                 f"[{WHERE}] model must be a hotloop.nn.Module, got {type(model).__module__}.{type(model).__name__}; "
                 "from_torch converts an nn.Sequential"
             )
+        if model in _WRAPPED and _WRAPPED[model]() is not None:
+            raise GraphError(
+                f"[{WHERE}] this model is inside of another Module, and would be trained in two places; use that one, "
+                "or copy.deepcopy(model)"
+            )
         super().__init__()
         if not model.is_initialized:
             model.initialize(_draw(), overwrite=False)
@@ -61,6 +68,7 @@ class Module(torch.nn.Module):
     def _attach(self, model: Network, threads: int | None) -> None:
         """Make torch's parameters and buffers over the model's arrays, under the same names."""
         self._native = Native(model, threads)
+        _WRAPPED[model] = weakref.ref(self)
         made: dict[int, Any] = {}
         for name, item in model.named_tensors():
             parent, _, key = name.rpartition(".")
@@ -154,6 +162,8 @@ class Module(torch.nn.Module):
         return repr(self._native.network)
 
 
+#: Which module has a network, as long as both live.
+_WRAPPED: weakref.WeakKeyDictionary[Network, weakref.ref[Module]] = weakref.WeakKeyDictionary()
 #: What a single input is called.
 _ONE: tuple[str, ...] = ("x",)
 
