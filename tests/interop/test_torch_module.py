@@ -697,6 +697,21 @@ def test_hooks_of_modules_and_parameters_see_gradients() -> None:
     close(doubled, 2 * twin.get_parameter("0.bias").grad)
 
 
+def test_torchs_default_dtype_does_not_matter() -> None:
+    ours, theirs = pair()
+    x, peer = features().requires_grad_(), features().double().requires_grad_()
+    torch.set_default_dtype(torch.float64)
+    try:
+        output = ours(x)
+        output.sum().backward()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    theirs(peer).sum().backward()
+    assert output.dtype == torch.float32
+    close(x.grad, peer.grad)
+    same_gradients(ours, theirs)
+
+
 def test_what_is_no_network_is_refused() -> None:
     with pytest.raises(hl.GraphError, match="from_torch converts"):
         Module(torch.nn.Linear(2, 2))

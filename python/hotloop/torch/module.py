@@ -7,7 +7,6 @@ torch's graph, whose forward and backward are one native call each. Which calls 
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -135,7 +134,7 @@ class Module(torch.nn.Module):
     # --- what torch does to modules ---
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        probe = fn(torch.zeros(1))
+        probe = fn(_new((1,)).zero_())
         if probe.device.type != "cpu":
             raise DeviceError(f"[{WHERE}] cannot move to {probe.device}; allowed: cpu; leave it where it is")
         if probe.dtype != torch.float32:
@@ -164,6 +163,7 @@ class Module(torch.nn.Module):
 
 #: Which module has a network, as long as both live.
 _WRAPPED: weakref.WeakKeyDictionary[Network, weakref.ref[Module]] = weakref.WeakKeyDictionary()
+_CPU = torch.device("cpu")
 #: What a single input is called.
 _ONE: tuple[str, ...] = ("x",)
 
@@ -189,7 +189,12 @@ def _holder(module: torch.nn.Module, path: str) -> torch.nn.Module:
 
 def _draw() -> int:
     """63 bits from torch's CPU generator."""
-    return int(torch.empty((), dtype=torch.int64).random_())
+    return int(torch.empty((), dtype=torch.int64, device=_CPU).random_())
+
+
+def _new(shape: Any) -> Any:
+    """A tensor for native code to write, whatever torch's defaults are at present."""
+    return torch.empty(shape, dtype=torch.float32, device=_CPU)
 
 
 def _dense(tensor: Any) -> Any:
@@ -206,7 +211,7 @@ def _forward(
     with native.lock:
         kind, shape = native.kind(names, inputs, needs, training)
         seed = _draw() if kind.draws else 0
-        output = torch.empty(shape)
+        output = _new(shape)
         dense = [x if x.is_contiguous() and not x.is_neg() else _dense(x) for x in inputs]
         start = kind.passes.start if keep else kind.passes.run
         run = start(shape[0], [x.data_ptr() for x in dense], output.data_ptr(), seed)
@@ -223,10 +228,9 @@ class _Call(torch.autograd.Function):
         needs = ctx.needs_input_grad[3:]
         inputs = tensors[: len(names)]
         keep = True in needs
-        output, ctx.kind, ctx.run, ctx.seed = _forward(native, names, inputs, needs, training, keep)
+        output, *rest = _forward(native, names, inputs, needs, training, keep)
         if keep:
-            ctx.native, ctx.n_inputs = native, len(names)
-            ctx.set_materialize_grads(False)
+            ctx.call = native, len(names), *rest
             # Of the tensors, the inputs are read again only if the pass is repeated; all are saved so that
             # autograd notices if one of them was changed in place before backward.
             ctx.save_for_backward(*tensors)
@@ -235,8 +239,6 @@ class _Call(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, doutput: Any) -> Any:
         tensors = ctx.saved_tensors
-        if doutput is None:
-            return (None,) * (3 + len(tensors))
         if not torch.is_grad_enabled():
             return _backward(ctx, tensors, doutput)
         with torch.no_grad():  # create_graph=True
@@ -250,15 +252,15 @@ class _Call(torch.autograd.Function):
 
 def _backward(ctx: Any, tensors: Any, doutput: Any) -> tuple[Any, ...]:
     """The gradients by all arguments of `_Call.forward`."""
-    kind, run, n_inputs = ctx.kind, ctx.run, ctx.n_inputs
+    native, n_inputs, kind, run, seed = ctx.call
     doutput = _dense(doutput)
-    dinputs = [torch.empty(tensors[i].shape) for i in kind.inputs]
-    with ctx.native.lock:
+    dinputs = [_new(tensors[i].shape) for i in kind.inputs]
+    with native.lock:
         if not run.is_open:  # gone back from before; the same pass again
             inputs = [_dense(x) for x in tensors[:n_inputs]]
             rows = len(doutput)
-            spare = torch.empty(doutput.shape)
-            run = kind.passes.start(rows, [x.data_ptr() for x in inputs], spare.data_ptr(), ctx.seed, True)
+            spare = _new(doutput.shape)
+            run = kind.passes.start(rows, [x.data_ptr() for x in inputs], spare.data_ptr(), seed, True)
         arrays = run.backward(doutput.data_ptr(), [x.data_ptr() for x in dinputs])
     none = (None,) * (3 + n_inputs)
     if not dinputs and len(arrays) == len(tensors) - n_inputs:
@@ -276,7 +278,7 @@ class _NoSecond(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, count: int, *tensors: Any) -> Any:
-        return tuple(copy.copy(t).view_as(t) for t in tensors[:count])
+        return tuple(t.view_as(t) for t in tensors[:count])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
