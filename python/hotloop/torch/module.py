@@ -2,7 +2,7 @@
 """`Module`: a hotloop network as a `torch.nn.Module`, inside torch's autograd and optimisers.
 
 Its parameters are torch's, over the flat memory that the native code computes on; a call is one node of
-torch's graph, whose forward and backward are one native call each. Which calls there are, passes.py knows.
+torch's graph (call.py), whose forward and backward are one native call each on what passes.py has compiled.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import torch
 from hotloop.errors import DeviceError, DTypeError, GraphError
 from hotloop.nn import Module as Network
 from hotloop.threads import check_threads
-from hotloop.torch.passes import WHERE, Native, check_input
+from hotloop.torch.call import Call, draw, new, run_forward
+from hotloop.torch.inputs import WHERE, check_input, names_by_position
+from hotloop.torch.passes import Native
 
 
 class Module(torch.nn.Module):
@@ -61,7 +63,7 @@ class Module(torch.nn.Module):
             )
         super().__init__()
         if not model.is_initialized:
-            model.initialize(_draw(), overwrite=False)
+            model.initialize(draw(), overwrite=False)
         self._attach(model, check_threads(threads, WHERE))
 
     def _attach(self, model: Network, threads: int | None) -> None:
@@ -82,7 +84,7 @@ class Module(torch.nn.Module):
                 home.register_parameter(key, made[id(item)])
             else:
                 home.register_buffer(key, made[id(item)])
-        self._native.locate(self._tables())
+        self._native.homes.locate(self._tables())
 
     def _tables(self) -> dict[str, tuple[dict[str, Any], str]]:
         """Where torch keeps the tensor of each name."""
@@ -110,11 +112,11 @@ class Module(torch.nn.Module):
         native = self._native
         if not native.is_current:
             native.refresh(self._tables(), names, tensors)
-        parameters = native.tensors()[: native.n_parameters]
+        parameters = native.homes.parameters()
         if torch.is_grad_enabled():
-            return _Call.apply(native, names, self.training, *tensors, *parameters)
+            return Call.apply(native, names, self.training, *tensors, *parameters)
         needs = (False,) * (len(tensors) + len(parameters))
-        return _forward(native, names, tensors, needs, self.training, False)[0]
+        return run_forward(native, names, tensors, needs, self.training, False)[0]
 
     def _named_inputs(
         self, inputs: tuple[Any, ...], named: dict[str, Any]
@@ -125,7 +127,7 @@ class Module(torch.nn.Module):
             raise TypeError(f"[{WHERE}] inputs come by position or by name, not both")
         if not inputs and not named:
             raise TypeError(f"[{WHERE}] no input was given")
-        names = tuple(named) if named else self._native.input_names(len(inputs))
+        names = tuple(named) if named else names_by_position(self._native.network, len(inputs))
         tensors = tuple(named.values()) if named else inputs
         for name, x in zip(names, tensors, strict=True):
             check_input(x, name)
@@ -134,7 +136,7 @@ class Module(torch.nn.Module):
     # --- what torch does to modules ---
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        probe = fn(_new((1,)).zero_())
+        probe = fn(new((1,)).zero_())
         if probe.device.type != "cpu":
             raise DeviceError(f"[{WHERE}] cannot move to {probe.device}; allowed: cpu; leave it where it is")
         if probe.dtype != torch.float32:
@@ -143,8 +145,8 @@ class Module(torch.nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         native = self._native
-        tensors = native.tensors()[: native.n_parameters]
-        frozen = {native.places[i].name: not tensor.requires_grad for i, tensor in enumerate(tensors)}
+        tensors = native.homes.parameters()
+        frozen = {native.homes.places[i].name: not tensor.requires_grad for i, tensor in enumerate(tensors)}
         made_anew = ("_native", "_modules", "_parameters", "_buffers")
         kept = {name: value for name, value in self.__dict__.items() if name not in made_anew}
         return {"kept": kept, "model": native.network, "threads": native.threads, "frozen": frozen}
@@ -163,7 +165,6 @@ class Module(torch.nn.Module):
 
 #: Which module has a network, as long as both live.
 _WRAPPED: weakref.WeakKeyDictionary[Network, weakref.ref[Module]] = weakref.WeakKeyDictionary()
-_CPU = torch.device("cpu")
 #: What a single input is called.
 _ONE: tuple[str, ...] = ("x",)
 
@@ -185,107 +186,6 @@ def _holder(module: torch.nn.Module, path: str) -> torch.nn.Module:
             module.add_module(key, _Names())
         module = module._modules[key]
     return module
-
-
-def _draw() -> int:
-    """63 bits from torch's CPU generator."""
-    return int(torch.empty((), dtype=torch.int64, device=_CPU).random_())
-
-
-def _new(shape: Any) -> Any:
-    """A tensor for native code to write, whatever torch's defaults are at present."""
-    return torch.empty(shape, dtype=torch.float32, device=_CPU)
-
-
-def _dense(tensor: Any) -> Any:
-    """The tensor as it can be read from its address on."""
-    if tensor.is_contiguous() and not tensor.is_neg():
-        return tensor
-    return tensor.contiguous().resolve_neg()
-
-
-def _forward(
-    native: Native, names: tuple[str, ...], inputs: Any, needs: tuple[bool, ...], training: bool, keep: bool
-) -> tuple[Any, Any, Any, int]:
-    """(output, kind, native pass or True, seed) of a call; ``keep`` what backward needs."""
-    with native.lock:
-        kind, shape = native.kind(names, inputs, needs, training)
-        seed = _draw() if kind.draws else 0
-        output = _new(shape)
-        dense = [x if x.is_contiguous() and not x.is_neg() else _dense(x) for x in inputs]
-        start = kind.passes.start if keep else kind.passes.run
-        run = start(shape[0], [x.data_ptr() for x in dense], output.data_ptr(), seed)
-    if not run:
-        raise native.explain_ids(names, inputs)
-    return output, kind, run, seed
-
-
-class _Call(torch.autograd.Function):
-    """One call of a network, as autograd sees it: (native, names, training, *inputs, *parameters)."""
-
-    @staticmethod
-    def forward(ctx: Any, native: Native, names: tuple[str, ...], training: bool, *tensors: Any) -> Any:
-        needs = ctx.needs_input_grad[3:]
-        inputs = tensors[: len(names)]
-        keep = True in needs
-        output, *rest = _forward(native, names, inputs, needs, training, keep)
-        if keep:
-            ctx.call = native, len(names), *rest
-            # Of the tensors, the inputs are read again only if the pass is repeated; all are saved so that
-            # autograd notices if one of them was changed in place before backward.
-            ctx.save_for_backward(*tensors)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, doutput: Any) -> Any:
-        tensors = ctx.saved_tensors
-        if not torch.is_grad_enabled():
-            return _backward(ctx, tensors, doutput)
-        with torch.no_grad():  # create_graph=True
-            found = list(_backward(ctx, tensors, doutput))
-        positions = [i for i, gradient in enumerate(found) if gradient is not None]
-        marked = _NoSecond.apply(len(positions), *(found[i] for i in positions), doutput, *tensors)
-        for i, gradient in zip(positions, marked, strict=True):
-            found[i] = gradient
-        return tuple(found)
-
-
-def _backward(ctx: Any, tensors: Any, doutput: Any) -> tuple[Any, ...]:
-    """The gradients by all arguments of `_Call.forward`."""
-    native, n_inputs, kind, run, seed = ctx.call
-    doutput = _dense(doutput)
-    dinputs = [_new(tensors[i].shape) for i in kind.inputs]
-    with native.lock:
-        if not run.is_open:  # gone back from before; the same pass again
-            inputs = [_dense(x) for x in tensors[:n_inputs]]
-            rows = len(doutput)
-            spare = _new(doutput.shape)
-            run = kind.passes.start(rows, [x.data_ptr() for x in inputs], spare.data_ptr(), seed, True)
-        arrays = run.backward(doutput.data_ptr(), [x.data_ptr() for x in dinputs])
-    none = (None,) * (3 + n_inputs)
-    if not dinputs and len(arrays) == len(tensors) - n_inputs:
-        return (*none, *map(torch.from_numpy, arrays))
-    found: list[Any] = [None] * (3 + len(tensors))
-    for i, gradient in zip(kind.inputs, dinputs, strict=True):
-        found[3 + i] = gradient
-    for i, array in zip(kind.parameters, arrays, strict=True):
-        found[3 + n_inputs + i] = torch.from_numpy(array)
-    return tuple(found)
-
-
-class _NoSecond(torch.autograd.Function):
-    """Gradients as they are; who differentiates them learns why that is not possible."""
-
-    @staticmethod
-    def forward(ctx: Any, count: int, *tensors: Any) -> Any:
-        return tuple(t.view_as(t) for t in tensors[:count])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        raise GraphError(
-            f"[{WHERE}] second derivatives are not available: the native backward pass has no gradient of its own; "
-            "use the same network in torch (hotloop.torch.to_torch)"
-        )
 
 
 def _outside_of_compilers(module: Module, inputs: Any, named: Any) -> Any:

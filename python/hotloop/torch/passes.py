@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one `Module` runs on: compiled passes by kind of call, and where its tensors lie in native memory.
+"""What one `Module` runs on: compiled passes by kind of call.
 
 A kind of call is the inputs' dtypes and row shapes, which gradients are wanted, and the mode. Each has one
 native object that runs forward from addresses to addresses, keeps an arena for every forward pass that waits
@@ -8,29 +8,24 @@ for its gradients, and hands the gradients out as they lie in the flat buffer.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from hotloop import _core
 from hotloop.compile.autodiff import GRAD, INPUT
-from hotloop.compile.plan import Plan, PlanSpec, TrainableSpec
+from hotloop.compile.plan import PlanSpec, TrainableSpec
 from hotloop.data import border
 from hotloop.direct import rows_for_a_team
-from hotloop.errors import DeviceError, DTypeError, GraphError, LabelError, ShapeError
+from hotloop.errors import LabelError, ShapeError
 from hotloop.fit_setup import check_batches
 from hotloop.graph import Graph
 from hotloop.nn import Module as Network
 from hotloop.optim import SGD
 from hotloop.session import Session
+from hotloop.torch.homes import Homes
+from hotloop.torch.inputs import WHERE, as_arrays, input_names, input_of
 
-WHERE = "torch.Module"
-#: What is copied into an input, and how.
-_REAL = {torch.float32: "float32", torch.uint8: "uint8"}
-_INDEX = {torch.int32: "int32", torch.int64: "int64"}
 #: Kinds of calls that are kept; each has programs and arenas of its own.
 _MAX_KINDS = 32
 _MAX_CALLS = 256
@@ -48,16 +43,6 @@ class Kind:
     draws: bool  # whether there is dropout in it
 
 
-@dataclass(frozen=True)
-class Place:
-    """One of the module's tensors: where torch keeps it, and the tensor over the memory where it has to lie."""
-
-    table: dict[str, Any]
-    key: str
-    name: str
-    home: torch.Tensor
-
-
 class Native:
     """The native side of one module. Passes run under `lock`, which waits for other threads."""
 
@@ -66,51 +51,12 @@ class Native:
         self.threads = threads
         self.session = Session(network, SGD(0.0), seed=0, threads=threads)
         self.lock = self.session.lock
-        self.places: list[Place] = []
-        self.addresses: list[int] = []
-        #: (table, key) of every parameter and, after them, of every buffer.
-        self.slots: list[tuple[dict[str, Any], str]] = []
-        self.n_parameters = 0
+        self.homes = Homes(network, self.lock)
         self._kinds: dict[Any, Kind] = {}
         #: Calls that were checked, down to the rows: (kind, shape of the output).
         self._calls: dict[Any, tuple[Kind, tuple[int, ...]]] = {}
         self._room = 0
         self.is_open = False  # whether there is flat memory, which needs the shapes of inputs
-
-    # --- where the tensors lie ---
-
-    def locate(self, tables: dict[str, tuple[dict[str, Any], str]]) -> None:
-        """Look up the homes of all tensors anew; ``tables``: name -> where torch keeps it."""
-        parameters = list(self.network.named_parameters())
-        self.n_parameters = len(parameters)
-        items = [*parameters, *self.network.named_buffers()]
-        self.places = [Place(*tables[name], name, torch.from_numpy(item.data)) for name, item in items]
-        self.slots = [(place.table, place.key) for place in self.places]
-        self.addresses = [place.home.data_ptr() for place in self.places]
-
-    def tensors(self) -> list[Any]:
-        """The module's tensors, parameters first, each lying where it has to; values that somebody put
-        elsewhere (``p.data = ...``, ``load_state_dict(assign=True)``) are taken over."""
-        try:
-            found = [table[key] for table, key in self.slots]
-            if [tensor.data_ptr() for tensor in found] == self.addresses:
-                return found
-        except (KeyError, AttributeError):
-            pass
-        self._bring_home()
-        return [table[key] for table, key in self.slots]
-
-    def _bring_home(self) -> None:
-        with self.lock:
-            for number, place in enumerate(self.places):
-                _check_tensor(place, place.table.get(place.key), number < self.n_parameters)
-            for place in self.places:
-                tensor, home = place.table[place.key], place.home
-                if tensor.data_ptr() != home.data_ptr():
-                    home.copy_(tensor.detach())
-                    tensor.data = home
-
-    # --- passes ---
 
     @property
     def is_current(self) -> bool:
@@ -122,13 +68,13 @@ class Native:
     ) -> None:
         """Take over what the network's owner did to it, and make the memory where there is none yet."""
         with self.lock:
-            tensors = self.tensors()
+            tensors = self.homes.tensors()
             self.session.notice_changes(WHERE)
             self._forget()
-            self.session.graph_for(_arrays(names, inputs), WHERE)
+            self.session.graph_for(as_arrays(names, inputs), WHERE)
             self.is_open = True
-            self.locate(tables)
-            for tensor, place in zip(tensors, self.places, strict=True):
+            self.homes.locate(tables)
+            for tensor, place in zip(tensors, self.homes.places, strict=True):
                 if tensor.data_ptr() != place.home.data_ptr():
                     tensor.data = place.home  # the values were taken over from where it was
 
@@ -144,7 +90,7 @@ class Native:
             call = (training, needs, names, *[(x.shape, x.dtype, x.is_cpu, x.layout) for x in inputs])
         found = self._calls.get(call)
         if found is None:
-            arrays = _arrays(names, inputs)
+            arrays = as_arrays(names, inputs)
             kind = self._checked_kind(names, arrays, inputs, needs, training)
             found = kind, (border.row_count(arrays), *kind.row_shape)
             _keep(self._calls, call, found, _MAX_CALLS)
@@ -182,11 +128,11 @@ class Native:
         needs: tuple[bool, ...],
         training: bool,
     ) -> Kind:
-        by_name = _by_input(graph, names)
+        by_name = input_names(graph, names)
         needs_input, needs_parameter = needs[: len(inputs)], needs[len(inputs) :]
         wanted = [
             (i, place.name)
-            for i, place in enumerate(self.places[: len(needs_parameter)])
+            for i, place in enumerate(self.homes.places[: len(needs_parameter)])
             if needs_parameter[i]
         ]
         entries = {entry.name: entry for entry in self.session.memory.layout.entries}
@@ -206,7 +152,7 @@ class Native:
         given = [i for i, need in enumerate(needs_input) if need and GRAD + INPUT + by_name[i] in outputs]
         passes = _core.Passes(
             exe.program, exe.team,
-            inputs=[_input(plan, graph, by_name[i], x) for i, x in enumerate(inputs)],
+            inputs=[input_of(plan, graph, by_name[i], x) for i, x in enumerate(inputs)],
             params=self.session.params_table(plan, graph, (1.0,))[0],
             middle=plan.section("forward")[1], output=outputs["output"],
             doutput=dict(plan.inputs).get("doutput", -1),
@@ -223,7 +169,7 @@ class Native:
 
     def explain_ids(self, names: tuple[str, ...], inputs: Sequence[Any]) -> LabelError:
         """The error for ids that the native copy found out of range."""
-        arrays = _arrays(names, inputs)
+        arrays = as_arrays(names, inputs)
         graph = self.session.graph_for(arrays, WHERE)
         try:
             border.fit_inputs(arrays, graph, where=WHERE, name="the input")
@@ -231,91 +177,12 @@ class Native:
             return error
         return LabelError(f"[{WHERE}] an id of the input was changed while it was read; give it a copy")
 
-    def input_names(self, count: int) -> tuple[str, ...]:
-        """Names of inputs given by position: those of forward's arguments."""
-        if count == 1:
-            return ("x",)
-        graph = getattr(self.network, "graph", None)
-        if isinstance(graph, Graph):
-            names = [name for name, _ in graph.inputs]
-        else:
-            names = list(inspect.signature(self.network.forward).parameters)
-        if len(names) != count:
-            raise ShapeError(
-                f"[{WHERE}] the model takes {len(names)} inputs ({', '.join(names)}), got {count}"
-            )
-        return tuple(names)
-
 
 def _keep(table: dict[Any, Any], key: Any, value: Any, most: int) -> None:
     """Put it into the table, which loses its oldest entry if it is full."""
     if len(table) >= most:
         del table[next(iter(table))]
     table[key] = value
-
-
-def _check_tensor(place: Place, tensor: Any, is_parameter: bool) -> None:
-    """Raise unless torch's tensor can be at home in our memory."""
-    what = f"[{WHERE}] {place.name}"
-    if tensor is None or (is_parameter and not isinstance(tensor, torch.nn.Parameter)):
-        raise GraphError(
-            f"{what} is {type(tensor).__name__}, not a Parameter; parametrizations and torch.func.functional_call "
-            "replace parameters by tensors that native code cannot follow; set values with p.copy_(...)"
-        )
-    if tensor.device.type != "cpu":
-        raise DeviceError(f"{what} lies on {tensor.device}; allowed: cpu; call module.cpu()")
-    if tensor.dtype != place.home.dtype or tensor.shape != place.home.shape:
-        raise DTypeError(
-            f"{what} is {tensor.dtype} {tuple(tensor.shape)}; allowed: {place.home.dtype} "
-            f"{tuple(place.home.shape)}; assign a tensor of that kind"
-        )
-
-
-def check_input(x: Any, name: str) -> None:
-    """Raise unless x is a dense tensor on the CPU, with rows, of a dtype that networks take."""
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(
-            f"[{WHERE}] {name} is {type(x).__name__}; allowed: torch.Tensor; torch.as_tensor(...)"
-        )
-    if not x.is_cpu:
-        raise DeviceError(f"[{WHERE}] {name} lies on {x.device}; allowed: cpu; use {name}.cpu()")
-    if x.layout is not torch.strided:
-        raise DTypeError(f"[{WHERE}] {name} is {x.layout}; allowed: dense tensors; use {name}.to_dense()")
-    if x.dtype not in _REAL and x.dtype not in _INDEX:
-        raise DTypeError(
-            f"[{WHERE}] {name} is {x.dtype}; allowed: torch.float32, torch.uint8 (as float32), torch.int32 and "
-            f"torch.int64 (ids); use {name}.float() or {name}.long()"
-        )
-    if x.ndim == 0 or (x.ndim == 1 and x.dtype in _REAL):
-        raise ShapeError(
-            f"[{WHERE}] {name} has shape {tuple(x.shape)}; allowed: rows first, (n, ...); use {name}.unsqueeze(0)"
-        )
-
-
-def _arrays(names: tuple[str, ...], inputs: Sequence[Any]) -> border.Arrays:
-    """The tensors as arrays that share their memory, checked to be inputs of equal length."""
-    for name, x in zip(names, inputs, strict=True):
-        check_input(x, name)
-    if len({len(x) for x in inputs}) > 1:
-        lengths = {name: len(x) for name, x in zip(names, inputs, strict=True)}
-        raise ShapeError(f"[{WHERE}] the inputs differ in length: {lengths}; rows come first")
-    return {name: x.detach().contiguous().numpy() for name, x in zip(names, inputs, strict=True)}
-
-
-def _by_input(graph: Graph, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The graph's names of inputs that the caller gave under his."""
-    return (graph.inputs[0][0],) if len(names) == 1 else names
-
-
-def _input(plan: Plan, graph: Graph, name: str, x: Any) -> tuple[str, int, float, float]:
-    buffer = dict(plan.inputs)[name]
-    if plan.buffers[buffer].dtype == "real":
-        if x.dtype not in _REAL:
-            raise DTypeError(f"[{WHERE}] {name} holds features, got {x.dtype}; use .float()")
-        return _REAL[x.dtype], buffer, 0.0, 0.0
-    limit = border.id_limits(graph).get(name)
-    low, high = (-(2**31), 2**31 - 1) if limit is None else (0, limit - 1)
-    return _INDEX[x.dtype], buffer, low, high
 
 
 def _norm_values(graph: Graph) -> set[int]:
