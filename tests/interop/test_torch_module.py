@@ -712,6 +712,21 @@ def test_torchs_default_dtype_does_not_matter() -> None:
     same_gradients(ours, theirs)
 
 
+def test_its_text_is_the_network() -> None:
+    ours = Module(hl.nn.Sequential(hl.nn.Linear(2, 3), hl.nn.ReLU()))
+    linear = "(0): Linear(in_features=2, out_features=3, bias=True)"
+    assert repr(ours) == f"Module(\n  Sequential(\n    {linear}\n    (1): ReLU()\n  )\n)"
+    assert "    (1): ReLU()" in repr(torch.nn.Sequential(ours))
+
+
+def test_what_the_network_had_frozen_begins_frozen() -> None:
+    network = hl.nn.Sequential(hl.nn.Linear(6, 4), hl.nn.Linear(4, 3))
+    network.freeze("0")
+    ours = Module(network)
+    ours(features()).sum().backward()
+    assert [name for name, p in ours.named_parameters() if p.grad is None] == ["0.weight", "0.bias"]
+
+
 def test_what_is_no_network_is_refused() -> None:
     with pytest.raises(hl.GraphError, match="from_torch converts"):
         Module(torch.nn.Linear(2, 2))

@@ -158,9 +158,9 @@ class Module(torch.nn.Module):
         for name, frozen in state["frozen"].items():
             self.get_parameter(name).requires_grad_(not frozen)
 
-    def extra_repr(self) -> str:
-        """The network, layer by layer."""
-        return repr(self._native.network)
+    def __repr__(self) -> str:
+        network = repr(self._native.network).replace("\n", "\n  ")
+        return f"{type(self).__name__}(\n  {network}\n)"
 
 
 #: Which module has a network, as long as both live.
