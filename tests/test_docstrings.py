@@ -43,5 +43,11 @@ def test_examples(name: str) -> None:
 
 def test_there_are_examples() -> None:
     finder = doctest.DocTestFinder(exclude_empty=True)
-    found = [t for name in MODULES if name not in OF_TORCH for t in finder.find(importlib.import_module(name)) if t.examples]
+    found = [
+        t
+        for name in MODULES
+        if name not in OF_TORCH
+        for t in finder.find(importlib.import_module(name))
+        if t.examples
+    ]
     assert len(found) > 40
