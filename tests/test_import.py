@@ -86,3 +86,18 @@ def test_errors_are_also_the_builtins_that_users_catch() -> None:
     for error, builtins in bases.items():
         assert issubclass(error, (hl.HotloopError, *builtins))
         assert all(issubclass(error, builtin) for builtin in builtins)
+
+
+def test_the_package_for_torch_loads_it_with_its_first_name() -> None:
+    code = (
+        "import json, sys\n{}import hotloop.torch as ht\n"
+        "known = sorted(ht.__all__)\nloaded = 'torch' in sys.modules and sys.modules['torch'] is not None\n"
+        "try:\n    ht.Module\n    text = ''\n"
+        "except ModuleNotFoundError as error:\n    text = str(error)\n"
+        "print(json.dumps([known, loaded, text]))"
+    )
+    known, loaded, text = in_fresh_python(code.format("sys.modules['torch'] = None\n"))  # as if not installed
+    assert {"Module", "from_torch", "to_torch"} <= set(known)
+    assert not loaded
+    assert text.startswith("[hotloop.torch] Module needs PyTorch") and "pip install 'hotloop[torch]'" in text
+    assert not in_fresh_python(code.split("try:")[0].format("") + "print(json.dumps([known, loaded]))")[1]

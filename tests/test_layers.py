@@ -125,11 +125,12 @@ ALLOWED: dict[str, set[str]] = {
     "fit_prepare": TRAINER,
     "setting": set(),
     "trainer": TRAINER,
+    "torch": STEP | {"torch"},
     "report_text": BASE | {"history", "metrics", "data"},
     "benchmarks": TRAINER | {"ops", "benchmarks", "__init__"},
     "cli": TRAINER | {"benchmarks", "report", "report_text", "__init__"},
     "__main__": {"cli"},
-    "__init__": TRAINER | {"ops"},
+    "__init__": TRAINER | {"ops", "torch"},
 }
 # Who may import the extension: execution, and the check of a plan against the kernels' schema.
 NATIVE = {
@@ -152,6 +153,7 @@ NATIVE = {
     "cli.info",
     "ops.linear",
     "compile.check",
+    "torch.passes",
     "benchmarks.harness",
     "benchmarks.kernel_settings",
     "benchmarks.kernels",

@@ -20,7 +20,9 @@ from hotloop import _core
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "bench" / "README.md"])
-EXTRAS = {"sklearn", "tensorboard", "cli", "plot", "data", "image", "audio", "onnx", "test", "bench", "dev"}
+EXTRAS = {
+    "sklearn", "tensorboard", "torch", "cli", "plot", "data", "image", "audio", "onnx", "test", "bench", "dev",
+}  # fmt: skip
 
 
 def readme_block(name: str) -> str:

@@ -28,5 +28,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   register_plan(m);
   register_session(m);
   register_step(m);
+  register_passes(m);
   register_epoch(m);
 }

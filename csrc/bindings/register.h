@@ -20,6 +20,7 @@ void register_eager_plain(py::module_& m);
 void register_plan(py::module_& m);
 void register_session(py::module_& m);
 void register_step(py::module_& m);
+void register_passes(py::module_& m);
 void register_epoch(py::module_& m);
 
 // "float32" or "float64"

@@ -98,6 +98,21 @@ class Memory {
     std::shared_ptr<Memory> memory_;
   };
 
+  // Kept alive by whoever was given the gradients themselves instead of a copy, and counts on their staying.
+  class GradientLoan {
+   public:
+    explicit GradientLoan(std::shared_ptr<Memory> memory) : memory_(std::move(memory)) {
+      memory_->gradient_loans_.fetch_add(1);
+    }
+    ~GradientLoan() { memory_->gradient_loans_.fetch_sub(1); }
+    GradientLoan(const GradientLoan&) = delete;
+    GradientLoan& operator=(const GradientLoan&) = delete;
+
+   private:
+    std::shared_ptr<Memory> memory_;
+  };
+  bool gradients_are_lent() const { return gradient_loans_.load() > 0; }
+
   // Copies what training changes: parameters, moments, state and counters. The sizes must be equal.
   void copy_from(const Memory& other);
 
@@ -141,7 +156,7 @@ class Memory {
   std::unique_ptr<Ema> ema_;
   std::atomic<bool> busy_{false};
   std::atomic<std::uint64_t> version_{0};
-  std::atomic<int> loans_{0};
+  std::atomic<int> loans_{0}, gradient_loans_{0};
 };
 
 }  // namespace hotloop

@@ -20,9 +20,12 @@ class Program final : public Places {
  public:
   // Throws InternalError for an illegal plan, std::invalid_argument for an ISA that cannot run it.
   Program(std::shared_ptr<const Plan> plan, std::shared_ptr<Memory> memory, std::string_view isa);
+  // The same plan on the same memory with an arena of its own.
+  std::unique_ptr<Program> twin() const { return std::make_unique<Program>(plan_, memory_, isa_); }
 
   const Plan& plan() const { return *plan_; }
   Memory& memory() const { return *memory_; }
+  const std::shared_ptr<Memory>& shared_memory() const { return memory_; }
   std::string_view isa() const { return isa_; }
   double* metrics() { return metrics_.data(); }
   TeamChoice& team_choice() { return team_choice_; }

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from hotloop import ops as ops
     from hotloop import optim as optim
     from hotloop import schedules as schedules
+    from hotloop import torch as torch
     from hotloop.callbacks import Callback as Callback
     from hotloop.callbacks import FitState as FitState
     from hotloop.checkpoint import Checkpoint as Checkpoint
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     from hotloop.train_step import TrainStep as TrainStep
     from hotloop.trainer import Trainer as Trainer
 
-_MODULES = ("callbacks", "data", "diagnosis", "losses", "nn", "ops", "optim", "schedules")
+_MODULES = ("callbacks", "data", "diagnosis", "losses", "nn", "ops", "optim", "schedules", "torch")
 _HOMES = {
     "Callback": "callbacks",
     "Checkpoint": "checkpoint",

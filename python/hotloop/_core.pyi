@@ -224,6 +224,83 @@ class DirectCall:
         Of the last call.
         """
 
+class Pass:
+    """
+    A forward pass that waits for its gradients.
+    """
+    def backward(
+        self,
+        doutput: typing.SupportsInt | typing.SupportsIndex,
+        dinputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    ) -> list[numpy.ndarray]:
+        """
+        From the gradient by the output at an address: writes those by the inputs to theirs, and gives those by the parameters, an array each. Serves once.
+        """
+    @property
+    def is_open(self) -> bool:
+        """
+        Whether its gradients were not taken yet.
+        """
+
+class Passes:
+    """
+    Forward passes that may wait for their gradients.
+    """
+    def __init__(
+        self,
+        program: typing.Any,
+        team: typing.Any,
+        *,
+        inputs: collections.abc.Sequence[
+            tuple[
+                str,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsFloat | typing.SupportsIndex,
+                typing.SupportsFloat | typing.SupportsIndex,
+            ]
+        ],
+        params: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+        middle: typing.SupportsInt | typing.SupportsIndex,
+        output: typing.SupportsInt | typing.SupportsIndex,
+        doutput: typing.SupportsInt | typing.SupportsIndex,
+        dinputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        gradients: collections.abc.Sequence[
+            tuple[
+                typing.SupportsInt | typing.SupportsIndex,
+                collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+            ]
+        ],
+        adaptive: bool,
+        team_rows: typing.SupportsInt | typing.SupportsIndex,
+        batch_counters: collections.abc.Sequence[numpy.ndarray],
+    ) -> None: ...
+    def run(
+        self,
+        rows: typing.SupportsInt | typing.SupportsIndex,
+        inputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        output: typing.SupportsInt | typing.SupportsIndex,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+    ) -> bool:
+        """
+        Forward alone, from and to these addresses; False if an id is out of range.
+        """
+    def start(
+        self,
+        rows: typing.SupportsInt | typing.SupportsIndex,
+        inputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        output: typing.SupportsInt | typing.SupportsIndex,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+        again: bool = False,
+    ) -> Pass:
+        """
+        Forward, and what backward needs is kept; None if an id is out of range.
+        """
+    @property
+    def arenas(self) -> int:
+        """
+        How many wait for their next pass.
+        """
+
 class Source:
     """
     Arrays of equal row count that batches are gathered from.

@@ -58,7 +58,7 @@ def remember(
         end=len(plan.steps) if end < 0 else end,
         # the variance of one row is the border's affair
         min_rows=1 + (training and any(node.op == "batch_norm" for node in graph.nodes)),
-        team_rows=0 if session.threads else _rows_for_a_team(plan), adaptive=session.adaptive,
+        team_rows=0 if session.threads else rows_for_a_team(plan), adaptive=session.adaptive,
         loss=next((m.offset for m in plan.metrics if m.kind == "batch_loss"), -1), output=output,
         output_shape=border.row_shape(graph.types[graph.output]) if output >= 0 else (),
         batch_counters=session.memory.batch_counters() if training else (),
@@ -101,7 +101,7 @@ def _slots(
     return slots
 
 
-def _rows_for_a_team(plan: Plan) -> int:
+def rows_for_a_team(plan: Plan) -> int:
     """The fewest rows that more than one thread may pay for."""
     missing = 2 * ONE_THREAD_BELOW - plan.flops.const
     return max(0, -(-missing // plan.flops.per_row)) if plan.flops.per_row else plan.max_rows + 1

@@ -109,20 +109,20 @@ class Entry:
         self._where = where
 
     def __enter__(self) -> None:
-        lock = self._session._lock
+        lock = self._session.lock
         if not lock.acquire(blocking=False):
             raise RuntimeError(
                 f"[{self._where}] this model is in use in another thread; "
                 "wait for it, or give each thread a model of its own"
             )
         try:
-            self._session._notice_changes(self._where)
+            self._session.notice_changes(self._where)
         except BaseException:
             lock.release()
             raise
 
     def __exit__(self, *error: object) -> None:
-        self._session._lock.release()
+        self._session.lock.release()
 
 
 class Session:
@@ -162,7 +162,7 @@ class Session:
         self.direct: dict[str, list[tuple[Any, Executable]]] = {}
         self._seen: tuple[int, int | None] | None = None  # edits and threads when last looked at
         self._tables: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        self._lock = _LOCKS.setdefault(module, threading.RLock())
+        self.lock = _LOCKS.setdefault(module, threading.RLock())
 
     # --- entering ---
 
@@ -170,9 +170,14 @@ class Session:
         """Held while the module is in use; takes over what was assigned to it since the last time."""
         return Entry(self, where)
 
-    def _notice_changes(self, where: str) -> None:
+    @property
+    def is_current(self) -> bool:
+        """Whether no model and no choice of threads was changed since `notice_changes`."""
+        return self._seen == (edit_count(), chosen_threads())
+
+    def notice_changes(self, where: str) -> None:
         """Trace anew if the module's attributes changed, and take over arrays that are not ours yet."""
-        if self._seen == (edit_count(), chosen_threads()):
+        if self.is_current:
             return
         self.direct.clear()
         if not self._tables or any(_differs(table, copy) for table, copy in self._tables):
@@ -305,6 +310,13 @@ class Session:
         if key in self._programs:
             self._programs.move_to_end(key)
             return self._programs[key]
+        self._programs[key] = executable = self.build(graph, spec)
+        if len(self._programs) > _MAX_PROGRAMS:
+            self._programs.popitem(last=False)
+        return executable
+
+    def build(self, graph: Graph, spec: PlanSpec) -> Executable:
+        """A program of its own for a purpose, which the session does not keep."""
         plan = compile_plan(graph, spec)
         threads = threads_for(plan, self.threads)
         if threads > 1:
@@ -312,12 +324,7 @@ class Session:
         self.memory.native.reserve(accumulated=spec.accumulate, ema=spec.ema is not None)
         isa = "generic" if self.dtype == "float64" else ""  # only that unit has float64
         program = _core.Program(native_plan(plan), self.memory.native, isa=isa)
-        team = self._team(threads)
-        executable = Executable(plan, program, team, graph)
-        self._programs[key] = executable
-        if len(self._programs) > _MAX_PROGRAMS:
-            self._programs.popitem(last=False)
-        return executable
+        return Executable(plan, program, self._team(threads), graph)
 
     @property
     def adaptive(self) -> bool:

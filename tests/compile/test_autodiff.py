@@ -8,7 +8,7 @@ import pytest
 
 from hotloop.compile import compile_uncached, param_layout, pass_through
 from hotloop.compile.autodiff import add_gradients, differentiate
-from hotloop.compile.plan import LossSpec, PlanSpec
+from hotloop.compile.plan import LossSpec, PlanSpec, TrainableSpec
 from hotloop.errors import GraphError
 from hotloop.graph import Graph, Rows, TensorType
 from hotloop.rules.registry import GraphBuilder
@@ -168,3 +168,36 @@ def test_gradients_are_outputs_by_parameter_name() -> None:
     graphs = dict(pass_through(mlp((4, 5, 3)), train_spec("mse")))
     names = [name for name, _ in add_gradients(graphs["objective"]).outputs]
     assert names == ["total", "grad:0.weight", "grad:0.bias", "grad:2.weight", "grad:2.bias"]
+
+
+def test_gradients_by_inputs_and_in_evaluation() -> None:
+    builder = GraphBuilder()
+    a = builder.input("a", TensorType((Rows(), 3)))
+    b = builder.input("b", TensorType((Rows(), 4)))
+    unused = builder.input("unused", TensorType((Rows(), 2)))
+    (h,) = builder.emit("linear", a, builder.parameter("w", (4, 3)), None)
+    (h,) = builder.emit("dropout", h, layer=0, p=0.5)
+    (product,) = builder.emit("mul", h, b)
+    (output,) = builder.emit("tanh", product)
+    graph = builder.build([("output", output)])
+    spec = PlanSpec(
+        "vjp", 4, dtype="float64", input_gradients=("a", "b", "unused"), evaluated=True,
+        trainable=TrainableSpec(frozen=("w",)),
+    )  # fmt: skip
+    run = runner(graph, spec)
+    rng = np.random.default_rng(2)
+    inputs = {
+        "a": rng.standard_normal((4, 3)), "b": rng.standard_normal((4, 4)),
+        "unused": np.zeros((4, 2)), "doutput": rng.standard_normal((4, 4)),
+    }  # fmt: skip
+    found = run.run(4, inputs, params=np.array([0.5]))
+    assert found.keys() == {"output", "grad:input:a", "grad:input:b"}  # no way leads from the third
+    # without dropout: y = tanh(b a w^T), dy/db = d (1 - y^2) a w^T
+    w = run.memory["parameter"][:12].reshape(4, 3)
+    inner = inputs["a"] @ w.T
+    y = np.tanh(inputs["b"] * inner)
+    d = inputs["doutput"] * (1 - y**2)
+    np.testing.assert_allclose(found["output"].reshape(4, 4), y, rtol=1e-12)
+    np.testing.assert_allclose(found["grad:input:b"].reshape(4, 4), d * inner, rtol=1e-12)
+    np.testing.assert_allclose(found["grad:input:a"].reshape(4, 3), (d * inputs["b"]) @ w, rtol=1e-12)
+    assert unused not in dict(run.plan.outputs).values()

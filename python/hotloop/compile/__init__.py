@@ -81,12 +81,15 @@ def pass_through(
     """The graph after each pass, by the pass's name; each one is verified."""
     training = spec.mode in ("train", "vjp")
     yield "trace", check_graph(graph, "trace")
-    graph = check_graph(specialize(graph, training, spec.trainable.frozen), "specialize")
+    graph = check_graph(
+        specialize(graph, training and not spec.evaluated, spec.trainable.frozen), "specialize"
+    )
     yield "specialize", graph
     graph = check_graph(join_objective(graph, spec), "objective")
     yield "objective", graph
     if training:
-        graph = check_graph(add_gradients(graph, spec.trainable.frozen), "autodiff")
+        graph = add_gradients(graph, spec.trainable.frozen, spec.input_gradients)
+        graph = check_graph(graph, "autodiff")
         yield "autodiff", graph
     graph = check_graph(simplify(graph), "simplify")
     yield "simplify", graph

@@ -17,12 +17,16 @@ from hotloop.graph import Graph, Node
 from hotloop.rules.registry import GraphBuilder, rule_of
 
 GRAD = "grad:"
+#: Before the name of an input whose gradient is wanted.
+INPUT = "input:"
 
 
-def add_gradients(graph: Graph, frozen: Collection[str] = ()) -> Graph:
+def add_gradients(graph: Graph, frozen: Collection[str] = (), of_inputs: Collection[str] = ()) -> Graph:
     """The graph of a training or vjp plan with an output ``grad:<name>`` for every parameter that
-    influences the objective and is not ``frozen``. Below the lowest of those nothing is differentiated."""
+    influences the objective and is not ``frozen``, and ``grad:input:<name>`` for the inputs ``of_inputs``.
+    Below the lowest of those nothing is differentiated."""
     wanted = {name: value for name, value in graph.parameters if name not in frozen}
+    wanted |= {INPUT + name: value for name, value in graph.inputs if name in of_inputs}
     outputs, inputs = dict(graph.outputs), dict(graph.inputs)
     if "row_loss" in outputs:
         seeds = {outputs.pop("row_loss"): outputs.pop("drow")}

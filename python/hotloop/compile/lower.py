@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from hotloop.compile.autodiff import GRAD
+from hotloop.compile.autodiff import GRAD, INPUT
 from hotloop.compile.kernels import INT_FIELDS, REAL_FIELDS
 from hotloop.compile.layout import n_groups, param_layout, state_layout
 from hotloop.compile.plan import (
@@ -195,7 +195,11 @@ class Lowerer:
     def plan(self, sections: list[tuple[str, int, int]], n_dropout: int) -> Plan:
         spec = self.spec
         # an output that no step mentions (a model that returns its input) still needs its buffer
-        shown = [(name, v) for name, v in self.graph.outputs if name == "output" or spec.mode == "predict"]
+        shown = [
+            (name, v)
+            for name, v in self.graph.outputs
+            if name == "output" or spec.mode == "predict" or name.startswith(GRAD + INPUT)
+        ]
         outputs = [(name, self.value(v).buffer) for name, v in shown]
         training = spec.mode in ("train", "vjp")
         return Plan(

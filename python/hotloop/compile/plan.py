@@ -237,7 +237,9 @@ class PlanSpec:
 
     train    forward, loss, backward, update, statistics     sections forward, backward, update; before update
                                                              accumulate, if the spec says so
-    vjp      forward in training mode to output "output"; backward from input "doutput"; update
+    vjp      forward in training mode to output "output"; backward from input "doutput"; update. With
+             ``input_gradients`` also outputs "grad:input:NAME" of these inputs, as far as they have influence;
+             with ``evaluated`` forward is in evaluation mode
     eval     forward in evaluation mode, loss, statistics    sections prepare, forward
     predict  forward in evaluation mode to output "output"   sections prepare, forward
 
@@ -262,3 +264,5 @@ class PlanSpec:
     ema: float | None = None  # decay of the moving average of the parameters
     spread: bool = False  # in stages, for a team of threads
     trainable: TrainableSpec = ALL_ALIKE
+    input_gradients: tuple[str, ...] = ()
+    evaluated: bool = False

@@ -153,6 +153,10 @@ class Module:
         yield from self._parameters.items()
         yield from self._buffers.items()
 
+    def named_tensors(self) -> Iterator[tuple[str, Parameter | Buffer]]:
+        """All parameters and buffers in the order of the state dict, what is shared under each of its names."""
+        return self._entries()
+
     def _once(self) -> Iterator[tuple[str, Parameter | Buffer]]:
         seen: set[int] = set()
         for name, item in self._entries():

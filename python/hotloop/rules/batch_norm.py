@@ -66,14 +66,22 @@ def _train_lower(ctx: Lowering, node: Node) -> None:
 
 
 def _eval_grad(g: Emitter, node: Node, douts: Gradients) -> Gradients:
-    """By x alone, the same map without its shift: dx = dy weight / sqrt(running_var + eps). Weight and bias
-    are frozen wherever a training plan holds this op."""
-    _, weight, _, running_mean, running_var = node.inputs
+    """dx is the same map without its shift: dy weight / sqrt(running_var + eps). What is not wanted of the
+    others, as where weight and bias are frozen, is dead code."""
+    x, weight, bias, running_mean, running_var = node.inputs
+    eps = node.attr["eps"]
     assert running_mean is not None
     cols = g.type(running_mean).size.const
     (no_mean,) = g.emit("constant", values=(0.0,) * cols, shape=(cols,))
-    (dx,) = g.emit("batch_norm_eval", douts[0], weight, None, no_mean, running_var, eps=node.attr["eps"])
-    return dx, None, None, None, None
+    (dx,) = g.emit("batch_norm_eval", douts[0], weight, None, no_mean, running_var, eps=eps)
+    dweight = dbias = None
+    if weight is not None:
+        (normal,) = g.emit("batch_norm_eval", x, None, None, running_mean, running_var, eps=eps)
+        (product,) = g.emit("mul", douts[0], normal)
+        (dweight,) = g.emit("sum", product, axes=(0,), keepdim=False)
+    if bias is not None:
+        (dbias,) = g.emit("sum", douts[0], axes=(0,), keepdim=False)
+    return dx, dweight, dbias, None, None
 
 
 def _eval_lower(ctx: Lowering, node: Node) -> None:

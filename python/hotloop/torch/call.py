@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One call of a network as a node of torch's graph: forward and backward from addresses to addresses.
+
+What is saved for backward is the native pass with its arena, and the tensors, so that autograd notices changes
+in place. A pass serves once; gone back from again, it is repeated.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from hotloop.errors import GraphError
+from hotloop.torch.inputs import WHERE
+from hotloop.torch.passes import Native
+
+_CPU = torch.device("cpu")
+
+
+def draw() -> int:
+    """63 bits from torch's CPU generator."""
+    return int(torch.empty((), dtype=torch.int64, device=_CPU).random_())
+
+
+def new(shape: Any) -> Any:
+    """A tensor for native code to write, whatever torch's defaults are at present."""
+    return torch.empty(shape, dtype=torch.float32, device=_CPU)
+
+
+def _dense(tensor: Any) -> Any:
+    """The tensor as it can be read from its address on."""
+    if tensor.is_contiguous() and not tensor.is_neg():
+        return tensor
+    return tensor.contiguous().resolve_neg()
+
+
+def run_forward(
+    native: Native, names: tuple[str, ...], inputs: Any, needs: tuple[bool, ...], training: bool, keep: bool
+) -> tuple[Any, Any, Any, int]:
+    """(output, kind, native pass or True, seed) of a call; ``keep`` what backward needs."""
+    with native.lock:
+        kind, shape = native.kind(names, inputs, needs, training)
+        seed = draw() if kind.draws else 0
+        output = new(shape)
+        dense = [x if x.is_contiguous() and not x.is_neg() else _dense(x) for x in inputs]
+        start = kind.passes.start if keep else kind.passes.run
+        run = start(shape[0], [x.data_ptr() for x in dense], output.data_ptr(), seed)
+    if not run:
+        raise native.explain_ids(names, inputs)
+    return output, kind, run, seed
+
+
+class Call(torch.autograd.Function):
+    """One call of a network, as autograd sees it: (native, names, training, *inputs, *parameters)."""
+
+    @staticmethod
+    def forward(ctx: Any, native: Native, names: tuple[str, ...], training: bool, *tensors: Any) -> Any:
+        needs = ctx.needs_input_grad[3:]
+        inputs = tensors[: len(names)]
+        keep = True in needs
+        output, *rest = run_forward(native, names, inputs, needs, training, keep)
+        if keep:
+            ctx.call = native, len(names), *rest
+            # Of the tensors, the inputs are read again only if the pass is repeated; all are saved so that
+            # autograd notices if one of them was changed in place before backward.
+            ctx.save_for_backward(*tensors)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, doutput: Any) -> Any:
+        tensors = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return _backward(ctx, tensors, doutput)
+        with torch.no_grad():  # create_graph=True
+            found = list(_backward(ctx, tensors, doutput))
+        positions = [i for i, gradient in enumerate(found) if gradient is not None]
+        marked = _NoSecond.apply(len(positions), *(found[i] for i in positions), doutput, *tensors)
+        for i, gradient in zip(positions, marked, strict=True):
+            found[i] = gradient
+        return tuple(found)
+
+
+def _backward(ctx: Any, tensors: Any, doutput: Any) -> tuple[Any, ...]:
+    """The gradients by all arguments of `Call.forward`."""
+    native, n_inputs, kind, run, seed = ctx.call
+    doutput = _dense(doutput)
+    dinputs = [new(tensors[i].shape) for i in kind.inputs]
+    with native.lock:
+        if not run.is_open:  # gone back from before; the same pass again
+            inputs = [_dense(x) for x in tensors[:n_inputs]]
+            rows = len(doutput)
+            spare = new(doutput.shape)
+            run = kind.passes.start(rows, [x.data_ptr() for x in inputs], spare.data_ptr(), seed, True)
+        arrays = run.backward(doutput.data_ptr(), [x.data_ptr() for x in dinputs])
+    none = (None,) * (3 + n_inputs)
+    if not dinputs and len(arrays) == len(tensors) - n_inputs:
+        return (*none, *map(torch.from_numpy, arrays))
+    found: list[Any] = [None] * (3 + len(tensors))
+    for i, gradient in zip(kind.inputs, dinputs, strict=True):
+        found[3 + i] = gradient
+    for i, array in zip(kind.parameters, arrays, strict=True):
+        found[3 + n_inputs + i] = torch.from_numpy(array)
+    return tuple(found)
+
+
+class _NoSecond(torch.autograd.Function):
+    """Gradients as they are; who differentiates them learns why that is not possible."""
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Any) -> Any:
+        return tuple(t.view_as(t) for t in tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise GraphError(
+            f"[{WHERE}] second derivatives are not available: the native backward pass has no gradient of its own; "
+            "use the same network in torch (hotloop.torch.to_torch)"
+        )
