@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""hotloop inside torch."""
+
+from __future__ import annotations
+
+from hotloop.torch.optim import SGD, Adam, AdamW
