@@ -2,8 +2,11 @@
 // One step of an optimiser over hundreds of tensors in one call: what torch's loop over them costs in Python
 // and dispatch is most of the time of a small model's step. All tensors are looked at before one changes;
 // what is not plain goes back to Python by its number, and nothing has happened.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 #include "bindings/operand.h"
 #include "cpu/fp_mode.h"
@@ -259,30 +262,49 @@ py::tuple update_tensors(const py::list& groups, const py::object& state, Thread
 
 // --- lists of arrays -------------------------------------------------------------------------------
 
-// rows: [(param, grad, first, second, step)], the last two or three None where the rule has no such state.
-// False, and nothing has happened, if any row is not plain; Python knows the arrays to be apart.
-bool update_arrays(const py::list& rows, const py::tuple& rule_tuple, ThreadTeam* team) {
-  const Rule rule = rule_of(rule_tuple);
-  Updates updates(rows.size());
-  for (const py::handle handle : rows) {
-    const py::tuple row = py::reinterpret_borrow<py::tuple>(handle);
-    const std::optional<Operand> p = read_operand(row[0]), g = read_operand(row[1]);
-    if (!p || !g) return false;
-    Arrays x;
-    x.param = *p;
-    x.grad = *g;
-    for (int k = 0; k < 2; ++k) {
-      const py::object value = row[2 + k];
-      if (value.is_none()) continue;
-      const std::optional<Operand> found = read_operand(value);
-      if (!found) return false;
-      (k == 0 ? x.first : x.second) = *found;
-      (k == 0 ? x.has_first : x.has_second) = true;
-    }
-    if (!x.plain()) return false;
-    updates.add(rule, x, row[4].cast<double>(), false);
+// Whether any two pieces of memory have bytes in common.
+bool overlap(std::vector<std::pair<std::uintptr_t, std::uintptr_t>>& pieces) {
+  std::sort(pieces.begin(), pieces.end());
+  for (std::size_t i = 1; i < pieces.size(); ++i) {
+    if (pieces[i].first < pieces[i - 1].second) return true;
   }
-  const py::gil_scoped_release release;  // the list holds the arrays
+  return false;
+}
+
+// params, grads, firsts, seconds: NumPy arrays; the last two empty where the rule has no such state.
+// steps: one number for all, or one for each. False, and nothing has happened, if any array is not plain.
+bool update_arrays(const py::list& params, const py::list& grads, const py::list& firsts,
+                   const py::list& seconds, const std::vector<double>& steps, const py::tuple& rule_tuple,
+                   ThreadTeam* team) {
+  const Rule rule = rule_of(rule_tuple);
+  const std::size_t count = params.size();
+  const auto fits = [&](const py::list& list) { return list.empty() || list.size() == count; };
+  if (grads.size() != count || !fits(firsts) || !fits(seconds) || (steps.size() != 1 && steps.size() != count))
+    return false;
+  Updates updates(count);
+  std::vector<std::pair<std::uintptr_t, std::uintptr_t>> memory;
+  memory.reserve(4 * count);
+  const auto read = [&](const py::list& list, std::size_t i, Operand* out) {
+    const py::handle value = PyList_GET_ITEM(list.ptr(), static_cast<py::ssize_t>(i));
+    if (!py::isinstance<py::array>(value)) return false;  // a tensor may require grad, which Python asks
+    const std::optional<Operand> found = read_operand(value);
+    if (!found) return false;
+    *out = *found;
+    if (out->size != 0) memory.emplace_back(out->begin(), out->end());
+    return true;
+  };
+  for (std::size_t i = 0; i < count; ++i) {
+    Arrays x;
+    x.has_first = !firsts.empty();
+    x.has_second = !seconds.empty();
+    const bool known = read(params, i, &x.param) && read(grads, i, &x.grad) &&
+                       (!x.has_first || read(firsts, i, &x.first)) &&
+                       (!x.has_second || read(seconds, i, &x.second));
+    if (!known || !x.plain()) return false;
+    updates.add(rule, x, steps[steps.size() == 1 ? 0 : i], false);
+  }
+  if (overlap(memory)) return false;
+  const py::gil_scoped_release release;  // the lists hold the arrays
   updates.run(team);
   return true;
 }
@@ -295,7 +317,8 @@ void register_update_many(py::module_& m) {
   m.def("update_tensors", &update_tensors, py::arg("groups"), py::arg("state"), py::arg("team") = nullptr,
         py::arg("begins") = py::none(),
         "One step over all tensors of torch-like groups: (changed, odd); nothing changes if any is odd.");
-  m.def("update_arrays", &update_arrays, py::arg("rows"), py::arg("rule"), py::arg("team") = nullptr,
+  m.def("update_arrays", &update_arrays, py::arg("params"), py::arg("grads"), py::arg("firsts"),
+        py::arg("seconds"), py::arg("steps"), py::arg("rule"), py::arg("team") = nullptr,
         "One step over a list of arrays; False, and nothing changes, if any is not plain.");
 }
 
