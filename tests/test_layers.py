@@ -139,6 +139,7 @@ NATIVE = {
     "ops.launch",
     "ops.linear",
     "ops.update",
+    "torch.kernels",
     "torch.optim",
     "compile.check",
     "benchmarks.harness",

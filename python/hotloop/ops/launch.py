@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from functools import cache
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 
@@ -31,9 +31,11 @@ def kernel(name: str, dtype: str) -> _core.EagerKernel:
     return _core.EagerKernel(name, dtype)
 
 
-def launch(name: str, dtype: np.dtype[Any], fields: tuple[Any, ...], work_ns: float, **context: Any) -> None:
+def launch(
+    name: str, dtype: Union[np.dtype[Any], str], fields: tuple[Any, ...], work_ns: float, **context: Any
+) -> None:
     """Run a kernel; ``fields`` in the order of its schema. ``work_ns`` is a guess of its time on one thread."""
-    kernel(name, dtype.name)(fields, team_for(work_ns), **context)
+    kernel(name, dtype if isinstance(dtype, str) else dtype.name)(fields, team_for(work_ns), **context)
 
 
 def team_for(work_ns: float) -> Any:

@@ -3,4 +3,5 @@
 
 from __future__ import annotations
 
+from hotloop.torch.functional import cross_entropy, dropout, layer_norm, linear_gelu
 from hotloop.torch.optim import SGD, Adam, AdamW

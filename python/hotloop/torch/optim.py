@@ -17,13 +17,11 @@ from torch.optim import optimizer as torch_optimizer
 from hotloop import _core
 from hotloop.errors import DeviceError, DTypeError
 from hotloop.ops.launch import ALONE_BELOW_NS, team_for
+from hotloop.torch import kernels as kernels  # which introduces torch's tensors to the native side
 
 Place = tuple[int, int]  # (group, number of the parameter in it)
 
 _SGD, _ADAM, _ADAMW = range(3)  # Rule::kind of update_many.cc
-# Types whose memory may be read without asking Python: subclasses may stand for something else.
-for _kind in (torch.Tensor, torch.nn.Parameter):
-    _core.introduce_type(_kind)  # False before torch 2.10: then every tensor is lent as an array
 
 
 class _Native:
