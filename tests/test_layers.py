@@ -138,6 +138,7 @@ NATIVE = {
     "ops.elementwise",
     "ops.launch",
     "ops.linear",
+    "ops.loss",
     "ops.update",
     "torch.kernels",
     "torch.optim",

@@ -177,10 +177,19 @@ def layer_norm_backward(
     dx = torch.empty_like(x) if need[0] else _empty(x)
     dw = x.new_empty(shape) if need[1] else _empty(x)
     db = x.new_empty(shape) if need[2] else _empty(x)
-    if need[0]:
+    if need[0] and (need[1] or need[2]):  # both in one pass over the data
+        runs = -(-rows // 64)
+        partial, total = x.new_empty(runs, 2, cols), x.new_empty(2, cols)
+        fields = (dx, partial, dy, x, mean, rstd, _dense(weight), rows, cols)
+        _run("layer_norm_both_bwd", x, fields, x.numel() * 2 * _NS_NORM)
+        _run("reduce_sum", x, (total, partial, 1, runs, 2 * cols, 0), partial.numel() * _NS_NORM)
+        for wanted, out, found in zip(need[1:], (dw, db), total, strict=True):
+            if wanted:
+                out.copy_(found.view(shape))
+    elif need[0]:
         fields = (dx, dy, x, mean, rstd, _dense(weight), None, rows, cols)
         _run("layer_norm_bwd", x, fields, x.numel() * _NS_NORM)
-    if need[1] or need[2]:
+    else:
         sums = (dw if need[1] else None, db if need[2] else None, dy, x, mean, rstd, rows, cols)
         _run("layer_norm_param_bwd", x, sums, x.numel() * _NS_NORM)
     return dx, dw, db
