@@ -8,6 +8,16 @@
 
 namespace hotloop::HOTLOOP_ISA {
 
+namespace {
+
+// While a row in the cache is worked on, the next one is on its way; past the end it is a hint and no more.
+template <class real>
+HOTLOOP_INLINE void prefetch_row(const real* p) {
+  __builtin_prefetch(p);
+}
+
+}  // namespace
+
 // y (rows, cols) = (x - mean) * rstd * weight + bias
 
 template <class real>
@@ -31,6 +41,7 @@ HOTLOOP_INLINE void layer_norm_row(const LayerNormFwdArgs<real>& a, int64 row) {
   const real rstd = static_cast<real>(1.0 / ::sqrt(total[0] / static_cast<double>(a.cols) + a.eps));
   const Vec<real> scale(rstd);
   for_lanes<real>(0, a.cols, [&](int64 c, int64 n) HOTLOOP_BODY {
+    prefetch_row(x + a.cols + c);
     const Vec<real> hat = (load(x + c, n) - center) * scale;
     store(fma(hat, load_or(a.weight, c, n, real(1)), load_or(a.bias, c, n, real(0))), y + c, n);
   });
@@ -106,37 +117,27 @@ int64 layer_norm_both_bwd_chunks(const LayerNormBothBwdArgs<real>& a) {
   return ceil_div(a.rows, kColumnRun);
 }
 
-// Rows [begin, end), at most kStripRows, which an L2 cache holds between the two visits.
-template <class real>
-HOTLOOP_INLINE void layer_norm_strip(const LayerNormBothBwdArgs<real>& a, int64 begin, int64 end,
-                                     real* sums) {
-  const int64 count = end - begin;
-  RowGradient<real> gradients[kStripRows];
-  for (int64 i = 0; i < count; ++i) read_row(a, begin + i, gradients[i]);
-  for_lanes<real>(0, a.cols, [&](int64 c, int64 n) HOTLOOP_BODY {
-    const Vec<real> weight = load_or(a.weight, c, n, real(1));
-    Vec<real> dweight = Vec<real>::zero();
-    Vec<real> dbias = Vec<real>::zero();
-    for (int64 i = 0; i < count; ++i) {
-      const int64 at = (begin + i) * a.cols + c;
-      const Vec<real> dy = load(a.dy + at, n);
-      const Vec<real> hat = gradients[i].hat(load(a.x + at, n));
-      store(gradients[i].dx(dy * weight, hat), a.dx + at, n);
-      dweight = fma(dy, hat, dweight);
-      dbias = dbias + dy;
-    }
-    store(load(sums + c, n) + dweight, sums + c, n);
-    store(load(sums + a.cols + c, n) + dbias, sums + a.cols + c, n);
-  });
-}
-
 template <class real>
 void layer_norm_both_bwd_run(const LayerNormBothBwdArgs<real>& a, const StepContext&, int64 chunk) {
   const Range rows = chunk_range(chunk, kColumnRun, a.rows);
-  real* sums = a.partial + chunk * 2 * a.cols;
-  for (int64 c = 0; c < 2 * a.cols; ++c) sums[c] = real(0);
-  for (int64 row = rows.begin; row < rows.end; row += kStripRows) {
-    layer_norm_strip(a, row, rows.end - row < kStripRows ? rows.end : row + kStripRows, sums);
+  real* dweight = a.partial + chunk * 2 * a.cols;
+  real* dbias = dweight + a.cols;
+  for (int64 c = 0; c < 2 * a.cols; ++c) dweight[c] = real(0);
+  for (int64 row = rows.begin; row < rows.end; ++row) {
+    const real* dys = a.dy + row * a.cols;
+    const real* x = a.x + row * a.cols;
+    real* dx = a.dx + row * a.cols;
+    RowGradient<real> gradient;
+    read_row(a, row, gradient);
+    for_lanes<real>(0, a.cols, [&](int64 c, int64 n) HOTLOOP_BODY {
+      prefetch_row(dys + a.cols + c);
+      prefetch_row(x + a.cols + c);
+      const Vec<real> dy = load(dys + c, n);
+      const Vec<real> hat = gradient.hat(load(x + c, n));
+      store(fma(dy, hat, load(dweight + c, n)), dweight + c, n);
+      store(dy + load(dbias + c, n), dbias + c, n);
+      store(gradient.dx(dy * load_or(a.weight, c, n, real(1)), hat), dx + c, n);
+    });
   }
 }
 

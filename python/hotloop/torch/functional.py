@@ -13,7 +13,8 @@ from typing import Any, Literal, Union
 import torch
 
 from hotloop.arguments import choice, count, number
-from hotloop.errors import DeviceError, DTypeError, LabelError, ShapeError
+from hotloop.errors import DeviceError, DTypeError, ShapeError
+from hotloop.torch import eager, kernels
 from hotloop.torch import library as library  # registers the operators
 
 Tensor = torch.Tensor
@@ -47,10 +48,12 @@ def linear_gelu(
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"[torch.linear_gelu] bias must be ({weight.shape[0]},), got {tuple(bias.shape)}")
-    save = torch.is_grad_enabled() and (
-        x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
-    )
-    out: Tensor = _ops.linear_gelu(x, weight, bias, approximate == "tanh", save)[0]
+    save, tanh = eager.records(x, weight, bias), approximate == "tanh"
+    if eager.direct(x, weight, bias):
+        if save:
+            return _apply(eager.LinearGelu, x, weight, bias, tanh)
+        return kernels.linear_gelu(x, weight, bias, tanh, False)[0]
+    out: Tensor = _ops.linear_gelu(x, weight, bias, tanh, save)[0]
     return out
 
 
@@ -92,11 +95,18 @@ def cross_entropy(
         wanted: tuple[Any, ...] = (rows, classes)
     else:
         wanted = (rows,)
+        if target.dtype not in (torch.int64, torch.int32):
+            raise DTypeError(
+                f"[torch.cross_entropy] target must be int64, got {target.dtype}; use target.long()"
+            )
     if target.shape != wanted:
         raise ShapeError(f"[torch.cross_entropy] target must be {wanted}, got {tuple(target.shape)}")
-    if not target.is_floating_point() and not torch.compiler.is_compiling():
-        _check_labels(target, classes, ignore_index)
-    loss: Tensor = _ops.cross_entropy(logits, target, weight, float(label_smoothing), ignore_index)
+    fixed_options = float(label_smoothing), ignore_index
+    if eager.direct(logits, target, weight):
+        if eager.records(logits):
+            return _apply(eager.CrossEntropy, logits, target, weight, *fixed_options)
+        return kernels.cross_entropy(logits, target, weight, *fixed_options)
+    loss: Tensor = _ops.cross_entropy(logits, target, weight, *fixed_options)
     return loss
 
 
@@ -121,6 +131,10 @@ def layer_norm(
     for name, param in (("weight", weight), ("bias", bias)):
         if param is not None and tuple(param.shape) != dims:
             raise ShapeError(f"[torch.layer_norm] {name} must be {dims}, got {tuple(param.shape)}")
+    if eager.direct(x, weight, bias):
+        if eager.records(x, weight, bias):
+            return _apply(eager.LayerNorm, x, len(dims), weight, bias, float(eps))
+        return kernels.layer_norm(x, len(dims), weight, bias, float(eps))[0]
     y: Tensor = _ops.layer_norm(x, len(dims), weight, bias, float(eps))[0]
     return y
 
@@ -152,8 +166,17 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, seed: Union[int, T
         seed = torch.randint(1 << 62, (), dtype=torch.int64)
     elif not isinstance(seed, torch.Tensor):
         seed = torch.tensor(count("torch.dropout", "seed", seed), dtype=torch.int64)
+    if eager.direct(x, seed):
+        if eager.records(x):
+            return _apply(eager.Dropout, x, p, int(seed.item()))
+        return kernels.dropout(x, p, seed)
     y: Tensor = _ops.dropout(x, p, seed)
     return y
+
+
+def _apply(function: Any, *args: Any) -> Tensor:
+    result: Tensor = function.apply(*args)
+    return result
 
 
 def _check(where: str, **tensors: Tensor | None) -> None:
@@ -176,20 +199,3 @@ def _check(where: str, **tensors: Tensor | None) -> None:
                 f"all; write {name}.float(), and under torch.autocast leave the call out of it"
             )
         dtype = x.dtype
-
-
-def _check_labels(target: Tensor, classes: int, ignored: int) -> None:
-    if target.dtype not in (torch.int64, torch.int32):
-        raise DTypeError(f"[torch.cross_entropy] target must be int64, got {target.dtype}; use target.long()")
-    if target.numel() == 0 or target.device.type == "meta":
-        return
-    low, high = (int(limit) for limit in torch.aminmax(target))
-    if low >= 0 and high < classes:
-        return
-    bad = ((target < 0) | (target >= classes)) & (target != ignored)
-    if bool(bad.any()):
-        row = int(bad.nonzero()[0])
-        raise LabelError(
-            f"[torch.cross_entropy] target[{row}] is {int(target[row])}; allowed 0 to {classes - 1}, or "
-            f"ignore_index {ignored}"
-        )

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the operators of `hotloop.torch` do with tensors on the CPU: allocate as torch does, and run our kernels.
 
-Here nothing is recorded and little checked; `library` registers these functions, `functional` checks for them.
+Here nothing is recorded, and nothing checked but labels, which have to be read for it. `library` registers these
+functions, `functional` checks the rest for them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import math
 import torch
 
 from hotloop import _core
-from hotloop.ops.launch import launch
+from hotloop.errors import LabelError
+from hotloop.ops.launch import launch, team_for
 from hotloop.ops.linear import into
 
 Tensor = torch.Tensor
@@ -83,9 +85,17 @@ def _cross_entropy(
     """The mean loss, or with the gradient of the loss that of the logits."""
     rows, classes = logits.shape
     logits = logits.detach().contiguous()
+    work = logits.numel() * _NS_EXP
+    if weight is None and not 0 <= ignored < classes and type(target) in READABLE:
+        # most losses: labels that are out of range, ignored ones among them, give None
+        grad = None if dloss is None else torch.empty_like(logits)
+        found = _core.plain_cross_entropy(
+            logits, target, smoothing, None if dloss is None else dloss.item(), grad, team_for(work)
+        )
+        if found is not None:
+            return logits.new_tensor(found) if grad is None else grad
     labels, probs, row_weight, total = _targets(logits, target, weight, smoothing, ignored)
     smoothing = smoothing if probs is None else 0.0
-    work = logits.numel() * _NS_EXP
     if dloss is None:
         per_row = logits.new_empty(rows)
         fields = (per_row, None, logits, labels, probs, None, rows, classes, smoothing)
@@ -115,6 +125,7 @@ def _targets(
         elif smoothing:
             probs = torch.lerp(probs, probs.new_tensor(1 / classes), smoothing)
         return None, probs.contiguous(), None, float(rows)
+    _check_labels(target, classes, ignored)
     labels = target.to(torch.int32).contiguous()
     if weight is None:
         kept = target != ignored
@@ -131,6 +142,16 @@ def _targets(
     probs.scatter_add_(1, labels.long()[:, None], torch.full_like(probs[:, :1], 1 - smoothing))
     probs *= weight.detach()
     return None, probs, (target != ignored).to(logits.dtype), row_weight.sum()
+
+
+def _check_labels(target: Tensor, classes: int, ignored: int) -> None:
+    bad = ((target < 0) | (target >= classes)) & (target != ignored)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise LabelError(
+            f"[torch.cross_entropy] target[{row}] is {int(target[row])}; allowed 0 to {classes - 1}, or "
+            f"ignore_index {ignored}"
+        )
 
 
 def cross_entropy(
@@ -199,9 +220,14 @@ def layer_norm_backward(
 
 
 def dropout(x: Tensor, p: float, seed: Tensor) -> Tensor:
-    """x kept and scaled, or 0, by the numbers that the seed gives; the gradient is the same of the gradient."""
+    """x kept and scaled, or 0, by the numbers that the seed () gives; the gradient is the same of the gradient."""
+    return dropped(x, p, int(seed.item()))
+
+
+def dropped(x: Tensor, p: float, seed: int) -> Tensor:
+    """`dropout`, the seed being a number."""
     x = x.detach().contiguous()
     y = torch.empty_like(x)
     n = x.numel()
-    _run("dropout", x, (y, x, n, n, 0), n * _NS_DROPOUT, seed=int(seed.item()), dropout=[p])
+    _run("dropout", x, (y, x, n, n, 0), n * _NS_DROPOUT, seed=seed, dropout=[p])
     return y

@@ -27,6 +27,16 @@ def _register(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any])
     torch.library.register_fake(f"hotloop::{name}", fake, lib=_library)
 
 
+def _first_only(ctx: Any, *gradients: Any) -> Any:
+    raise RuntimeError("[torch] the second derivative of hotloop's operators is not there; use torch's own function")
+
+
+def _register_gradient(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    """An operator that a gradient is made of: differentiated once more it raises, and is not silently constant."""
+    _register(schema, kernel, fake)
+    torch.library.register_autograd(f"hotloop::{schema.partition('(')[0]}", _first_only, lib=_library)
+
+
 def _needed(gradient: Tensor, need: bool) -> Tensor | None:
     return gradient if need else None
 
@@ -64,7 +74,7 @@ _register(
     kernels.linear_gelu,
     _linear_gelu_fake,
 )
-_register(
+_register_gradient(
     "linear_gelu_backward(Tensor dy, Tensor x, Tensor weight, Tensor z, bool tanh, bool[3] need)"
     " -> (Tensor, Tensor, Tensor)",
     kernels.linear_gelu_backward,
@@ -94,7 +104,7 @@ _register(
     kernels.cross_entropy,
     lambda logits, target, weight, smoothing, ignored: logits.new_empty(()),
 )
-_register(
+_register_gradient(
     "cross_entropy_backward(Tensor dloss, Tensor logits, Tensor target, Tensor? weight, float smoothing,"
     " int ignored) -> Tensor",
     kernels.cross_entropy_backward,
@@ -143,7 +153,7 @@ _register(
     kernels.layer_norm,
     _layer_norm_fake,
 )
-_register(
+_register_gradient(
     "layer_norm_backward(Tensor dy, Tensor x, Tensor mean, Tensor rstd, int dims, Tensor? weight, bool[3] need)"
     " -> (Tensor, Tensor, Tensor)",
     kernels.layer_norm_backward,
