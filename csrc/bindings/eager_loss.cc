@@ -27,10 +27,8 @@ bool convert(const Operand& labels, int64 classes, std::vector<index>& out) {
 
 void run(const KernelFn& fn, const void* args, ThreadTeam* team) {
   const StepContext ctx{};
-  const int64 chunks = fn.chunks(args);
-  const auto work = [&](int64 chunk) { fn.run(args, ctx, chunk); };
-  if (team != nullptr) return team->run(chunks, work);
-  for (int64 chunk = 0; chunk < chunks; ++chunk) work(chunk);
+  if (team == nullptr) return fn.run_all(args, ctx);
+  team->run(fn.chunks(args), [&](int64 chunk) { fn.run(args, ctx, chunk); });
 }
 
 // The mean loss; with `dloss` (not null) instead the gradient of the logits, times dloss, into grad; both if

@@ -113,9 +113,7 @@ class Updates {
     const StepContext ctx{};
     const FlushDenormals flush;
     if (team == nullptr || team->threads() == 1 || size_ < kAloneElements) {
-      for (const Item& item : items_) {
-        for (int64 chunk = 0; chunk < item.chunks; ++chunk) item.fn->run(item.args, ctx, chunk);
-      }
+      for (const Item& item : items_) item.fn->run_all(item.args, ctx);
       return;
     }
     struct Piece {
