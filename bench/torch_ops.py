@@ -76,7 +76,9 @@ def measure(name: str, mine: Callable[[], Any], theirs: Callable[[], Any]) -> li
     if not name.startswith("dropout"):
         torch.testing.assert_close(mine(), theirs(), rtol=1e-3, atol=1e-4)
     calls = {"hotloop": mine, "torch": theirs}
-    repeats = {who: max(1, round(SAMPLE_S / min(sample(call, 1) for _ in range(3)))) for who, call in calls.items()}
+    repeats = {
+        who: max(1, round(SAMPLE_S / min(sample(call, 1) for _ in range(3)))) for who, call in calls.items()
+    }
     times: dict[str, list[float]] = {who: [] for who in calls}
     for _ in range(ROUNDS):
         for who, call in calls.items():

@@ -19,7 +19,7 @@ logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 class Regression(lightning.LightningModule):
     def __init__(self) -> None:
         super().__init__()
-        layers = [torch.nn.Linear(6, 64), torch.nn.Tanh(), torch.nn.Linear(64, 1)]
+        layers = [torch.nn.Linear(6, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1)]
         self.network = torch.nn.Sequential(*layers)
 
     def training_step(self, batch: list[torch.Tensor], index: int) -> torch.Tensor:
@@ -28,7 +28,7 @@ class Regression(lightning.LightningModule):
 
     def configure_optimizers(self) -> dict:
         optimizer = ht.AdamW(self.parameters(), lr=2e-2)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-2, total_steps=320)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-2, total_steps=320)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

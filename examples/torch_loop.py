@@ -33,9 +33,9 @@ X, y = spirals(4000, seed=0)
 X_test, y_test = spirals(2000, seed=1)
 torch.manual_seed(2)
 model = torch.nn.Sequential(Block(2, 64), Block(64, 64), torch.nn.Linear(64, 3))
-optimizer = ht.AdamW(model.parameters(), lr=3e-3)
-schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=15)
-for _ in range(15):
+optimizer = ht.AdamW(model.parameters(), lr=5e-3)
+schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=8)
+for _ in range(8):
     for rows in torch.randperm(len(X)).split(64):
         optimizer.zero_grad()
         ht.cross_entropy(model(X[rows]), y[rows], label_smoothing=0.05).backward()

@@ -25,6 +25,9 @@ RESULTS = {
     "images": (r"test accuracy (\S+)", 0.95, 1.0),
     "text": (r"test accuracy (\S+)", 0.9, 1.0),
     "audio": (r"test accuracy (\S+)", 0.97, 1.0),
+    "torch_loop": (r"test accuracy (\S+)", 0.97, 1.0),
+    "lightning_fit": (r"unexplained (\S+) after 320 steps", 0.0, 0.1),
+    "skorch_fit": (r"test accuracy (\S+)", 0.95, 1.0),
     "own_schedule": (r"one cycle .* loss (\S+)", 0.009, 0.0125),
 }
 

@@ -99,9 +99,15 @@ def launched_names() -> set[str]:
     found: set[str] = set()
     for path in (*ROOT.glob("python/hotloop/ops/*.py"), *ROOT.glob("python/hotloop/torch/*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("launch", "_run") and node.args:
+            if (
+                isinstance(node, ast.Call)
+                and getattr(node.func, "id", "") in ("launch", "_run")
+                and node.args
+            ):
                 name = node.args[0]
-                found |= {name.value} if isinstance(name, ast.Constant) and isinstance(name.value, str) else set()
+                found |= (
+                    {name.value} if isinstance(name, ast.Constant) and isinstance(name.value, str) else set()
+                )
     return found
 
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Cross-entropy of plain arrays or tensors in one call: the labels are checked and converted on the way in, and
-// a mean comes out. For small batches everything around the kernel would take longer than the kernel.
+// Cross-entropy of plain arrays or tensors in one call: the labels are checked and converted on the way in,
+// and a mean comes out. For small batches everything around the kernel would take longer than the kernel.
 #include <algorithm>
 #include <cstring>
 
@@ -89,8 +89,9 @@ py::object plain_cross_entropy(py::handle logits_value, py::handle labels_value,
     Operand held = x;
     held.shape = shape;                    // the owner's own may go while others run
     const py::gil_scoped_release release;  // the caller holds the arrays
-    loss = (x.is_double() ? cross_entropy<double> : cross_entropy<float>)(
-        held, numbers, smoothing, has_dloss ? &dloss : nullptr, grad, team);
+    loss = (x.is_double() ? cross_entropy<double> : cross_entropy<float>)(held, numbers, smoothing,
+                                                                          has_dloss ? &dloss : nullptr, grad,
+                                                                          team);
   }
   return py::float_(loss);
 }
@@ -98,9 +99,10 @@ py::object plain_cross_entropy(py::handle logits_value, py::handle labels_value,
 }  // namespace
 
 void register_eager_loss(py::module_& m) {
-  m.def("plain_cross_entropy", &plain_cross_entropy, py::arg("logits"), py::arg("labels"),
-        py::arg("smoothing"), py::arg("dloss"), py::arg("grad"), py::arg("team") = nullptr,
-        "Mean cross-entropy of plain arrays, or its gradient; None, and nothing done, if they are not plain.");
+  m.def(
+      "plain_cross_entropy", &plain_cross_entropy, py::arg("logits"), py::arg("labels"), py::arg("smoothing"),
+      py::arg("dloss"), py::arg("grad"), py::arg("team") = nullptr,
+      "Mean cross-entropy of plain arrays, or its gradient; None, and nothing done, if they are not plain.");
 }
 
 }  // namespace hotloop

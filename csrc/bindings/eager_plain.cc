@@ -125,8 +125,7 @@ void* extra(const py::object& value) {
 // activation(alpha a b + beta out + bias) of matrices, or None. saved, row_sum: see MatmulArgs.
 py::object matmul(py::handle a_value, py::handle b_value, py::handle bias_value, int activation,
                   bool transpose_a, bool transpose_b, py::handle out_value, double p0, double p1,
-                  double alpha, double beta, const py::object& saved_value,
-                  const py::object& row_sum_value) {
+                  double alpha, double beta, const py::object& saved_value, const py::object& row_sum_value) {
   std::optional<Matrix> a = plain(a_value, 2), b = plain(b_value, 2), bias;
   if (!a || !b || a->is_double != b->is_double) return py::none();
   if (transpose_a) a = transposed(*a);

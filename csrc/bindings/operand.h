@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // An array of whoever, as kernels see it: NumPy's, or a tensor of a type that Python has introduced. Reading
-// one takes some 20 ns, so a call may look at hundreds. What cannot be read here is no error: Python explains.
+// one takes some 20 ns, so a call may look at hundreds. What cannot be read here is no error: Python
+// explains.
 #pragma once
 
 #include <optional>

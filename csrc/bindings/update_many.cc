@@ -96,8 +96,9 @@ class Updates {
       correction2_ = std::sqrt(1.0 - std::pow(rule.beta2, step));
     }
     // The order of optimizer_begin in args.h. Dampening scales gradient and decay alike.
-    const double scalars[8] = {0.0,          rule.lr,      own * rule.weight_decay, rule.maximize ? -own : own,
-                               correction1_, correction2_, step,                    0.0};
+    const double scalars[8] = {
+        0.0,  rule.lr, own * rule.weight_decay, rule.maximize ? -own : own, correction1_, correction2_,
+        step, 0.0};
     std::memcpy(item.scalars, scalars, sizeof scalars);
     const Kernel kernel = adam ? Kernel::k_adam : Kernel::k_sgd;
     const bool is_double = x.param.is_double();
@@ -214,9 +215,9 @@ std::optional<Found> look_at(const Rule& rule, py::handle param, const py::objec
   return found;
 }
 
-// groups: [(parameters, rule)]; state: parameter -> dict, as of torch.optim.Optimizer. begins: the parameters,
-// as (group, number), whose momentum buffer is fresh. Gives (changed, odd): what was changed, or, nothing
-// having been, the (group, number) of each parameter that is not plain.
+// groups: [(parameters, rule)]; state: parameter -> dict, as of torch.optim.Optimizer. begins: the
+// parameters, as (group, number), whose momentum buffer is fresh. Gives (changed, odd): what was changed, or,
+// nothing having been, the (group, number) of each parameter that is not plain.
 py::tuple update_tensors(const py::list& groups, const py::object& state, ThreadTeam* team,
                          const py::object& begins) {
   py::list changed, odd;
@@ -277,7 +278,8 @@ bool update_arrays(const py::list& params, const py::list& grads, const py::list
   const Rule rule = rule_of(rule_tuple);
   const std::size_t count = params.size();
   const auto fits = [&](const py::list& list) { return list.empty() || list.size() == count; };
-  if (grads.size() != count || !fits(firsts) || !fits(seconds) || (steps.size() != 1 && steps.size() != count))
+  if (grads.size() != count || !fits(firsts) || !fits(seconds) ||
+      (steps.size() != 1 && steps.size() != count))
     return false;
   Updates updates(count);
   std::vector<std::pair<std::uintptr_t, std::uintptr_t>> memory;

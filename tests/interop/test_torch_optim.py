@@ -252,7 +252,9 @@ def test_what_cannot_be_updated_is_refused_before_anything_changes() -> None:
             assert good.tolist() == [1.0, 1.0]
 
     half = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
-    with pytest.raises(hl.DTypeError, match=r"parameter 0 of group 1 is torch.bfloat16; allowed torch.float32"):
+    with pytest.raises(
+        hl.DTypeError, match=r"parameter 0 of group 1 is torch.bfloat16; allowed torch.float32"
+    ):
         step(half, torch.ones(3, dtype=torch.bfloat16))
     table = torch.nn.Embedding(4, 2, sparse=True)
     table(torch.tensor([1])).sum().backward()

@@ -83,7 +83,8 @@ def into(
     index = _activation(activation)
     parameters = _PARAMETERS.get(activation or "", (0.0, 0.0))
     if a.ndim == 2 or (a.ndim > 2 and a.flags.c_contiguous):
-        flat, wide = a.reshape(-1, a.shape[-1]), out.reshape(-1, out.shape[-1])
+        rows = math.prod(a.shape[:-1])
+        flat, wide = a.reshape(rows, a.shape[-1]), out.reshape(rows, out.shape[-1])
         found = _core.plain_matmul(
             flat, b, bias, index, False, False, wide, *parameters, 1.0, 0.0, saved, row_sum
         )

@@ -139,7 +139,9 @@ def layer_norm(
     return y
 
 
-def dropout(x: Tensor, p: float = 0.5, training: bool = True, seed: Union[int, Tensor, None] = None) -> Tensor:
+def dropout(
+    x: Tensor, p: float = 0.5, training: bool = True, seed: Union[int, Tensor, None] = None
+) -> Tensor:
     """Each element 0 with probability p, else divided by the probability of staying.
 
     Args:

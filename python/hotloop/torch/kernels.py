@@ -80,7 +80,12 @@ def linear_gelu_backward(
 
 
 def _cross_entropy(
-    logits: Tensor, target: Tensor, weight: Tensor | None, smoothing: float, ignored: int, dloss: Tensor | None
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    smoothing: float,
+    ignored: int,
+    dloss: Tensor | None,
 ) -> Tensor:
     """The mean loss, or with the gradient of the loss that of the logits."""
     rows, classes = logits.shape

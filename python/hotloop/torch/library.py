@@ -28,7 +28,9 @@ def _register(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any])
 
 
 def _first_only(ctx: Any, *gradients: Any) -> Any:
-    raise RuntimeError("[torch] the second derivative of hotloop's operators is not there; use torch's own function")
+    raise RuntimeError(
+        "[torch] the second derivative of hotloop's operators is not there; use torch's own function"
+    )
 
 
 def _register_gradient(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> None:
@@ -182,6 +184,4 @@ _register(
     kernels.dropout,
     lambda x, p, seed: x.new_empty(x.shape),
 )
-torch.library.register_autograd(
-    "hotloop::dropout", _dropout_grad, setup_context=_dropout_setup, lib=_library
-)
+torch.library.register_autograd("hotloop::dropout", _dropout_grad, setup_context=_dropout_setup, lib=_library)
