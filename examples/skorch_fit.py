@@ -5,9 +5,9 @@
 """skorch with hotloop's optimiser: a class and its settings, which a grid search may vary as any other."""
 
 import torch
-from skorch import NeuralNetClassifier
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV, train_test_split
+from skorch import NeuralNetClassifier
 
 import hotloop.torch as ht
 

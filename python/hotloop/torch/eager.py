@@ -10,11 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hotloop.torch import kernels
-
-Tensor = torch.Tensor
 
 
 def direct(*tensors: Tensor | None) -> bool:
@@ -46,8 +45,9 @@ class LinearGelu(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> Any:
+        x, weight, z = ctx.saved_tensors
         need = list(ctx.needs_input_grad[:3])
-        return *_some(kernels.linear_gelu_backward(dy, *ctx.saved_tensors, ctx.tanh, need), need), None
+        return *_some(kernels.linear_gelu_backward(dy, x, weight, z, ctx.tanh, need), need), None
 
 
 class CrossEntropy(torch.autograd.Function):

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from typing import Any, Literal, Union
 
 import torch
+from torch import Tensor
 
 from hotloop.arguments import choice, count, number
 from hotloop.errors import DeviceError, DTypeError, ShapeError
 from hotloop.torch import eager, kernels
 from hotloop.torch import library as library  # registers the operators
 
-Tensor = torch.Tensor
 _REAL = (torch.float32, torch.float64)
 _ops = torch.ops.hotloop
 
@@ -164,15 +164,17 @@ def dropout(
         return x
     if p == 1:
         return x * 0
-    if seed is None:
-        seed = torch.randint(1 << 62, (), dtype=torch.int64)
-    elif not isinstance(seed, torch.Tensor):
-        seed = torch.tensor(count("torch.dropout", "seed", seed), dtype=torch.int64)
-    if eager.direct(x, seed):
+    if isinstance(seed, Tensor):
+        drawn = seed
+    elif seed is None:
+        drawn = torch.randint(1 << 62, (), dtype=torch.int64)
+    else:
+        drawn = torch.tensor(count("torch.dropout", "seed", seed), dtype=torch.int64)
+    if eager.direct(x, drawn):
         if eager.records(x):
-            return _apply(eager.Dropout, x, p, int(seed.item()))
-        return kernels.dropout(x, p, seed)
-    y: Tensor = _ops.dropout(x, p, seed)
+            return _apply(eager.Dropout, x, p, int(drawn.item()))
+        return kernels.dropout(x, p, drawn)
+    y: Tensor = _ops.dropout(x, p, drawn)
     return y
 
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from hotloop import _core
 from hotloop.errors import LabelError
 from hotloop.ops.launch import launch, team_for
 from hotloop.ops.linear import into
-
-Tensor = torch.Tensor
 
 _NS_EXP, _NS_NORM, _NS_DROPOUT = 0.6, 0.3, 0.4  # of one thread, per element
 #: Types that the native side reads by itself: none before torch 2.10. Subclasses may stand for something else.

@@ -12,10 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hotloop.torch import kernels
-
-Tensor = torch.Tensor
 
 _library = torch.library.Library("hotloop", "DEF")
 
