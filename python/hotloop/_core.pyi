@@ -427,10 +427,10 @@ def stream_gbs(seconds: typing.SupportsFloat | typing.SupportsIndex = 0.5) -> fl
     """
 
 def update_arrays(
-    params: list,
-    grads: list,
-    firsts: list,
-    seconds: list,
+    params: list[typing.Any],
+    grads: list[typing.Any],
+    firsts: list[typing.Any],
+    seconds: list[typing.Any],
     steps: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
     rule: tuple[typing.Any, ...],
     team: Team | None = None,
@@ -440,7 +440,7 @@ def update_arrays(
     """
 
 def update_tensors(
-    groups: list, state: typing.Any, team: Team | None = None, begins: typing.Any = None
+    groups: list[typing.Any], state: typing.Any, team: Team | None = None, begins: typing.Any = None
 ) -> tuple[typing.Any, ...]:
     """
     One step over all tensors of torch-like groups: (changed, odd); nothing changes if any is odd.

@@ -127,18 +127,20 @@ def _many(where: str, arrays: dict[str, Any], rule: tuple[Any, ...], steps: list
             )
     if len(steps) not in (1, length):
         raise ShapeError(f"[ops.{where}] step must be one number or {length}, got {len(steps)}")
-    lists = [list(value) for value in given.values()]
-    lists += [[]] * (4 - len(lists))
     team = team_for(ALONE_BELOW_NS)
-    if _core.update_arrays(*lists, steps, rule, team):
+    if _update(list(given.values()), steps, rule, team):
         return
     rows = [
         _checked(where, **dict(zip(given, row, strict=True))) for row in zip(*given.values(), strict=True)
     ]
-    views: list[list[Any]] = [list(column) for column in zip(*rows, strict=True)]
-    views += [[]] * (4 - len(views))
-    if not _core.update_arrays(*views, steps, rule, team):
+    if not _update([list(column) for column in zip(*rows, strict=True)], steps, rule, team):
         raise ValueError(f"[ops.{where}] two of the arrays overlap; each needs memory of its own")
+
+
+def _update(columns: list[Any], steps: list[int], rule: tuple[Any, ...], team: Any) -> bool:
+    """Parameters, gradients and what state there is, as lists: whether they were plain, and are updated."""
+    params, grads, firsts, seconds = [list(column) for column in columns] + [[]] * (4 - len(columns))
+    return _core.update_arrays(params, grads, firsts, seconds, steps, rule, team)
 
 
 def _scalars(rule: optim.Optimizer, step: int, correction1: float = 1.0, correction2: float = 1.0) -> Array:
