@@ -115,7 +115,7 @@ ALLOWED: dict[str, set[str]] = {
     "fit_prepare": TRAINER,
     "setting": set(),
     "trainer": TRAINER,
-    "torch": BASE | {"ops", "threads"},
+    "torch": STEP | {"ops"},
     "report_text": BASE | {"history", "metrics", "data"},
     "benchmarks": TRAINER | {"ops", "benchmarks", "__init__"},
     "cli": TRAINER | {"benchmarks", "report", "report_text", "__init__"},
