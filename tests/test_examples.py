@@ -29,6 +29,9 @@ RESULTS = {
     "optuna_search": (r"test accuracy (\S+)", 0.95, 1.0),
     "own_loss": (r"farthest from its level: (\S+)", 0.0, 0.06),
     "policy_gradient": (r"first -1\S+, last (\S+)", -3.5, -1.0),
+    "torch_loop": (r"test accuracy (\S+)", 0.97, 1.0),
+    "lightning_fit": (r"unexplained (\S+) after 320 steps", 0.0, 0.1),
+    "skorch_fit": (r"test accuracy (\S+)", 0.95, 1.0),
     "own_schedule": (r"one cycle .* loss (\S+)", 0.009, 0.0125),
 }
 

@@ -30,11 +30,12 @@ def generate() -> str:
         command = ["-m", "pybind11_stubgen", "hotloop._core", "--output-dir", folder, "--exit-code"]
         subprocess.run([sys.executable, *command], check=True, cwd=folder)
         text = (Path(folder) / "hotloop" / "_core.pyi").read_text(encoding="utf-8")
-    # What pybind11 leaves out: the default of a pointer, and what a bare dict or tuple holds.
+    # What pybind11 leaves out: the default of a pointer, and what a bare dict, tuple or list holds.
     text = re.sub(r"(: \w+) = None\b", r"\1 | None = None", text)
     text = re.sub(r"^__all__.*?\]\n", "", text, flags=re.MULTILINE | re.DOTALL)  # the module has none
     text = re.sub(r"\bdict\b(?!\[)", "dict[str, typing.Any]", text)
     text = re.sub(r"\btuple\b(?!\[)", "tuple[typing.Any, ...]", text)
+    text = re.sub(r": list\b(?!\[)", ": list[typing.Any]", text)
     args = ["--line-length", "110", "--stdin-filename", "generated.pyi", "-"]
     text = _ruff("check", text, "--isolated", "--select", "I,F401", "--fix", "--quiet", *args)
     return HEADER + _ruff("format", text, "--isolated", *args)

@@ -6,7 +6,7 @@
 
 #include <cstring>
 
-#include "bindings/register.h"
+#include "bindings/operand.h"
 #include "kernels/isa.h"
 #include "runtime/team_rest.h"
 
@@ -95,8 +95,7 @@ class EagerKernel {
     if (field.kind == FieldKind::Real) return put(value.cast<double>());
     if (!is_operand(field.kind)) return put(value.cast<int64>());
     if (value.is_none()) return put(static_cast<const void*>(nullptr));
-    if (!py::isinstance<py::array>(value))
-      throw py::type_error("[eager] operand " + std::string(field.name) + " is no array");
+    if (!py::isinstance<py::array>(value)) return put(tensor_data(field, value));
     const py::array array = py::reinterpret_borrow<py::array>(value);
     if (array.dtype().num() != type_num(field.dtype, is_double_))
       throw py::type_error("[eager] operand " + std::string(field.name) + " has dtype " +
@@ -104,6 +103,19 @@ class EagerKernel {
     if (is_written(field.kind) && !array.writeable())
       throw py::value_error("[eager] output " + std::string(field.name) + " is read-only");
     put(array.data());
+  }
+
+  // The memory of a tensor of a known type; who passes one has made sure of its layout.
+  void* tensor_data(const Field& field, py::handle value) const {
+    const std::optional<Operand> found = read_operand(value);
+    const bool wide = is_double_ || field.dtype == DType::kDouble;
+    const Element real = wide ? Element::kDouble : Element::kFloat;
+    const Element wanted = field.dtype == DType::kIndex   ? Element::kInt32
+                           : field.dtype == DType::kInt64 ? Element::kInt64
+                                                          : real;
+    if (!found || found->element != wanted)
+      throw py::type_error("[eager] operand " + std::string(field.name) + " is no array of that dtype");
+    return found->data;
   }
 
   void move_on(std::byte* args, int64 item, const std::vector<int64>& steps) const {

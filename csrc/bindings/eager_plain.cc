@@ -91,9 +91,11 @@ const real* in_panels(const Matrix& b) {
 
 template <class real>
 void product(const Matrix& a, const Matrix& b, const Matrix* bias, int activation, double p0, double p1,
-             double alpha, double beta, real* out) {
+             double alpha, double beta, real* out, void* saved, void* row_sum) {
   MatmulArgs<real> args;
   args.out = out;
+  args.saved = static_cast<real*>(saved);
+  args.row_sum = static_cast<real*>(row_sum);
   args.a = static_cast<const real*>(a.array.data());
   args.m = a.rows;
   args.n = b.cols;
@@ -118,10 +120,15 @@ bool small(int64 m, int64 n, int64 k) {
   return m * n * k <= kAloneMultiplyAdds || (m <= kFewRows && n * k <= kAloneElementsOfB);
 }
 
-// activation(alpha a b + beta out + bias) of matrices, or None.
+// Memory for what a caller wants beside the product: new arrays of the right size and dtype, or None.
+void* extra(const py::object& value) {
+  return value.is_none() ? nullptr : py::reinterpret_borrow<py::array>(value).mutable_data();
+}
+
+// activation(alpha a b + beta out + bias) of matrices, or None. saved, row_sum: see MatmulArgs.
 py::object matmul(py::handle a_value, py::handle b_value, py::handle bias_value, int activation,
                   bool transpose_a, bool transpose_b, py::handle out_value, double p0, double p1,
-                  double alpha, double beta) {
+                  double alpha, double beta, const py::object& saved_value, const py::object& row_sum_value) {
   std::optional<Matrix> a = plain(a_value, 2), b = plain(b_value, 2), bias;
   if (!a || !b || a->is_double != b->is_double) return py::none();
   if (transpose_a) a = transposed(*a);
@@ -144,12 +151,15 @@ py::object matmul(py::handle a_value, py::handle b_value, py::handle bias_value,
     result = out->array;
   }
   void* out = py::reinterpret_borrow<py::array>(result).mutable_data();
+  void* saved = extra(saved_value);
+  void* row_sum = extra(row_sum_value);
   const py::gil_scoped_release release;  // the arrays are held
   const Matrix* shift = bias ? &*bias : nullptr;
   if (a->is_double) {
-    product<double>(*a, *b, shift, activation, p0, p1, alpha, beta, static_cast<double*>(out));
+    product<double>(*a, *b, shift, activation, p0, p1, alpha, beta, static_cast<double*>(out), saved,
+                    row_sum);
   } else {
-    product<float>(*a, *b, shift, activation, p0, p1, alpha, beta, static_cast<float*>(out));
+    product<float>(*a, *b, shift, activation, p0, p1, alpha, beta, static_cast<float*>(out), saved, row_sum);
   }
   return result;
 }
@@ -200,7 +210,9 @@ void register_eager_plain(py::module_& m) {
   m.def(
       "kernel_number", [](const std::string& name) { return find_kernel(name); }, py::arg("name"),
       "Place of a kernel in the list; -1 if there is none.");
-  m.def("plain_matmul", &matmul,
+  m.def("plain_matmul", &matmul, py::arg("a"), py::arg("b"), py::arg("bias"), py::arg("activation"),
+        py::arg("transpose_a"), py::arg("transpose_b"), py::arg("out"), py::arg("p0"), py::arg("p1"),
+        py::arg("alpha"), py::arg("beta"), py::arg("saved") = py::none(), py::arg("row_sum") = py::none(),
         "activation(alpha a b + beta out + bias) of small plain matrices; None if they are not.");
   m.def("plain_unary", &unary, "An element-wise kernel on a small plain array; None if it is not.");
 }

@@ -25,6 +25,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   register_device(m);
   register_eager(m);
   register_eager_plain(m);
+  register_eager_loss(m);
+  register_update_many(m);
   register_plan(m);
   register_session(m);
   register_step(m);

@@ -17,6 +17,8 @@ void register_kernels(py::module_& m);
 void register_device(py::module_& m);
 void register_eager(py::module_& m);
 void register_eager_plain(py::module_& m);
+void register_eager_loss(py::module_& m);
+void register_update_many(py::module_& m);
 void register_plan(py::module_& m);
 void register_session(py::module_& m);
 void register_step(py::module_& m);

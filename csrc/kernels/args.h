@@ -223,6 +223,19 @@ constexpr int kMaxDims = 4;
   X(Dim, , rows)                         \
   X(Dim, , cols)
 
+// dx as above, without residual. partial (ceil(rows / 64), 2, cols): of each 64 rows the sum of
+// dy * (x - mean) * rstd, and the sum of dy; added up they are dweight and dbias.
+#define HOTLOOP_LayerNormBothBwdArgs(X) \
+  X(Out, real, dx)                      \
+  X(Out, real, partial)                 \
+  X(In, real, dy)                       \
+  X(In, real, x)                        \
+  X(In, real, mean)                     \
+  X(In, real, rstd)                     \
+  X(InOpt, real, weight)                \
+  X(Dim, , rows)                        \
+  X(Dim, , cols)
+
 // y = x * rstd * weight; rstd = 1/sqrt(mean(x*x) + eps)
 #define HOTLOOP_RmsNormFwdArgs(X) \
   X(Out, real, y)                 \
@@ -516,6 +529,7 @@ HOTLOOP_ARGS(SoftmaxBwdArgs)
 HOTLOOP_ARGS(LayerNormFwdArgs)
 HOTLOOP_ARGS(LayerNormBwdArgs)
 HOTLOOP_ARGS(LayerNormParamBwdArgs)
+HOTLOOP_ARGS(LayerNormBothBwdArgs)
 HOTLOOP_ARGS(RmsNormFwdArgs)
 HOTLOOP_ARGS(RmsNormBwdArgs)
 HOTLOOP_ARGS(RmsNormParamBwdArgs)

@@ -8,6 +8,16 @@
 
 namespace hotloop::HOTLOOP_ISA {
 
+namespace {
+
+// While a row in the cache is worked on, the next one is on its way; past the end it is a hint and no more.
+template <class real>
+HOTLOOP_INLINE void prefetch_row(const real* p) {
+  __builtin_prefetch(p);
+}
+
+}  // namespace
+
 // y (rows, cols) = (x - mean) * rstd * weight + bias
 
 template <class real>
@@ -31,6 +41,7 @@ HOTLOOP_INLINE void layer_norm_row(const LayerNormFwdArgs<real>& a, int64 row) {
   const real rstd = static_cast<real>(1.0 / ::sqrt(total[0] / static_cast<double>(a.cols) + a.eps));
   const Vec<real> scale(rstd);
   for_lanes<real>(0, a.cols, [&](int64 c, int64 n) HOTLOOP_BODY {
+    prefetch_row(x + a.cols + c);
     const Vec<real> hat = (load(x + c, n) - center) * scale;
     store(fma(hat, load_or(a.weight, c, n, real(1)), load_or(a.bias, c, n, real(0))), y + c, n);
   });
@@ -51,29 +62,81 @@ int64 layer_norm_bwd_chunks(const LayerNormBwdArgs<real>& a) {
   return ceil_div(a.rows, rows_per_chunk(a.cols));
 }
 
+namespace {
+
+// What the gradient of a row needs to know of it.
+template <class real>
+struct RowGradient {
+  real mean, rstd, mean_g, mean_gh;
+
+  HOTLOOP_INLINE Vec<real> hat(Vec<real> x) const { return (x - Vec<real>(mean)) * Vec<real>(rstd); }
+  HOTLOOP_INLINE Vec<real> dx(Vec<real> g, Vec<real> hat) const {
+    return Vec<real>(rstd) * fnma(hat, Vec<real>(mean_gh), g - Vec<real>(mean_g));
+  }
+};
+
+template <class Args, class real>
+HOTLOOP_INLINE void read_row(const Args& a, int64 row, RowGradient<real>& out) {
+  const real* dy = a.dy + row * a.cols;
+  const real* x = a.x + row * a.cols;
+  out.mean = a.mean[row];
+  out.rstd = a.rstd[row];
+  double total[2];
+  sum_row<real>(a.cols, total, [&](int64 c, int64 n, Vec<real>(&terms)[2]) HOTLOOP_BODY {
+    terms[0] = load(dy + c, n) * load_or(a.weight, c, n, real(1));
+    terms[1] = terms[0] * out.hat(load(x + c, n));
+  });
+  out.mean_g = static_cast<real>(total[0] / static_cast<double>(a.cols));
+  out.mean_gh = static_cast<real>(total[1] / static_cast<double>(a.cols));
+}
+
+}  // namespace
+
 template <class real>
 void layer_norm_bwd_run(const LayerNormBwdArgs<real>& a, const StepContext&, int64 chunk) {
   const Range rows = chunk_range(chunk, rows_per_chunk(a.cols), a.rows);
-  const double cols = static_cast<double>(a.cols);
   for (int64 row = rows.begin; row < rows.end; ++row) {
     const real* dy = a.dy + row * a.cols;
     const real* x = a.x + row * a.cols;
     real* dx = a.dx + row * a.cols;
     const real* residual = a.residual == nullptr ? nullptr : a.residual + row * a.cols;
-    const Vec<real> mean(a.mean[row]);
-    const Vec<real> rstd(a.rstd[row]);
-    double total[2];
-    sum_row<real>(a.cols, total, [&](int64 c, int64 n, Vec<real>(&terms)[2]) HOTLOOP_BODY {
-      terms[0] = load(dy + c, n) * load_or(a.weight, c, n, real(1));
-      terms[1] = terms[0] * ((load(x + c, n) - mean) * rstd);
-    });
-    const Vec<real> mean_g(static_cast<real>(total[0] / cols));
-    const Vec<real> mean_gh(static_cast<real>(total[1] / cols));
+    RowGradient<real> gradient;
+    read_row(a, row, gradient);
     for_lanes<real>(0, a.cols, [&](int64 c, int64 n) HOTLOOP_BODY {
-      const Vec<real> hat = (load(x + c, n) - mean) * rstd;
-      const Vec<real> centred = load(dy + c, n) * load_or(a.weight, c, n, real(1)) - mean_g;
-      const Vec<real> through = rstd * fnma(hat, mean_gh, centred);
+      const Vec<real> g = load(dy + c, n) * load_or(a.weight, c, n, real(1));
+      const Vec<real> through = gradient.dx(g, gradient.hat(load(x + c, n)));
       store(residual == nullptr ? through : through + load(residual + c, n), dx + c, n);
+    });
+  }
+}
+
+// The same, and of each 64 rows the sums that make dweight and dbias: x and dy come from memory once.
+
+template <class real>
+int64 layer_norm_both_bwd_chunks(const LayerNormBothBwdArgs<real>& a) {
+  return ceil_div(a.rows, kColumnRun);
+}
+
+template <class real>
+void layer_norm_both_bwd_run(const LayerNormBothBwdArgs<real>& a, const StepContext&, int64 chunk) {
+  const Range rows = chunk_range(chunk, kColumnRun, a.rows);
+  real* dweight = a.partial + chunk * 2 * a.cols;
+  real* dbias = dweight + a.cols;
+  for (int64 c = 0; c < 2 * a.cols; ++c) dweight[c] = real(0);
+  for (int64 row = rows.begin; row < rows.end; ++row) {
+    const real* dys = a.dy + row * a.cols;
+    const real* x = a.x + row * a.cols;
+    real* dx = a.dx + row * a.cols;
+    RowGradient<real> gradient;
+    read_row(a, row, gradient);
+    for_lanes<real>(0, a.cols, [&](int64 c, int64 n) HOTLOOP_BODY {
+      prefetch_row(dys + a.cols + c);
+      prefetch_row(x + a.cols + c);
+      const Vec<real> dy = load(dys + c, n);
+      const Vec<real> hat = gradient.hat(load(x + c, n));
+      store(fma(dy, hat, load(dweight + c, n)), dweight + c, n);
+      store(dy + load(dbias + c, n), dbias + c, n);
+      store(gradient.dx(dy * load_or(a.weight, c, n, real(1)), hat), dx + c, n);
     });
   }
 }
@@ -179,6 +242,7 @@ void rms_norm_param_bwd_run(const RmsNormParamBwdArgs<real>& a, const StepContex
 
 HOTLOOP_INSTANTIATE(layer_norm_fwd, LayerNormFwdArgs)
 HOTLOOP_INSTANTIATE(layer_norm_bwd, LayerNormBwdArgs)
+HOTLOOP_INSTANTIATE(layer_norm_both_bwd, LayerNormBothBwdArgs)
 HOTLOOP_INSTANTIATE(layer_norm_param_bwd, LayerNormParamBwdArgs)
 HOTLOOP_INSTANTIATE(rms_norm_fwd, RmsNormFwdArgs)
 HOTLOOP_INSTANTIATE(rms_norm_bwd, RmsNormBwdArgs)

@@ -388,6 +388,11 @@ def fma_peak_gflops(isa: str = "", seconds: typing.SupportsFloat | typing.Suppor
     Best rate of float32 fused multiply-adds of one core, in GFLOP/s, over that many seconds.
     """
 
+def introduce_type(type: type) -> bool:
+    """
+    Makes tensors of exactly this type readable without Python; False if it offers no way.
+    """
+
 def isas() -> list[str]:
     """
     Kernel units that this build has and this CPU can run, slowest first.
@@ -417,18 +422,32 @@ def permutation(
     The order in which an epoch reads its rows, or `count` of it from position `first` on.
     """
 
+def plain_cross_entropy(
+    logits: typing.Any,
+    labels: typing.Any,
+    smoothing: typing.SupportsFloat | typing.SupportsIndex,
+    dloss: typing.Any,
+    grad: typing.Any,
+    team: Team | None = None,
+) -> typing.Any:
+    """
+    Mean cross-entropy of plain arrays, or its gradient; None, and nothing done, if they are not plain.
+    """
+
 def plain_matmul(
-    arg0: typing.Any,
-    arg1: typing.Any,
-    arg2: typing.Any,
-    arg3: typing.SupportsInt | typing.SupportsIndex,
-    arg4: bool,
-    arg5: bool,
-    arg6: typing.Any,
-    arg7: typing.SupportsFloat | typing.SupportsIndex,
-    arg8: typing.SupportsFloat | typing.SupportsIndex,
-    arg9: typing.SupportsFloat | typing.SupportsIndex,
-    arg10: typing.SupportsFloat | typing.SupportsIndex,
+    a: typing.Any,
+    b: typing.Any,
+    bias: typing.Any,
+    activation: typing.SupportsInt | typing.SupportsIndex,
+    transpose_a: bool,
+    transpose_b: bool,
+    out: typing.Any,
+    p0: typing.SupportsFloat | typing.SupportsIndex,
+    p1: typing.SupportsFloat | typing.SupportsIndex,
+    alpha: typing.SupportsFloat | typing.SupportsIndex,
+    beta: typing.SupportsFloat | typing.SupportsIndex,
+    saved: typing.Any = None,
+    row_sum: typing.Any = None,
 ) -> typing.Any:
     """
     activation(alpha a b + beta out + bias) of small plain matrices; None if they are not.
@@ -498,6 +517,26 @@ def run_kernel(
 def stream_gbs(seconds: typing.SupportsFloat | typing.SupportsIndex = 0.5) -> float:
     """
     Best rate of a stream of 4 reads and 3 writes over 256 MB on one core, in GB/s.
+    """
+
+def update_arrays(
+    params: list[typing.Any],
+    grads: list[typing.Any],
+    firsts: list[typing.Any],
+    seconds: list[typing.Any],
+    steps: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+    rule: tuple[typing.Any, ...],
+    team: Team | None = None,
+) -> bool:
+    """
+    One step over a list of arrays; False, and nothing changes, if any is not plain.
+    """
+
+def update_tensors(
+    groups: list[typing.Any], state: typing.Any, team: Team | None = None, begins: typing.Any = None
+) -> tuple[typing.Any, ...]:
+    """
+    One step over all tensors of torch-like groups: (changed, odd); nothing changes if any is odd.
     """
 
 __version__: str = "0.1.0"

@@ -54,6 +54,15 @@ def layer_norm_param_bwd(draw: Draw, x: Array) -> Fields:
     return dict(dweight=draw.opt(cols), dbias=draw(cols), dy=draw(*x.shape), x=x, mean=mean, rstd=rstd)
 
 
+def layer_norm_both_bwd(draw: Draw, x: Array) -> Fields:
+    mean, rstd = _statistics(x, 1)
+    rows, cols = x.shape
+    partial = np.empty((-(-rows // 64), 2, cols), x.dtype)
+    return dict(
+        dx=np.empty_like(x), partial=partial, dy=draw(*x.shape), x=x, mean=mean, rstd=rstd, weight=draw.opt(cols)
+    )  # fmt: skip
+
+
 def rms_norm_fwd(draw: Draw, x: Array) -> Fields:
     rows, cols = x.shape
     return dict(y=np.empty_like(x), rstd=draw.opt(rows), x=x, weight=draw.opt(cols), eps=EPS)
@@ -114,7 +123,8 @@ def _case(
 
 
 ROW_KERNELS = [
-    layer_norm_fwd, layer_norm_bwd, layer_norm_param_bwd, rms_norm_fwd, rms_norm_bwd, rms_norm_param_bwd,
+    layer_norm_fwd, layer_norm_bwd, layer_norm_param_bwd, layer_norm_both_bwd, rms_norm_fwd, rms_norm_bwd,
+    rms_norm_param_bwd,
 ]  # fmt: skip
 ROW_SHAPES = [(0, 4), (1, 3), (2, 7), (3, 8), (1, 9), (4, 16), (5, 17), (3, 33), (200, 64), (2, 1100),
               (130, 40)]  # fmt: skip

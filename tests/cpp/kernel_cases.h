@@ -157,6 +157,9 @@ inline void add_norms(std::vector<Case>& cases) {
     cases.insert(cases.end(), {layer_bwd, with(layer_bwd, "residual"), rms_bwd, with(rms_bwd, "weight")});
     cases.push_back(
         {"layer_norm_param_bwd", sizes, {{"dweight", cols}, {"dbias", cols}, dy, x, row_mean, row_rstd}, 64});
+    const Operand partial{"partial", (rows + 63) / 64 * 2 * cols};
+    const Case both{"layer_norm_both_bwd", sizes, {dx, partial, dy, x, row_mean, row_rstd, weight}, 64};
+    cases.insert(cases.end(), {both, with(both, "weight")});
     cases.push_back({"rms_norm_param_bwd", sizes, {{"dweight", cols}, dy, x, row_rstd}, 64});
     if (rows == 0) continue;  // no batch has statistics then
     const Operand running{"running_mean", cols}, variance{"running_var", cols, 0.5, 2};

@@ -84,6 +84,7 @@ SETTINGS = {
     **dict.fromkeys(("reduce_sum", "reduce_max_fwd", "reduce_max_bwd"), REDUCTION),
     **dict.fromkeys(("softmax_fwd", "softmax_bwd", "log_softmax_fwd", "log_softmax_bwd"), MATRIX),
     **dict.fromkeys(("layer_norm_fwd", "layer_norm_bwd", "layer_norm_param_bwd"), AFFINE_NORM),
+    "layer_norm_both_bwd": AFFINE_NORM,
     **dict.fromkeys(("rms_norm_fwd", "rms_norm_bwd", "rms_norm_param_bwd"), AFFINE_NORM),
     **dict.fromkeys(("batch_norm_fwd", "batch_norm_eval", "batch_norm_bwd"), AFFINE_NORM),
     **dict.fromkeys(("embedding_fwd", "embedding_bwd"), EMBEDDING),

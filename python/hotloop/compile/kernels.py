@@ -115,6 +115,12 @@ _EXTENTS: dict[str, dict[str, Extent]] = {
     "layer_norm_fwd": {"y x": "rows*cols", "mean rstd": "rows", "weight bias": "cols"},
     "layer_norm_bwd": {"dx dy x residual": "rows*cols", "mean rstd": "rows", "weight": "cols"},
     "layer_norm_param_bwd": {"dweight dbias": "cols", "dy x": "rows*cols", "mean rstd": "rows"},
+    "layer_norm_both_bwd": {
+        "dx dy x": "rows*cols",
+        "partial": lambda d: -(-d["rows"] // 64) * 2 * d["cols"],
+        "mean rstd": "rows",
+        "weight": "cols",
+    },
     "rms_norm_fwd": {"y x": "rows*cols", "rstd": "rows", "weight": "cols"},
     "rms_norm_bwd": {"dx dy x residual": "rows*cols", "rstd": "rows", "weight": "cols"},
     "rms_norm_param_bwd": {"dweight": "cols", "dy x": "rows*cols", "rstd": "rows"},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from functools import cache
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 
@@ -31,13 +31,17 @@ def kernel(name: str, dtype: str) -> _core.EagerKernel:
     return _core.EagerKernel(name, dtype)
 
 
-def launch(name: str, dtype: np.dtype[Any], fields: tuple[Any, ...], work_ns: float, **context: Any) -> None:
+def launch(
+    name: str, dtype: Union[np.dtype[Any], str], fields: tuple[Any, ...], work_ns: float, **context: Any
+) -> None:
     """Run a kernel; ``fields`` in the order of its schema. ``work_ns`` is a guess of its time on one thread."""
-    team = None if work_ns < ALONE_BELOW_NS else _team()
-    kernel(name, dtype.name)(fields, team, **context)
+    kernel(name, dtype if isinstance(dtype, str) else dtype.name)(fields, team_for(work_ns), **context)
 
 
-def _team() -> Any:
+def team_for(work_ns: float) -> Any:
+    """The team of the calling Python thread, or None where so much work is not worth one."""
+    if work_ns < ALONE_BELOW_NS:
+        return None
     threads = get_num_threads()
     if threads == 1:
         return None

@@ -68,6 +68,33 @@ def matmul(
     return returned(result, a, out)
 
 
+def into(
+    out: Array, a: Array, b: Array, *, bias: Array | None = None, activation: Union[str, None] = None,
+    saved: Array | None = None, row_sum: Array | None = None,
+) -> None:  # fmt: skip
+    """``out (..., m, n) = activation(a (..., m, k) @ b (k, n) + bias)`` for whoever has checked them.
+
+    ``saved``, like out, gets what the activation's gradient reads; ``row_sum`` (m,) the sums of a's rows.
+    """
+    if not out.size:
+        if row_sum is not None:
+            row_sum[...] = a.sum(-1)
+        return
+    index = _activation(activation)
+    parameters = _PARAMETERS.get(activation or "", (0.0, 0.0))
+    if a.ndim == 2 or (a.ndim > 2 and a.flags.c_contiguous):
+        rows = math.prod(a.shape[:-1])
+        flat, wide = a.reshape(rows, a.shape[-1]), out.reshape(rows, out.shape[-1])
+        found = _core.plain_matmul(
+            flat, b, bias, index, False, False, wide, *parameters, 1.0, 0.0, saved, row_sum
+        )
+        if found is not None:
+            return
+    left = a[None] if a.ndim == 1 else a
+    target = out.reshape(*left.shape[:-1], out.shape[-1])
+    _multiply(target, left, b, bias, index, parameters, 1.0, 0.0, saved=saved, row_sum=row_sum)
+
+
 def _activation(name: Union[str, None]) -> int:
     """The function's number among the activations; -1 for none."""
     if name is None:
@@ -114,9 +141,9 @@ def _batch(left: Array, right: Array) -> tuple[int, ...]:
 
 def _multiply(
     out: Array, left: Array, right: Array, bias: Array | None, index: int, parameters: tuple[float, float],
-    alpha: float, beta: float,
+    alpha: float, beta: float, *, saved: Array | None = None, row_sum: Array | None = None,
 ) -> None:  # fmt: skip
-    """``out (..., m, n) = activation(alpha left right + beta out + bias)``"""
+    """``out (..., m, n) = activation(alpha left right + beta out + bias)``; the rest as `into`."""
     batch, (m, n), k = out.shape[:-2], out.shape[-2:], left.shape[-1]
     if right.ndim == 2 and left.flags.c_contiguous:  # all rows of all matrices are one tall matrix
         batch, m = (), math.prod(out.shape[:-1])
@@ -131,7 +158,7 @@ def _multiply(
     item = left.dtype.itemsize
     b, b_packed, b_stride, step_b = _panels(right, m, items, step_b)
     fields = (
-        out, None, None, left, b, bias, None, None, m, n, k,
+        out, saved, row_sum, left, b, bias, None, None, m, n, k,
         left.strides[-2] // item, left.strides[-1] // item, b_stride, n, 0,
         int(b_packed), index, -1, alpha, beta, *parameters,
     )  # fmt: skip

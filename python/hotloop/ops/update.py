@@ -1,35 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """One step of an optimiser on arrays of the caller's own, in place: the numbers are torch's.
 
-``step`` counts from 1. For a model of ours `hotloop.TrainStep` updates all parameters in one pass.
+``step`` counts from 1. Lists of arrays are one native call. For a model of ours `hotloop.TrainStep` updates all
+parameters in one pass.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Union
 
 import numpy as np
 
-from hotloop import optim
+from hotloop import _core, optim
 from hotloop.arguments import count
 from hotloop.errors import ShapeError
 from hotloop.ops.arrays import Array, dense, real_arrays, writable
-from hotloop.ops.launch import launch
+from hotloop.ops.launch import ALONE_BELOW_NS, launch, team_for
 
 _NS_ADAM, _NS_SGD = 0.7, 0.4  # of one thread, per element
+_SGD, _ADAM, _ADAMW = range(3)  # Rule::kind of update_many.cc
 
 
 def adamw_(
-    param: Any, grad: Any, exp_avg: Any, exp_avg_sq: Any, *, step: int, lr: float,
+    param: Any, grad: Any, exp_avg: Any, exp_avg_sq: Any, *, step: Union[int, Sequence[int]], lr: float,
     betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2,
 ) -> None:  # fmt: skip
     """``torch.optim.AdamW`` (Loshchilov and Hutter 2019), in place on param, exp_avg and exp_avg_sq.
 
     Args:
         param, grad, exp_avg, exp_avg_sq: arrays of one shape and dtype; all but grad C-contiguous and writable.
-            The averages begin as zeros.
-        step: the number of this step, from 1.
+            The averages begin as zeros. Or four lists of such arrays, of any shapes: one call for all.
+        step: the number of this step, from 1; with lists, one for all or a list of their own.
         lr, betas, eps, weight_decay: as in `hl.optim.AdamW`.
 
     Raises `ShapeError`, `DTypeError` or `ValueError` before anything changes.
@@ -52,7 +55,7 @@ def adamw_(
 
 
 def adam_(
-    param: Any, grad: Any, exp_avg: Any, exp_avg_sq: Any, *, step: int, lr: float,
+    param: Any, grad: Any, exp_avg: Any, exp_avg_sq: Any, *, step: Union[int, Sequence[int]], lr: float,
     betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
 ) -> None:  # fmt: skip
     """``torch.optim.Adam`` (Kingma and Ba 2015): as `adamw_`, with the decay added to the gradient."""
@@ -73,11 +76,16 @@ def sgd_(
 ) -> None:  # fmt: skip
     """``torch.optim.SGD`` without dampening, in place on param and momentum_buffer (zeros before the first step).
 
-    Arguments and errors as `adamw_`; ``momentum > 0`` needs the buffer.
+    Arguments and errors as `adamw_`, lists included; ``momentum > 0`` needs the buffer.
     """
     rule = optim.SGD(lr, momentum, nesterov=nesterov, weight_decay=weight_decay)
     if (momentum_buffer is None) == (rule.momentum > 0):
         raise ValueError(f"[ops.sgd_] momentum={rule.momentum:g} needs a momentum_buffer, and 0 takes none")
+    if isinstance(param, (list, tuple)):
+        arrays = {"param": param, "grad": grad, "momentum_buffer": momentum_buffer}
+        numbers = (_SGD, rule.lr, rule.weight_decay, rule.momentum, 0.0, 0.0, 0.0, rule.nesterov, False)
+        _many("sgd_", arrays, numbers, [1])
+        return
     p, g, buffer = _checked("sgd_", param=param, grad=grad, momentum_buffer=momentum_buffer)
     fields = (p, buffer, g, _scalars(rule, 1), p.size, int(rule.nesterov), rule.momentum)
     launch("sgd", p.dtype, fields, p.size * _NS_SGD)
@@ -90,14 +98,49 @@ def _adam(
     grad: Any,
     exp_avg: Any,
     exp_avg_sq: Any,
-    step: int,
+    step: Union[int, Sequence[int]],
 ) -> None:
+    if isinstance(param, (list, tuple)):
+        arrays = {"param": param, "grad": grad, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+        kind = _ADAMW if rule.kind == "adamw" else _ADAM
+        numbers = (kind, rule.lr, rule.weight_decay, *rule.betas, rule.eps, 0.0, False, False)
+        steps = step if isinstance(step, (list, tuple)) else [step]
+        _many(where, arrays, numbers, [count(f"ops.{where}", "step", one, low=1) for one in steps])
+        return
     step = count(f"ops.{where}", "step", step, low=1)
     p, g, m, v = _checked(where, param=param, grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
     beta1, beta2 = rule.betas
     scalars = _scalars(rule, step, 1 - beta1**step, math.sqrt(1 - beta2**step))
     fields = (p, m, v, g, scalars, p.size, int(rule.kind == "adamw"), beta1, beta2, rule.eps)
     launch("adam", p.dtype, fields, p.size * _NS_ADAM)
+
+
+def _many(where: str, arrays: dict[str, Any], rule: tuple[Any, ...], steps: list[int]) -> None:
+    """One call for lists of arrays. What the native side does not take as it is, is checked and explained here."""
+    given = {name: value for name, value in arrays.items() if value is not None}
+    length = len(given["param"])
+    for name, value in given.items():
+        if not isinstance(value, (list, tuple)) or len(value) != length:
+            raise ShapeError(
+                f"[ops.{where}] {name} must be a list of {length} arrays, as param, got {type(value).__name__}"
+                + (f" of {len(value)}" if isinstance(value, (list, tuple)) else "")
+            )
+    if len(steps) not in (1, length):
+        raise ShapeError(f"[ops.{where}] step must be one number or {length}, got {len(steps)}")
+    team = team_for(ALONE_BELOW_NS)
+    if _update(list(given.values()), steps, rule, team):
+        return
+    rows = [
+        _checked(where, **dict(zip(given, row, strict=True))) for row in zip(*given.values(), strict=True)
+    ]
+    if not _update([list(column) for column in zip(*rows, strict=True)], steps, rule, team):
+        raise ValueError(f"[ops.{where}] two of the arrays overlap; each needs memory of its own")
+
+
+def _update(columns: list[Any], steps: list[int], rule: tuple[Any, ...], team: Any) -> bool:
+    """Parameters, gradients and what state there is, as lists: whether they were plain, and are updated."""
+    params, grads, firsts, seconds = [list(column) for column in columns] + [[]] * (4 - len(columns))
+    return _core.update_arrays(params, grads, firsts, seconds, steps, rule, team)
 
 
 def _scalars(rule: optim.Optimizer, step: int, correction1: float = 1.0, correction2: float = 1.0) -> Array:

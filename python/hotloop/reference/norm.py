@@ -62,6 +62,16 @@ def layer_norm_param_bwd(a: SimpleNamespace, ctx: Context) -> None:
     _store(a.dbias, dy.sum(axis=0))
 
 
+@reference("layer_norm_both_bwd")
+def layer_norm_both_bwd(a: SimpleNamespace, ctx: Context) -> None:
+    a.residual = None
+    layer_norm_bwd(a, ctx)
+    dy, x, mean, rstd = _rows(a, "dy", "x", "mean", "rstd")
+    hat = (x - mean) * rstd
+    sums = [np.stack([(dy * hat)[i : i + 64].sum(0), dy[i : i + 64].sum(0)]) for i in range(0, a.rows, 64)]
+    _store(a.partial, np.array(sums))
+
+
 @reference("rms_norm_fwd")
 def rms_norm_fwd(a: SimpleNamespace, ctx: Context) -> None:
     (x,) = _rows(a, "x")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """hotloop inside PyTorch: networks as modules of torch, converted, and our optimisers and fused ops for torch.
 
->>> from hotloop.torch import Module  # doctest: +SKIP
+>>> from hotloop.torch import AdamW, Module  # doctest: +SKIP
 
 Needs torch, which is imported with the first name that is used: ``import hotloop`` never loads it.
 """
@@ -14,12 +14,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hotloop.torch.convert import from_torch as from_torch
     from hotloop.torch.convert import to_torch as to_torch
+    from hotloop.torch.functional import cross_entropy as cross_entropy
+    from hotloop.torch.functional import dropout as dropout
+    from hotloop.torch.functional import layer_norm as layer_norm
+    from hotloop.torch.functional import linear_gelu as linear_gelu
     from hotloop.torch.module import Module as Module
+    from hotloop.torch.optim import SGD as SGD
+    from hotloop.torch.optim import Adam as Adam
+    from hotloop.torch.optim import AdamW as AdamW
 
 _HOMES = {
     "Module": "module",
-    "from_torch": "convert",
-    "to_torch": "convert",
+    **dict.fromkeys(("from_torch", "to_torch"), "convert"),
+    **dict.fromkeys(("AdamW", "Adam", "SGD"), "optim"),
+    **dict.fromkeys(("linear_gelu", "cross_entropy", "layer_norm", "dropout"), "functional"),
 }
 
 __all__ = [*_HOMES]

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// An array of whoever, as kernels see it: NumPy's, or a tensor of a type that Python has introduced. Reading
+// one takes some 20 ns, so a call may look at hundreds. What cannot be read here is no error: Python
+// explains.
+#pragma once
+
+#include <optional>
+
+#include "bindings/register.h"
+
+namespace hotloop {
+
+enum class Element { kFloat, kDouble, kInt32, kInt64 };
+
+struct Operand {
+  void* data = nullptr;
+  Element element = Element::kFloat;
+  bool writeable = true;
+  int ndim = 0;
+  int64 size = 1;
+  const int64* shape = nullptr;    // the owner's, and so are the strides: to be read before it may change
+  const int64* strides = nullptr;  // `unit` to an element
+  int64 unit = 1;
+
+  bool is_double() const { return element == Element::kDouble; }
+  bool is_real() const { return element == Element::kFloat || is_double(); }
+  // In the order of its dimensions, without gaps.
+  bool is_row_major() const;
+  // Without gaps in some order of its dimensions, such as channels last.
+  bool is_dense() const;
+  // The same elements at the same places, whatever they are.
+  bool same_layout(const Operand& other) const;
+  int64 stride(int d) const { return strides[d] / unit; }
+  std::uintptr_t begin() const { return reinterpret_cast<std::uintptr_t>(data); }
+  std::uintptr_t end() const;  // past a dense operand
+};
+
+// None for what is not in the memory of the CPU, of another dtype, or not an array that is known here.
+std::optional<Operand> read_operand(py::handle value);
+
+// Makes tensors of exactly this type readable, through the DLPack table of the type; false if it has none.
+bool introduce_type(py::type type);
+
+}  // namespace hotloop
