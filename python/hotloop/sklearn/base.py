@@ -32,6 +32,10 @@ Classes = Literal["new", "all", "some"]
 #: What is not copied with an estimator: native memory, and a solver in it.
 _NATIVE = ("_network", "_solver")
 
+#: Rows up to which dtype="auto" trains in float64: a fit takes milliseconds in either, and float32 sums of so few
+#: terms are all that would tell a weighted row from a repeated one.
+FLOAT64_ROWS = 64
+
 
 class BaseMLP(CallbackSupportMixin, BaseEstimator):
     """The estimators' common half. Subclasses say what targets are, and how outputs become predictions."""
@@ -46,8 +50,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         compared with those that are known."""
         raise NotImplementedError
 
-    def _targets(self, y: Any) -> Array:
-        """Checked y as the objective takes it: int32 (n,) or float32 (n, outputs)."""
+    def _targets(self, y: Any, real: Any) -> Array:
+        """Checked y as the objective takes it: int32 (n,), or (n, outputs) of the dtype ``real``."""
         raise NotImplementedError
 
     def _objective(self) -> Objective:
@@ -78,11 +82,13 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         X, y = self._check_data(X, y, reset=first, classes=self._classes_are(incremental))
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X)
-        rows = self._rows(X, y, sample_weight)
-        validation = self._validation_rows(X_val, y_val)
+        real = self._real(X.shape[0], incremental) if first else self.coefs_[0].dtype
+        weight = self._row_weights(y, sample_weight)
+        rows = self._rows(X, y, weight, real)
+        validation = self._validation_rows(X_val, y_val, real)
         rng = check_random_state(self.random_state)
         if first:
-            self._initialize([X.shape[1], *hidden, self._n_outputs(y)], rng)
+            self._initialize([X.shape[1], *hidden, self._n_outputs(y)], rng, real)
         train, validation = self._divide(rows, validation, rng, incremental=incremental)
         network = self._open(rng, incremental=incremental)
         limit = 1 if incremental else self.max_iter
@@ -102,11 +108,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             )
         return self
 
-    def _initialize(self, units: list[int], rng: np.random.RandomState) -> None:
+    def _initialize(self, units: list[int], rng: np.random.RandomState, real: Any) -> None:
         """The attributes of an estimator that has not trained yet."""
         self.n_layers_, self.n_outputs_ = len(units), units[-1]
         self.n_iter_ = self.t_ = 0
-        self.coefs_, self.intercepts_ = draw_weights(units, self.activation, rng)
+        self.coefs_, self.intercepts_ = draw_weights(units, self.activation, rng, real)
         self._network = self._solver = None
         if self.solver != "lbfgs":
             self.loss_curve_: list[float] = []
@@ -147,24 +153,29 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             return "new"
         return "all" if self.warm_start else "some"
 
-    def _as_float(self, X: Any) -> Array:
-        """Checked X as dense float32, rows contiguous. Raises `NonFiniteError` for what float32 cannot hold."""
-        dense = X.toarray() if hasattr(X, "toarray") else X
+    def _real(self, rows: int, incremental: bool) -> Any:
+        """The dtype of a network that first sees so many rows."""
+        few = rows <= FLOAT64_ROWS and not incremental
+        return np.dtype(("float64" if few else "float32") if self.dtype == "auto" else self.dtype)
+
+    def _as_real(self, name: str, values: Any, real: Any) -> Array:
+        """Checked numbers, dense, rows contiguous. Raises `NonFiniteError` for what float32 cannot hold."""
+        dense = values.toarray() if hasattr(values, "toarray") else values
         with np.errstate(over="ignore"):
-            out = np.ascontiguousarray(dense, np.float32)
+            out = np.ascontiguousarray(dense, real)
         if out.dtype != dense.dtype and not np.isfinite(out).all():
-            row = int(np.argmax(~np.isfinite(out).all(axis=1)))
+            bad = ~np.isfinite(out)
             raise NonFiniteError(
-                f"[{type(self).__name__}] X[{row}] holds a number beyond float32 (3.4e38); scale X, or clip it"
+                f"[{type(self).__name__}] {name}{list(np.argwhere(bad)[0])} is beyond float32 (3.4e38); {bad.sum()} "
+                f"bad of {bad.size}; scale {name}, or take dtype='float64'"
             )
         return out
 
-    def _rows(self, X: Any, y: Any, sample_weight: Any) -> Rows:
-        weight = self._row_weights(y, sample_weight)
-        weight = None if weight is None else np.ascontiguousarray(weight, np.float32)
-        return Rows(self._as_float(X), self._targets(y), weight)
+    def _rows(self, X: Any, y: Any, weight: Any, real: Any) -> Rows:
+        weight = None if weight is None else np.ascontiguousarray(weight, real)
+        return Rows(self._as_real("X", X, real), self._targets(y, real), weight)
 
-    def _validation_rows(self, X_val: Any, y_val: Any) -> Rows | None:
+    def _validation_rows(self, X_val: Any, y_val: Any, real: Any) -> Rows | None:
         if X_val is None and y_val is None:
             return None
         if X_val is None or y_val is None:
@@ -173,7 +184,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 f"[{type(self).__name__}] {missing} is missing; give X_val and y_val, or neither"
             )
         X, y = self._check_data(X_val, y_val, reset=False, classes="some")
-        return Rows(self._as_float(X), self._targets(y), None)
+        return self._rows(X, y, None, real)
 
     def _divide(
         self, rows: Rows, validation: Rows | None, rng: np.random.RandomState, *, incremental: bool
@@ -201,8 +212,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     # --- prediction ---
 
-    def _outputs(self, X: Any) -> tuple[Array, Any]:
-        """Raw outputs float64 (n, outputs), and the dtype that X asks predictions to have."""
+    def _outputs(self, X: Any) -> Array:
+        """Raw outputs (n, outputs) in the network's dtype."""
         check_is_fitted(self, "coefs_")
         X = validate_data(self, X, accept_sparse=("csr", "csc"), dtype=(np.float64, np.float32), reset=False)
         network = self._network
@@ -211,8 +222,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             self._network = network
         with network.lock:
             network.take(self.coefs_, self.intercepts_)
-            outputs = network.predict(self._as_float(X))
-        return outputs.astype(np.float64), X.dtype
+            return network.predict(self._as_real("X", X, network.session.real))
 
     # --- copies ---
 

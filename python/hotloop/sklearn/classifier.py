@@ -27,7 +27,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     """A multi-layer perceptron for classes, with scikit-learn's parameters, attributes and meanings.
 
     X may be dense, sparse or a frame; y (n,) labels of any kind, or an indicator matrix (n, L) of several labels.
-    Trains in float32. What is the same and what is not: docs/scikit_learn.md.
+    What is the same and what is not: docs/scikit_learn.md.
 
     Args:
         hidden_layer_sizes ... max_fun: as in ``sklearn.neural_network.MLPClassifier``.
@@ -37,11 +37,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         schedule: of the learning rate, over ``max_iter`` epochs: a name or an object from `hl.schedules`.
         class_weight: {class: weight}, "balanced", or None: factors of the row weights.
         label_smoothing: in [0, 1): this share of each target is spread over the classes.
+        dtype: of the network: "float32", "float64" (slow), or "auto": float64 for a fit of at most 64 rows.
         device: "auto" or "cpu".
         n_jobs: threads of a fit; None decides by the network's size, -1 takes all processors.
 
     Attributes:
-        classes_ (C,); coefs_, lists of float32 (in, out); intercepts_, of (out,); loss_, best_loss_, loss_curve_,
+        classes_ (C,); coefs_, arrays (in, out); intercepts_, of (out,); loss_, best_loss_, loss_curve_,
         validation_scores_, best_validation_score_, n_iter_, t_, n_layers_, n_outputs_, out_activation_,
         n_features_in_, feature_names_in_.
 
@@ -84,6 +85,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         schedule: Any = None,
         class_weight: Any = None,
         label_smoothing: float = 0.0,
+        dtype: Literal["auto", "float32", "float64"] = "auto",
         device: Literal["auto", "cpu", "cuda"] = "auto",
         n_jobs: int | None = None,
     ) -> None:
@@ -114,6 +116,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         self.schedule = schedule
         self.class_weight = class_weight
         self.label_smoothing = label_smoothing
+        self.dtype = dtype
         self.device = device
         self.n_jobs = n_jobs
 
@@ -131,7 +134,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         fitted: MLPClassifier = self._fit(X, y, sample_weight, X_val, y_val)
         return fitted
 
-    @available_if(lambda self: self._check_solver())
+    @available_if(lambda self: self._check_solver())  # type: ignore[untyped-decorator]
     @managed
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> MLPClassifier:
         """One epoch on these rows, from where the last call ended; returns self.
@@ -165,7 +168,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def predict(self, X: Any) -> Array:
         """The class of each row, (n,); for several labels 0 or 1 each, (n, L)."""
-        outputs, _ = self._outputs(X)
+        outputs = self._outputs(X)
         found = self._decide(outputs)
         if self._multilabel:
             return found
@@ -181,14 +184,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return self._probabilities(X, log_softmax, log_expit)
 
     def _probabilities(self, X: Any, of_classes: Any, of_label: Any) -> Array:
-        z, dtype = self._outputs(X)
+        outputs = self._outputs(X)
+        z = outputs.astype(np.float64)
         if self.out_activation_ == "softmax":
             z = of_classes(z, axis=1)
         elif self._multilabel:
             z = of_label(z)
         else:
             z = np.concatenate([of_label(-z), of_label(z)], axis=1)
-        found: Array = z.astype(dtype, copy=False)
+        found: Array = z.astype(outputs.dtype, copy=False)
         return found
 
     # --- what the base asks ---
@@ -227,17 +231,19 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             raise ValueError(f"{what}: self.classes_ is {self.classes_}, y has {found}")
         return X, y
 
-    def _targets(self, y: Any) -> Array:
+    def _targets(self, y: Any, real: Any) -> Array:
         if self._multilabel:
             dense: Array = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
-            return self._smooth(dense)
+            return self._smooth(dense, real)
         if len(self.classes_) > 2:
-            return np.searchsorted(self.classes_, y).astype(np.int32)
-        return self._smooth((y == self.classes_[-1]).reshape(-1, 1) & (len(self.classes_) == 2))
+            numbers: Array = np.searchsorted(self.classes_, y)
+            return numbers.astype(np.int32)
+        second = (y == self.classes_[-1]) & (len(self.classes_) == 2)  # of one class, none is the second
+        return self._smooth(second.reshape(-1, 1), real)
 
-    def _smooth(self, y: Array) -> Array:
+    def _smooth(self, y: Array, real: Any) -> Array:
         share = self.label_smoothing
-        return np.ascontiguousarray(y * (1.0 - share) + share / 2, np.float32)
+        return np.ascontiguousarray(y * (1.0 - share) + share / 2, real)
 
     def _row_weights(self, y: Any, sample_weight: Any) -> Any:
         if self.class_weight is None:
@@ -268,7 +274,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _decide(self, outputs: Array) -> Array:
         """Class numbers (n,), or 0 and 1 for each label (n, L)."""
         if self.out_activation_ == "softmax":
-            return outputs.argmax(axis=1)
+            best: Array = outputs.argmax(axis=1)
+            return best
         above = (outputs > 0).astype(np.int64)
         return above if self._multilabel else above[:, 0]
 

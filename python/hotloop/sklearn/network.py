@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from hotloop import engine, nn
 from hotloop.optim import SGD, Optimizer
-from hotloop.session import Session
+from hotloop.session import DType, Session
 
 Array = NDArray[Any]
 
@@ -28,21 +29,21 @@ ACTIVATIONS = tuple(_ACTIVATIONS)
 
 
 def draw_weights(
-    units: Sequence[int], activation: str, rng: np.random.RandomState
+    units: Sequence[int], activation: str, rng: np.random.RandomState, real: Any
 ) -> tuple[list[Array], list[Array]]:
-    """Weights (in, out) and biases (out,) of each layer, float64, from Glorot and Bengio's (2010) uniform
+    """Weights (in, out) and biases (out,) of each layer, from Glorot and Bengio's (2010) uniform
     distribution with scikit-learn's bounds: sqrt(6 / (in + out)), or sqrt(2 / (in + out)) for "logistic".
     Drawn in scikit-learn's order, so that a seed begins with the same weights there and here."""
     coefs, intercepts = [], []
     for n_in, n_out in pairwise(units):
         bound = np.sqrt((2.0 if activation == "logistic" else 6.0) / (n_in + n_out))
-        coefs.append(rng.uniform(-bound, bound, (n_in, n_out)))
-        intercepts.append(rng.uniform(-bound, bound, n_out))
+        coefs.append(rng.uniform(-bound, bound, (n_in, n_out)).astype(real))
+        intercepts.append(rng.uniform(-bound, bound, n_out).astype(real))
     return coefs, intercepts
 
 
 class Network:
-    """A multi-layer perceptron with the given weights, ready to train and to predict.
+    """A multi-layer perceptron with the given weights, and in their dtype, ready to train and to predict.
 
     One call at a time: others wait, because scikit-learn's tools may predict from several threads.
     """
@@ -54,14 +55,18 @@ class Network:
         self.lock = threading.RLock()
         self.units = (len(coefs[0]), *(len(b) for b in intercepts))
         self._linears = [_linear(w, b) for w, b in zip(coefs, intercepts, strict=True)]
+        real: DType = "float64" if coefs[0].dtype == np.float64 else "float32"
         self.session = Session(
-            _chain(self._linears, activation, dropout), optimizer or SGD(0.0), seed=seed, threads=threads
-        )
-        row = np.empty((1, self.units[0]), np.float32)
+            _chain(self._linears, activation, dropout), optimizer or SGD(0.0), seed=seed, threads=threads,
+            dtype=real,
+        )  # fmt: skip
+        row = np.empty((1, self.units[0]), real)
         self.graph = self.session.graph_for({"x": row}, "fit")
         self.input = self.graph.inputs[0][0]
         self.coefs: list[Array] = [linear.weight.data.T for linear in self._linears]
         self.intercepts: list[Array] = [_bias(linear) for linear in self._linears]
+        if real == "float64":
+            self.take(coefs, intercepts)  # which a module holds in float32
 
     def take(self, coefs: Sequence[Array], intercepts: Sequence[Array]) -> None:
         """Copy in what is not our own view. Raises `ValueError` if a shape differs."""
@@ -70,7 +75,7 @@ class Network:
                 ours[...] = given
 
     def predict(self, X: Array) -> Array:
-        """Raw outputs, float32 (n, outputs), of float32 X (n, features)."""
+        """Raw outputs (n, outputs) of X (n, features) of the session's dtype."""
         with self.lock, self.session.entered("predict"):
             return self.outputs(X)
 
@@ -78,11 +83,11 @@ class Network:
         """As `predict`, for who has entered the session."""
         return engine.predict(self.session, self.graph, {self.input: X})
 
-    @property
+    @cached_property
     def n_weights(self) -> int:
         """Where the weights end in the flat parameters: biases stand behind them (compile/layout.py)."""
         entries = self.session.memory.layout.entries
-        return next((e.offset for e in entries if len(e.shape) == 1), self.session.memory.layout.size)
+        return next(e.offset for e in entries if len(e.shape) == 1)
 
     def square_norm(self) -> float:
         """The sum of the squared weights, biases left out."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,10 @@ class _AdamHat(optim.Adam):
     """Adam whose rates hold the correction of the second moment."""
 
     def spec(self) -> OptimizerSpec:
+        return self._spec
+
+    @cached_property
+    def _spec(self) -> OptimizerSpec:  # asked for at every epoch
         return replace(super().spec(), corrects_root=False)
 
 

@@ -14,7 +14,6 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import validate_data
 
 from hotloop.arguments import choice
-from hotloop.errors import NonFiniteError
 from hotloop.sklearn.base import BaseMLP, Classes
 from hotloop.sklearn.callbacks import managed
 from hotloop.sklearn.objective import Objective, poisson, squared_error
@@ -25,17 +24,17 @@ Array = NDArray[Any]
 class MLPRegressor(RegressorMixin, BaseMLP):
     """A multi-layer perceptron for numbers, with scikit-learn's parameters, attributes and meanings.
 
-    X may be dense, sparse or a frame; y (n,) or (n, outputs). Trains in float32: scale y if its values are far
+    X may be dense, sparse or a frame; y (n,) or (n, outputs). Numbers are float32: scale y if its values are far
     from 0 compared with how much they differ. What is the same and what is not: docs/scikit_learn.md.
 
     Args:
         loss: "squared_error", or "poisson" for y >= 0, which predicts ``exp(output)``; its gradient is Python's,
             and so slower.
         hidden_layer_sizes ... max_fun: as in ``sklearn.neural_network.MLPRegressor``.
-        solver, dropout, schedule, device, n_jobs: as in `MLPClassifier`.
+        solver, dropout, schedule, dtype, device, n_jobs: as in `MLPClassifier`.
 
     Attributes:
-        coefs_, lists of float32 (in, out); intercepts_, of (out,); loss_, best_loss_, loss_curve_,
+        coefs_, arrays (in, out); intercepts_, of (out,); loss_, best_loss_, loss_curve_,
         validation_scores_ (R2), best_validation_score_, n_iter_, t_, n_layers_, n_outputs_, out_activation_,
         n_features_in_, feature_names_in_.
 
@@ -77,6 +76,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         max_fun: int = 15000,
         dropout: float = 0.0,
         schedule: Any = None,
+        dtype: Literal["auto", "float32", "float64"] = "auto",
         device: Literal["auto", "cpu", "cuda"] = "auto",
         n_jobs: int | None = None,
     ) -> None:
@@ -106,6 +106,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         self.max_fun = max_fun
         self.dropout = dropout
         self.schedule = schedule
+        self.dtype = dtype
         self.device = device
         self.n_jobs = n_jobs
 
@@ -123,7 +124,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         fitted: MLPRegressor = self._fit(X, y, sample_weight, X_val, y_val)
         return fitted
 
-    @available_if(lambda self: self._check_solver())
+    @available_if(lambda self: self._check_solver())  # type: ignore[untyped-decorator]
     @managed
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
         """One epoch on these rows, from where the last call ended; returns self."""
@@ -131,9 +132,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return fitted
 
     def predict(self, X: Any) -> Array:
-        """Predictions (n,), or (n, outputs) if there are several, in the dtype of X."""
-        outputs, dtype = self._outputs(X)
-        found: Array = self._means(outputs).astype(dtype, copy=False)
+        """Predictions (n,), or (n, outputs) if there are several, in the network's dtype."""
+        found = self._means(self._outputs(X))
         return found.ravel() if found.shape[1] == 1 else found
 
     # --- what the base asks ---
@@ -155,15 +155,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             )
         return X, y
 
-    def _targets(self, y: Any) -> Array:
-        with np.errstate(over="ignore"):
-            out = np.ascontiguousarray(y.reshape(len(y), -1), np.float32)
-        if not np.isfinite(out).all():
-            raise NonFiniteError(
-                "[MLPRegressor] y holds a number beyond float32 (3.4e38); scale y, for example with "
-                "sklearn.compose.TransformedTargetRegressor"
-            )
-        return out
+    def _targets(self, y: Any, real: Any) -> Array:
+        return self._as_real("y", y.reshape(len(y), -1), real)
 
     def _n_outputs(self, y: Any) -> int:
         return 1 if y.ndim == 1 else int(y.shape[1])
@@ -173,14 +166,12 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return poisson() if self.loss == "poisson" else squared_error(self.n_outputs_)
 
     def _means(self, outputs: Array) -> Array:
-        found: Array = np.exp(outputs) if self.out_activation_ == "exp" else outputs
-        return found
+        if self.out_activation_ != "exp":
+            return outputs
+        with np.errstate(over="ignore"):
+            means: Array = np.exp(outputs)
+        return means
 
     def _score_outputs(self, outputs: Array, y: Array, weight: Array | None) -> float:
-        means = self._means(outputs.astype(np.float64))
+        means = self._means(outputs)
         return float(r2_score(y, means, sample_weight=weight)) if np.isfinite(means).all() else float("nan")
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags

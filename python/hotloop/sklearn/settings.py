@@ -29,6 +29,7 @@ def check_settings(estimator: Any) -> None:
     choice(where, "activation", est.activation, ACTIVATIONS)
     choice(where, "solver", est.solver, SOLVERS)
     choice(where, "learning_rate", est.learning_rate, ("constant", "invscaling", "adaptive"))
+    choice(where, "dtype", est.dtype, ("auto", "float32", "float64"))
     check_device(est.device, where)
     for name in ("alpha", "power_t", "tol"):
         number(where, name, getattr(est, name), low=0)

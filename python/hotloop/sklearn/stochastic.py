@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from hotloop import _core
-from hotloop.compile.plan import LossSpec
 from hotloop.callable_engine import CallableEngine
+from hotloop.compile.plan import LossSpec
 from hotloop.engine import Data, Engine, NativeEngine, TrainPass
 from hotloop.grouping import fill_groups
 from hotloop.parallel import stop_flag
@@ -32,7 +32,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Rows:
-    """A part of the data: X float32 (n, features), y as the objective takes it, weights (n,) or None."""
+    """A part of the data: X (n, features), y as the objective takes it, weights (n,) or None."""
 
     X: Array
     y: Array
@@ -243,7 +243,7 @@ class _Fit:
     def _rescale(self, ratio: float) -> None:
         """scikit-learn's velocity holds the rate that it was made with, ours does not."""
         if ratio != 1.0 and self.est.momentum:
-            self.memory.native.moment1[...] *= np.float32(ratio)
+            self.memory.native.moment1[...] *= self.network.session.real.type(ratio)
 
     def _say(self, text: str) -> None:
         if self.est.verbose:
