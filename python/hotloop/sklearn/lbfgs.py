@@ -57,7 +57,7 @@ def run_lbfgs(estimator: Any, network: Network, objective: Objective, train: Row
     if found.status not in (0, 99):  # 99: a callback stopped it
         warnings.warn(
             f"[fit] lbfgs ended after {est.n_iter_} iterations (status {found.status}): {found.message}; increase "
-            "max_iter, or scale the data",
+            "max_iter, scale the data, or take dtype='float64'",
             ConvergenceWarning,
             stacklevel=2,
         )

@@ -22,6 +22,7 @@ from hotloop.compile.plan import LossSpec
 from hotloop.engine import Data, Engine, NativeEngine, TrainPass
 from hotloop.grouping import fill_groups
 from hotloop.parallel import stop_flag
+from hotloop.session import Status
 from hotloop.sklearn.callbacks import Tasks
 from hotloop.sklearn.network import Network
 from hotloop.sklearn.objective import Objective
@@ -150,6 +151,7 @@ class _Fit:
         self.sizes = sizes  # rows of each batch
         self.best = self.memory.snapshot() if self._restores else None
         self.norm = self.network.square_norm()
+        self.every_norm = self.n_batches > 1 and estimator.solver != "adamw"  # at first, to see
 
     @property
     def _restores(self) -> bool:
@@ -171,7 +173,7 @@ class _Fit:
         weights = self._batch_weights()
         rates, decays = solver.rates.of(est, weights)
         fill_groups(self.table, self.network.session.optimizer, (1.0,), rates, decays)
-        _, status = self.train_pass.run(solver.epochs, self.table, stop, None)
+        status, norms = self._train(stop)
         if status == "stopped":
             return False
         if status == "diverged" or not self.memory.is_finite():
@@ -183,21 +185,39 @@ class _Fit:
         solver.rates.updates += self.n_batches
         est.n_iter_ += 1
         est.t_ += len(self.train)
-        est.loss_ = self.train_pass.metrics()["loss"] * solver.objective.value + self._penalty(weights)
+        est.loss_ = self.train_pass.metrics()["loss"] * solver.objective.value + self._penalty(norms, weights)
         est.loss_curve_.append(est.loss_)
         self._say(f"Iteration {est.n_iter_}, loss = {est.loss_:.8f}")
         self._judge()
         return True
 
-    def _penalty(self, weights: Array) -> float:
-        """The L2 term of the epoch's loss. The weights' norm is taken at both ends of the epoch; between them,
-        batch by batch, it is as good as linear."""
+    def _train(self, stop: Any) -> tuple[Status, Array]:
+        """One epoch: how it ended, and the squared norm of the weights before each batch, (batches,). Unless that
+        changes so much that the loss would show it, it is only taken at the ends of the epoch."""
+        before, n = self.norm, self.n_batches
+        norms = np.full(n, before)
+        status: Status = "done"
+        parts = range(n) if self.every_norm else (0,)
+        for batch in parts:
+            norms[batch] = before if batch == 0 else self.network.square_norm()
+            each = 1 if self.every_norm else -1
+            _, status = self.train_pass.run(self.solver.epochs, self.table, stop, None, batch, each)
+            if status not in ("done", "paused"):
+                break
+        self.norm = self.network.square_norm()
+        if not self.every_norm:
+            norms += (self.norm - before) * np.arange(n) / n
+        return status, norms
+
+    def _penalty(self, norms: Array, weights: Array) -> float:
+        """The L2 term of the epoch's loss: alpha / 2 |W|^2 / (weights of the batch), a mean over rows."""
         if self.est.solver == "adamw":
             return 0.0
-        before, self.norm = self.norm, self.network.square_norm()
         shares = np.divide(self.sizes, weights, out=np.zeros(len(weights)), where=weights > 0)
-        at = (before + self.norm) / 2 if self.n_batches > 1 else before
-        return float(0.5 * self.est.alpha * at * shares.sum() / len(self.train))
+        shares *= 0.5 * self.est.alpha / len(self.train)
+        change = abs(self.norm - norms[0]) * shares.sum()
+        self.every_norm = self.n_batches > 1 and bool(change > 0.1 * self.est.tol)
+        return float(norms @ shares)
 
     def _judge(self) -> None:
         """scikit-learn's count of epochs without improvement, by validation score or training loss."""
