@@ -166,7 +166,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         if out.dtype != dense.dtype and not np.isfinite(out).all():
             bad = ~np.isfinite(out)
             raise NonFiniteError(
-                f"[{type(self).__name__}] {name}{list(np.argwhere(bad)[0])} is beyond float32 (3.4e38); {bad.sum()} "
+                f"[{type(self).__name__}] {name}{np.argwhere(bad)[0].tolist()} is beyond float32 (3.4e38); {bad.sum()} "
                 f"bad of {bad.size}; scale {name}, or take dtype='float64'"
             )
         return out

@@ -41,19 +41,21 @@ class Tasks:
         }  # fmt: skip
         self._root: Any = None
         self._open: Any = None
+        self._begun = 0
         if hasattr(estimator, "_skl_callbacks") or hasattr(estimator, "_parent_callback_ctx"):
             self._root = estimator._init_callback_context(max_subtasks=max_tasks)
             self._call(self._root, "begin", fitted=False)
 
     def begin(self) -> None:
-        """An epoch or iteration begins."""
-        if self._root is not None:
+        """An epoch or iteration begins, unless it would be one too many."""
+        if self._root is not None and self._begun < self._root.max_subtasks:
+            self._begun += 1
             self._open = self._root.subcontext(task_name="iteration")
             self._call(self._open, "begin", fitted=True)
 
     def end(self) -> bool:
         """It has ended; whether a callback wants to stop."""
-        if self._root is None:
+        if self._root is None or self._open is None:
             return False
         ended, self._open = self._open, None
         return bool(self._call(ended, "end", fitted=True))

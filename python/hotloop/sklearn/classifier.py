@@ -46,7 +46,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         validation_scores_, best_validation_score_, n_iter_, t_, n_layers_, n_outputs_, out_activation_,
         n_features_in_, feature_names_in_.
 
-    Raises `ValueError` or `TypeError` in `fit`, before anything changes, for parameters and data that cannot work.
+    Raises `ValueError` or `TypeError` in `fit`, before it trains, for parameters and data that cannot work.
 
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)

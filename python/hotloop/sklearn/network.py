@@ -90,9 +90,10 @@ class Network:
         return next(e.offset for e in entries if len(e.shape) == 1)
 
     def square_norm(self) -> float:
-        """The sum of the squared weights, biases left out."""
+        """The sum of the squared weights, biases left out; infinite if it overflows."""
         weights = self.session.memory.native.parameters[: self.n_weights]
-        return float(np.dot(weights, weights))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return float(np.dot(weights, weights))
 
 
 def _linear(weight: Array, bias: Array) -> nn.Linear:

@@ -38,7 +38,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         validation_scores_ (R2), best_validation_score_, n_iter_, t_, n_layers_, n_outputs_, out_activation_,
         n_features_in_, feature_names_in_.
 
-    Raises `ValueError` or `TypeError` in `fit`, before anything changes, for parameters and data that cannot work.
+    Raises `ValueError` or `TypeError` in `fit`, before it trains, for parameters and data that cannot work.
 
     >>> import numpy as np
     >>> X = np.linspace(-1, 1, 200).reshape(-1, 1)
