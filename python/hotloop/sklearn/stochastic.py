@@ -205,7 +205,7 @@ class _Fit:
             if status not in ("done", "paused"):
                 break
         self.norm = self.network.square_norm()
-        if not self.every_norm:
+        if not self.every_norm and np.isfinite(self.norm):
             norms += (self.norm - before) * np.arange(n) / n
         return status, norms
 
