@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -57,19 +57,25 @@ def run_all(tasks: Sequence[Callable[[], T]], workers: int | None = None) -> lis
         return [task() for task in tasks]
 
     def work(task: Callable[[], T]) -> T:
+        if stop.is_set():  # another one has failed
+            raise CancelledError
         _HERE.stop = stop
         try:
             return task()
+        except BaseException:
+            stop.set()
+            raise
         finally:
             _HERE.stop = None
 
     with ThreadPoolExecutor(min(n, len(tasks)), "hotloop-fit") as pool:
         futures = [pool.submit(work, task) for task in tasks]
         try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-            failed = next((f for f in futures if f.done() and f.exception() is not None), None)
-            return [f.result() for f in futures] if failed is None else [failed.result()]
-        finally:
-            if not all(f.done() for f in futures):
-                stop.set()
-                pool.shutdown(wait=True, cancel_futures=True)
+            errors = [f.exception() for f in futures]  # waits
+        except BaseException:  # Ctrl-C
+            stop.set()
+            raise
+    first = next((e for e in errors if e is not None and not isinstance(e, CancelledError)), None)
+    if first is not None:
+        raise first
+    return [f.result() for f in futures]
