@@ -97,7 +97,7 @@ class Solver:
                 over, asked = fit.is_over(), tasks.end()
                 if over or asked:
                     break
-                if estimator.n_iter_ == estimator.max_iter and not incremental:
+                if estimator.n_iter_ == estimator.max_iter and not incremental and estimator.schedule is None:
                     warnings.warn(
                         f"[fit] {estimator.max_iter} epochs (max_iter) did not meet the tolerance; increase "
                         "max_iter, or tol",
