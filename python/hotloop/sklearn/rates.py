@@ -69,21 +69,27 @@ class Rates:
         if self._plateau is None and isinstance(schedule, schedules.ReduceOnPlateau):
             self._plateau = schedule.tracker(lr, maximize=est.early_stopping)
 
-    def of(self, est: Any, batch_weights: Doubles) -> tuple[Doubles, Doubles]:
-        """(rates, decays) of the next batches, given the sum of the row weights of each, (n,)."""
-        steps = self.updates + np.arange(len(batch_weights))
-        lr = np.full(len(steps), self.learning_rate)
+    def next(self, est: Any, n_batches: int) -> Doubles:
+        """The rates of the next batches, (batches,)."""
+        lr = np.full(n_batches, self.learning_rate)
+        steps = np.arange(self.updates, self.updates + n_batches)
         if self._factors is not None:
             lr *= self._factors[np.minimum(steps, len(self._factors) - 1)]
         if self._plateau is not None:
             lr *= self._plateau.factor
-        if est.solver == "adamw":
-            return lr, np.full(len(steps), float(est.alpha))
-        with np.errstate(divide="ignore"):
-            decay = np.where(batch_weights > 0, est.alpha * self._scale / batch_weights, 0.0)
         if est.solver == "adam":
-            return lr * np.sqrt(1.0 - est.beta_2 ** (steps + 1.0)), decay
-        return lr / self._scale, decay
+            lr *= np.sqrt(1.0 - est.beta_2 ** (steps + 1.0))
+        elif est.solver == "sgd":
+            lr /= self._scale
+        return lr
+
+    def decays(self, est: Any, batch_weights: Doubles) -> Doubles:
+        """The weight decay of batches whose row weights have these sums, (batches,)."""
+        if est.solver == "adamw":
+            return np.full(len(batch_weights), float(est.alpha))
+        decay = np.zeros(len(batch_weights))
+        found: Doubles = np.divide(est.alpha * self._scale, batch_weights, out=decay, where=batch_weights > 0)
+        return found
 
     def epoch_end(self, est: Any, samples: int, monitored: float) -> float:
         """After an epoch, with all rows seen so far: the old rate by the new one."""

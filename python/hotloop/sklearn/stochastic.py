@@ -26,6 +26,7 @@ from hotloop.session import Status
 from hotloop.sklearn.callbacks import Tasks
 from hotloop.sklearn.network import Network
 from hotloop.sklearn.objective import Objective
+from hotloop.sklearn.penalty import Penalty
 from hotloop.sklearn.rates import Rates
 
 Array = NDArray[Any]
@@ -146,33 +147,34 @@ class _Fit:
         )  # fmt: skip
         plan = self.train_pass.executable.plan
         self.table = session.params_table(plan, self.network.graph, np.ones(self.n_batches))
-        sizes = np.full(self.n_batches, self.batch_size)
+        sizes = np.full(self.n_batches, float(self.batch_size))
         sizes[-1] = len(train) - self.batch_size * (self.n_batches - 1)
-        self.sizes = sizes  # rows of each batch
+        self.weights = sizes  # of the rows of each batch; anew in every epoch if rows have weights
+        self.decays = solver.rates.decays(estimator, sizes)
+        self.penalty = Penalty(estimator, sizes)
+        self.first = solver.epochs
         self.best = self.memory.snapshot() if self._restores else None
         self.norm = self.network.square_norm()
-        self.every_norm = self.n_batches > 1 and estimator.solver != "adamw"  # at first, to see
 
     @property
     def _restores(self) -> bool:
         return self.est.early_stopping and self.validation is not None
 
-    def _batch_weights(self) -> Array:
+    def _batch_weights(self, weight: Array) -> Array:
         """The sum of the row weights of each batch of this epoch, (batches,)."""
-        if self.train.weight is None:
-            return self.sizes.astype(np.float64)
-        weight, session = self.train.weight.astype(np.float64), self.network.session
         if self.est.shuffle:
-            order = _core.permutation(len(weight), seed=session.seed, run=0, epoch=self.solver.epochs)
-            weight = weight[order]
-        return np.add.reduceat(weight, np.arange(0, len(weight), self.batch_size))
+            seed = self.network.session.seed
+            weight = weight[_core.permutation(len(weight), seed=seed, run=0, epoch=self.solver.epochs)]
+        return np.add.reduceat(weight.astype(np.float64), np.arange(0, len(weight), self.batch_size))
 
     def epoch(self, stop: Any) -> bool:
         """One epoch, and what scikit-learn notes of it; False if Ctrl-C ended it."""
         est, solver = self.est, self.solver
-        weights = self._batch_weights()
-        rates, decays = solver.rates.of(est, weights)
-        fill_groups(self.table, self.network.session.optimizer, (1.0,), rates, decays)
+        if self.train.weight is not None and (est.shuffle or solver.epochs == self.first):
+            self.weights = self._batch_weights(self.train.weight)
+            self.decays = solver.rates.decays(est, self.weights)
+        rates = solver.rates.next(est, self.n_batches)
+        fill_groups(self.table, self.network.session.optimizer, (1.0,), rates, self.decays)
         status, norms = self._train(stop)
         if status == "stopped":
             return False
@@ -185,39 +187,26 @@ class _Fit:
         solver.rates.updates += self.n_batches
         est.n_iter_ += 1
         est.t_ += len(self.train)
-        est.loss_ = self.train_pass.metrics()["loss"] * solver.objective.value + self._penalty(norms, weights)
+        est.loss_ = self.train_pass.metrics()["loss"] * solver.objective.value
+        est.loss_ += self.penalty.value(norms, self.weights)
         est.loss_curve_.append(est.loss_)
         self._say(f"Iteration {est.n_iter_}, loss = {est.loss_:.8f}")
         self._judge()
         return True
 
-    def _train(self, stop: Any) -> tuple[Status, Array]:
-        """One epoch: how it ended, and the squared norm of the weights before each batch, (batches,). Unless that
-        changes so much that the loss would show it, it is only taken at the ends of the epoch."""
-        before, n = self.norm, self.n_batches
-        norms = np.full(n, before)
+    def _train(self, stop: Any) -> tuple[Status, list[float]]:
+        """One epoch: how it ended, and |W|^2 as the penalty wants it."""
+        norms = [self.norm]
         status: Status = "done"
-        parts = range(n) if self.every_norm else (0,)
+        parts = range(self.n_batches) if self.penalty.every_batch else (0,)
         for batch in parts:
-            norms[batch] = before if batch == 0 else self.network.square_norm()
-            each = 1 if self.every_norm else -1
-            _, status = self.train_pass.run(self.solver.epochs, self.table, stop, None, batch, each)
+            count = 1 if len(parts) > 1 else -1
+            _, status = self.train_pass.run(self.solver.epochs, self.table, stop, None, batch, count)
             if status not in ("done", "paused"):
                 break
-        self.norm = self.network.square_norm()
-        if not self.every_norm and np.isfinite(self.norm):
-            norms += (self.norm - before) * np.arange(n) / n
+            norms.append(self.network.square_norm())
+        self.norm = norms[-1]
         return status, norms
-
-    def _penalty(self, norms: Array, weights: Array) -> float:
-        """The L2 term of the epoch's loss: alpha / 2 |W|^2 / (weights of the batch), a mean over rows."""
-        if self.est.solver == "adamw":
-            return 0.0
-        shares = np.divide(self.sizes, weights, out=np.zeros(len(weights)), where=weights > 0)
-        shares *= 0.5 * self.est.alpha / len(self.train)
-        change = abs(self.norm - norms[0]) * shares.sum()
-        self.every_norm = self.n_batches > 1 and bool(change > 0.1 * self.est.tol)
-        return float(norms @ shares)
 
     def _judge(self) -> None:
         """scikit-learn's count of epochs without improvement, by validation score or training loss."""
