@@ -2,7 +2,7 @@
 """Cross-validated scores beside scikit-learn's networks: python -m bench.estimator_quality [--save]
 
 At the same settings the mean score lies within one standard error of scikit-learn's, on every data set that it brings
-along. Features are standardised within each fold. tests/deep/test_estimator_quality.py asks the same.
+along. Features are standardised within each fold. tests/sklearn_/test_quality.py asks the same.
 """
 
 from __future__ import annotations

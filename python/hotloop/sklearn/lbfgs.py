@@ -7,6 +7,8 @@ included: they are zero and stay so.
 
 from __future__ import annotations
 
+import functools
+import threading
 import warnings
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import ThreadpoolController
 
 from hotloop.parallel import stop_flag
 from hotloop.sklearn.callbacks import Tasks
@@ -33,7 +36,7 @@ def run_lbfgs(estimator: Any, network: Network, objective: Objective, train: Row
     Warns (`ConvergenceWarning`) where SciPy ends otherwise than by its tolerances."""
     est = estimator
     memory = network.session.memory
-    with stop_flag() as stop:
+    with stop_flag() as stop, _ONE_BLAS_THREAD:
         loss = _Loss(network, objective, train, float(est.alpha), stop)
 
         def each(x: Doubles) -> None:
@@ -63,6 +66,36 @@ def run_lbfgs(estimator: Any, network: Network, objective: Objective, train: Row
         )
 
 
+class _OneBlasThread:
+    """While any fit is inside, SciPy's BLAS has one thread: its vectors are short, and threads that wait for the next
+    one keep our own off the processors. Counted, because fits run side by side."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._limit = _pools().limit(limits=1, user_api="blas")
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._limit.restore_original_limits()
+
+
+@functools.cache
+def _pools() -> Any:
+    return ThreadpoolController()  # milliseconds: it looks at every loaded library
+
+
+_ONE_BLAS_THREAD = _OneBlasThread()
+
+
 class _Loss:
     """(loss, gradient) in double at a vector of parameters, both with the L2 term."""
 
@@ -88,4 +121,4 @@ class _Loss:
         weights = x[: self.end]
         gradient[: self.end] += self.alpha * weights
         loss = self.train_pass.metrics()["loss"] * self.objective.value
-        return loss + 0.5 * self.alpha * float(weights @ weights), gradient
+        return loss + 0.5 * self.alpha * float(np.square(weights).sum()), gradient
