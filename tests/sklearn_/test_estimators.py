@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import signal
+import threading
 import warnings
 from typing import Any
 
@@ -278,3 +281,13 @@ def test_poisson_predicts_means() -> None:
     model = hl.MLPRegressor("poisson", (16,), random_state=0, max_iter=200, learning_rate_init=0.01).fit(X, y)
     assert (model.predict(X) > 0).all() and model.out_activation_ == "exp"
     assert np.corrcoef(model.predict(X), np.exp(X[:, 0]))[0, 1] > 0.95
+
+
+def test_ctrl_c_ends_a_fit_on_what_it_has_learnt() -> None:
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.warns(UserWarning, match="interrupted: the model is as trained so far"):
+        model = fast(max_iter=10**6, n_iter_no_change=np.inf, tol=0.0).fit(*IRIS)
+    timer.join()
+    assert model.n_iter_ == len(model.loss_curve_) > 0
+    assert model.predict(IRIS[0]).shape == (150,)

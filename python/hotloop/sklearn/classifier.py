@@ -210,14 +210,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         )
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        check_classification_targets(y)
-        kind = type_of_target(y)
+        kind = type_of_target(y, input_name="y")
+        if kind not in ("binary", "multiclass", "multilabel-indicator"):
+            check_classification_targets(y)  # says what is wrong
         if kind.endswith("multioutput"):
             raise ValueError(
                 f"[MLPClassifier] y has several columns of classes ({kind}), which is not supported; give labels (n,), "
                 "or an indicator matrix of 0 and 1"
             )
-        found = unique_labels(y)
+        found = unique_labels(y) if y.ndim > 1 else np.unique(y)
         if classes == "new":
             self.classes_, self._multilabel = found, kind.startswith("multilabel")
             return X, y
