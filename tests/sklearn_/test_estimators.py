@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 import warnings
 from typing import Any
 
@@ -284,10 +285,18 @@ def test_poisson_predicts_means() -> None:
 
 
 def test_ctrl_c_ends_a_fit_on_what_it_has_learnt() -> None:
-    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+    model = fast(max_iter=10**6, n_iter_no_change=np.inf, tol=0.0)
+
+    def press() -> None:
+        deadline = time.monotonic() + 60
+        while len(getattr(model, "loss_curve_", ())) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=press)
+    thread.start()
     with pytest.warns(UserWarning, match="interrupted: the model is as trained so far"):
-        model = fast(max_iter=10**6, n_iter_no_change=np.inf, tol=0.0).fit(*IRIS)
-    timer.join()
-    assert model.n_iter_ == len(model.loss_curve_) > 0
+        model.fit(*IRIS)
+    thread.join()
+    assert model.n_iter_ == len(model.loss_curve_) >= 3
     assert model.predict(IRIS[0]).shape == (150,)
