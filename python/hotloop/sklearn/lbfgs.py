@@ -114,7 +114,7 @@ class _Loss:
     def __call__(self, x: Doubles) -> tuple[float, Doubles]:
         self.memory.native.parameters[...] = x
         _, status = self.train_pass.run(0, self.table, self.stop, None)
-        if status == "stopped":
+        if status == "stopped" or self.stop.is_set():
             raise KeyboardInterrupt
         gradient = self.memory.native.gradients.astype(np.float64)
         gradient /= self.objective.gradient

@@ -90,7 +90,8 @@ class Solver:
         with stop_flag() as stop:
             for _ in range(1 if incremental else estimator.max_iter):
                 tasks.begin()
-                if not fit.epoch(stop):
+                whole = fit.epoch(stop)
+                if not whole or stop.is_set():  # an epoch of one batch ends before it looks
                     warnings.warn(
                         "[fit] interrupted: the model is as trained so far", UserWarning, stacklevel=2
                     )
