@@ -124,13 +124,15 @@ ALLOWED: dict[str, set[str]] = {
     "probes": RUN | {"probes", "raw_inputs"},
     "fit_prepare": TRAINER,
     "setting": set(),
+    "parallel": BASE | {"interrupt", "threads"},
+    "sklearn": TRAINER | {"parallel", "sklearn"},
     "trainer": TRAINER,
     "torch": STEP | {"ops", "torch"},
     "report_text": BASE | {"history", "metrics", "data"},
     "benchmarks": TRAINER | {"ops", "benchmarks", "__init__"},
     "cli": TRAINER | {"benchmarks", "report", "report_text", "__init__"},
     "__main__": {"cli"},
-    "__init__": TRAINER | {"ops", "torch"},
+    "__init__": TRAINER | {"ops", "sklearn", "torch"},
 }
 # Who may import the extension: execution, and the check of a plan against the kernels' schema.
 NATIVE = {
@@ -143,6 +145,8 @@ NATIVE = {
     "callable_engine",
     "train_step",
     "interrupt",
+    "parallel",
+    "sklearn.stochastic",
     "provenance",
     "cost",
     "witness",

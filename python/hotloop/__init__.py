@@ -54,6 +54,9 @@ if TYPE_CHECKING:
     from hotloop.model_file import load as load
     from hotloop.probes.lr_result import LrFind as LrFind
     from hotloop.probes.overfit import OverfitCheck as OverfitCheck
+    from hotloop.sklearn import MLPClassifier as MLPClassifier
+    from hotloop.sklearn import MLPRegressor as MLPRegressor
+    from hotloop.sklearn import cross_validate as cross_validate
     from hotloop.threads import Device as Device
     from hotloop.threads import devices as devices
     from hotloop.threads import get_num_threads as get_num_threads
@@ -89,6 +92,12 @@ _HOMES = {
     "show_config": "threads",
     "split": "data.split",
 }
+#: What needs an optional package, which `from hotloop import *` must not load.
+_OPTIONAL = {
+    "MLPClassifier": "sklearn.classifier",
+    "MLPRegressor": "sklearn.regressor",
+    "cross_validate": "sklearn.cross_validation",
+}
 
 __all__ = [
     "CheckpointError", "DTypeError", "DeviceError", "DivergenceError", "GraphError", "HotloopError",
@@ -102,6 +111,8 @@ def __getattr__(name: str) -> Any:
         value: Any = importlib.import_module(f"hotloop.{name}")
     elif name in _HOMES:
         value = getattr(importlib.import_module(f"hotloop.{_HOMES[name]}"), name)
+    elif name in _OPTIONAL:
+        value = getattr(importlib.import_module(f"hotloop.{_OPTIONAL[name]}"), name)
     elif name == "__version__":
         value = importlib.import_module("hotloop._core").__version__
     else:
@@ -111,4 +122,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_OPTIONAL})

@@ -208,6 +208,8 @@ class OptimizerSpec:
     momentum: float = 0.0
     nesterov: bool = False
     alpha: float = 0.0
+    # False: the rates hold Adam's correction sqrt(1 - beta2^t), so that eps stands beside the bare root
+    corrects_root: bool = True
     # "all": one group;  "weights": group 0 decays, group 1 (biases, norms, every 1-D parameter) does not
     decay: Literal["all", "weights"] = "all"
 

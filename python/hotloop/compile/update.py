@@ -74,7 +74,7 @@ def lower_update(ctx: _Lowerer, spec: PlanSpec, layout: ParamLayout, total: Oper
             group=segment.group,
             clip_norm=spec.clip_norm or 0.0,
             beta1=optimizer.beta1,
-            beta2=optimizer.beta2,
+            beta2=optimizer.beta2 if optimizer.corrects_root else 0.0,
         )
         _optimizer_step(ctx, optimizer, scalars, segment.begin, segment.end)
     if spec.ema is not None and layout.entries:
