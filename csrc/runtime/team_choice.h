@@ -52,7 +52,8 @@ class TeamChoice {
   static constexpr int kSkipped = 1, kSampled = 5;
   static constexpr double kHoldSteps = 128.0, kHoldShare = 20.0;
   static constexpr double kLongStep = 20e-3;
-  // A mean over about so many steps, each counted as twice the usual at most, does not follow one interruption.
+  // A mean over about so many steps, each counted as twice the usual at most, does not follow one
+  // interruption.
   static constexpr double kRecentSteps = 16.0, kSlower = 1.15, kMostTrust = 8.0;
 
   void try_candidate(bool team) {
