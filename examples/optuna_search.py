@@ -19,13 +19,9 @@ fit_X, val_X, fit_y, val_y = train_test_split(
 
 
 def network(parameters: dict) -> hl.MLPClassifier:
-    return hl.MLPClassifier(
-        (parameters["width"],),
-        solver="adamw",
-        learning_rate_init=parameters["lr"],
-        dropout=parameters["dropout"],
-        random_state=0,
-    )
+    rate, drop = parameters["lr"], parameters["dropout"]
+    widths = (parameters["width"],)
+    return hl.MLPClassifier(widths, solver="adamw", learning_rate_init=rate, dropout=drop, random_state=0)
 
 
 def objective(trial: optuna.Trial) -> float:

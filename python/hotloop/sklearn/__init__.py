@@ -6,6 +6,13 @@ Needs scikit-learn (``pip install 'hotloop[sklearn]'``), which importing hotloop
 
 from __future__ import annotations
 
+try:
+    import sklearn as _sklearn  # noqa: F401
+except ImportError:
+    raise ImportError(
+        "[sklearn] the estimators need scikit-learn; install the extra: pip install 'hotloop[sklearn]'"
+    ) from None
+
 from hotloop.sklearn.classifier import MLPClassifier
 from hotloop.sklearn.cross_validation import cross_validate
 from hotloop.sklearn.regressor import MLPRegressor
