@@ -7,7 +7,7 @@ Needs scikit-learn (``pip install 'hotloop[sklearn]'``), which importing hotloop
 from __future__ import annotations
 
 try:
-    import sklearn as _sklearn  # noqa: F401
+    import sklearn as _sklearn
 except ImportError:
     raise ImportError(
         "[sklearn] the estimators need scikit-learn; install the extra: pip install 'hotloop[sklearn]'"
