@@ -90,11 +90,24 @@ HOTLOOP_INLINE void update_vectors(real* const (&state)[K], const real* grad, in
   }
 }
 
+// Elements up to the next address that is a multiple of a vector.
+template <class real>
+int64 to_boundary(const real* p) {
+  constexpr auto bytes = static_cast<__UINTPTR_TYPE__>(Vec<real>::width) * sizeof(real);
+  return static_cast<int64>((bytes - reinterpret_cast<__UINTPTR_TYPE__>(p) % bytes) % bytes / sizeof(real));
+}
+
 // The same over a range. Four vectors: their roots and divisions, all a processor has one unit for, queue up.
+// A long range begins at a boundary of vectors, where arrays from malloc do not: lines that are split between
+// two vectors cost AdamW of 16 M elements 6 %.
 template <class real, int K, class Step>
 HOTLOOP_INLINE void update(Range range, real* const (&state)[K], const real* grad, Step&& step) {
   constexpr int64 width = Vec<real>::width;
+  constexpr int64 kLong = 4096;
   int64 i = range.begin;
+  const int64 head = range.end - i < kLong ? 0 : to_boundary(state[0] + i);
+  if (head > 0) update_vectors<1>(state, grad, i, head, step);
+  i += head;
   for (; i + 4 * width <= range.end; i += 4 * width) update_vectors<4>(state, grad, i, width, step);
   for (; i + width <= range.end; i += width) update_vectors<1>(state, grad, i, width, step);
   if (i < range.end) update_vectors<1>(state, grad, i, range.end - i, step);
