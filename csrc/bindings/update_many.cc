@@ -102,7 +102,7 @@ class Updates {
     std::memcpy(item.scalars, scalars, sizeof scalars);
     const Kernel kernel = adam ? Kernel::k_adam : Kernel::k_sgd;
     const bool is_double = x.param.is_double();
-    item.fn = kernel_of(kernel, is_double);
+    item.fn = found(kernel, is_double);
     item.size = x.param.size;
     (is_double ? bind<double> : bind<float>)(item, rule, x, kernel);
     item.chunks = item.fn->chunks(item.args);
@@ -142,8 +142,20 @@ class Updates {
   }
 
  private:
+  // Looked up once: which unit is in use may be said by the environment, which is slow to ask.
+  const KernelFn* found(Kernel kernel, bool is_double) {
+    if (fn_ == nullptr || kernel != kernel_ || is_double != is_double_) {
+      kernel_ = kernel, is_double_ = is_double;
+      fn_ = kernel_of(kernel, is_double);
+    }
+    return fn_;
+  }
+
   std::vector<Item> items_;
   int64 size_ = 0;
+  const KernelFn* fn_ = nullptr;
+  Kernel kernel_ = {};
+  bool is_double_ = false;
   double step_ = 0, beta1_ = 0, beta2_ = 0, correction1_ = 1, correction2_ = 1;
 };
 
