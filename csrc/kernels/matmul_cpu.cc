@@ -10,6 +10,34 @@
 namespace hotloop::HOTLOOP_ISA {
 namespace {
 
+// out = (add ? keep out : 0) + alpha tile + bias. The tile itself knows nothing of factors, which are rare
+// and would take registers from its loop: it leaves its sums in L1.
+template <class real>
+__attribute__((noinline)) void run_scaled(TileFunction<real> tile, TileWork<real> work, int64 height,
+                                          real alpha, real keep) {
+  using V = Vec<real>;
+  constexpr int64 kMostRows = larger(kTileRows<real>, kWideRows<real>);
+  constexpr int64 kWidth = kPanel * larger(kTilePanels<real>, kMostPanels<real>);
+  real sums[kMostRows * kWidth];
+  real* const out = work.out;
+  const real* const bias = work.bias;
+  const int64 stride = work.out_stride;
+  const bool add = work.add;
+  work.out = sums;
+  work.out_stride = kWidth;
+  work.bias = nullptr;
+  work.add = false;
+  tile(work);
+  for (int64 i = 0; i < height; ++i) {
+    for_lanes<real>(0, work.n, [&](int64 j, int64 n) HOTLOOP_BODY {
+      V sum = V(alpha) * load(sums + i * kWidth + j, n);
+      if (add) sum = fma(V(keep), load(out + i * stride + j, n), sum);
+      if (bias != nullptr) sum = sum + load(bias + j, n);
+      store(sum, out + i * stride + j, n);
+    });
+  }
+}
+
 // The tiles of a few panels of B. Meanwhile the panels at `next` come into L2, some of their rows with each
 // tile; null if there are none.
 template <class real>
@@ -27,9 +55,9 @@ void run_panels(const MatmulArgs<real>& args, const Block& block, const TileRows
   work.out_stride = args.out_stride;
   work.n = block.n;
   work.bias = run.last && args.bias != nullptr ? args.bias + block.column : nullptr;
-  work.scale = static_cast<real>(args.alpha);
   work.add = !run.first || args.beta != 0.0;
-  work.keep = run.first ? static_cast<real>(args.beta) : real(1);
+  const bool scaled = args.alpha != 1.0 || (run.first && args.beta != 0.0 && args.beta != 1.0);
+  const real keep = run.first ? static_cast<real>(args.beta) : real(1);
   int64 fetched = 0;
   tiles.for_each([&](int64 i, int64 height) {
     const int64 row = block.row + i;
@@ -38,7 +66,13 @@ void run_panels(const MatmulArgs<real>& args, const Block& block, const TileRows
     work.out = args.out + row * args.out_stride + block.column;
     work.ahead = next != nullptr && fetched < run.depth ? next + fetched * b.stride : b.b;
     fetched += run.depth / work.pace;
-    (a.by_columns ? tile_of<real, true> : tile_of<real, false>)(height, panels)(work);
+    const TileFunction<real> tile =
+        (a.by_columns ? tile_of<real, true> : tile_of<real, false>)(height, panels);
+    if (scaled) {
+      run_scaled(tile, work, height, static_cast<real>(args.alpha), keep);
+    } else {
+      tile(work);
+    }
   });
 }
 

@@ -44,11 +44,6 @@ HOTLOOP_INLINE Wide<real> operator+(Wide<real> a, Wide<real> b) {
   return a;
 }
 template <class real>
-HOTLOOP_INLINE Wide<real> operator*(Wide<real> a, Wide<real> b) {
-  a.v *= b.v;
-  return a;
-}
-template <class real>
 HOTLOOP_INLINE Wide<real> fma(Wide<real> a, Wide<real> b, Wide<real> c) {
   Wide<real> x;
   x.v = a.v * b.v + c.v;
@@ -105,9 +100,7 @@ struct TileWork {
   real* out;  // n columns are written, at least one of the last panel
   int64 out_stride, n;
   const real* bias;  // (n), or null
-  real scale;        // of the product: alpha
-  bool add;          // out times keep is added to, not overwritten
-  real keep;
+  bool add;          // out is added to, not overwritten
   // What to fetch while k runs: rows of B that a later tile reads. Any address will do, nothing is read
   // there.
   const real* ahead;
@@ -186,19 +179,14 @@ struct Tile {
     add_products(p);
   }
 
-  // out = (add ? keep out : 0) + scale sums + bias, for the vector j of columns; full or of n columns.
+  // out = (add ? out : 0) + sums + bias, for the vector j of columns; full or of n columns.
   template <bool full>
   HOTLOOP_INLINE void finish(int j, int64 n) {
     real* out = work.out + j * V::width;
-    if (work.scale != real(1)) {
-      const V scale(work.scale);
-      unrolled<rows>([&](int i) HOTLOOP_BODY { sums[i][j] = scale * sums[i][j]; });
-    }
     if (work.add) {
-      const V keep(work.keep);  // by 1 the fma is a sum
       unrolled<rows>([&](int i) HOTLOOP_BODY {
         const real* at = out + i * work.out_stride;
-        sums[i][j] = fma(keep, full ? V::load(at) : V::load_n(at, n), sums[i][j]);
+        sums[i][j] = (full ? V::load(at) : V::load_n(at, n)) + sums[i][j];
       });
     }
     if (work.bias != nullptr) {
