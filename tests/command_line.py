@@ -65,7 +65,8 @@ def process(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
 
 
 def write_blobs(path: Path, rows: int = 120) -> Path:
-    """A CSV of two classes by name; the second of its three columns is constant."""
+    """A CSV of two classes by name; the second of its three columns is constant. Text needs pyarrow."""
+    pytest.importorskip("pyarrow")
     random = np.random.Generator(np.random.Philox(0))
     lines = ["size,unit,weight,kind"]
     for i in range(rows):
@@ -78,6 +79,7 @@ def write_blobs(path: Path, rows: int = 120) -> Path:
 
 def write_people(path: Path, rows: int = 240) -> Path:
     """A CSV as they come: text ids, missing numbers and text, spellings, dates; the class by name."""
+    pytest.importorskip("pyarrow")
     random = np.random.Generator(np.random.Philox(1))
     lines = ["id,size,height,town,day,kind"]
     for i in range(rows):

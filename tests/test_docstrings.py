@@ -22,6 +22,8 @@ MODULES = [
 ]
 #: The parts of hotloop.torch; the package itself loads none of them.
 OF_TORCH = {name for name in MODULES if name.startswith("hotloop.torch.")}
+#: Modules that load a library of an extra at once: name -> library.
+NEEDS = {**dict.fromkeys(OF_TORCH, "torch"), "hotloop.data.arrow_files": "pyarrow"}
 
 HAS_ONNX = importlib.util.find_spec("onnx") is not None  # one example needs it
 
@@ -38,8 +40,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("name", ["hotloop", *MODULES])
 def test_examples(name: str) -> None:
-    if name in OF_TORCH:
-        pytest.importorskip("torch")
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
     runner = doctest.DocTestRunner()
     for test in doctest.DocTestFinder().find(
         importlib.import_module(name), extraglobs={"hl": hl, "np": np, "__name__": "__main__"}
@@ -54,7 +56,7 @@ def test_there_are_examples() -> None:
     found = [
         t
         for name in MODULES
-        if name not in OF_TORCH
+        if name not in NEEDS
         for t in finder.find(importlib.import_module(name))
         if t.examples
     ]

@@ -225,6 +225,7 @@ def test_the_first_block_of_a_stream_says_what_the_columns_are() -> None:
 
 
 def test_a_file_read_block_by_block_is_a_stream(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
     path = tmp_path / "table.csv"
     rows = "".join(f"{a},{'Rome' if b else 'Oslo'},{100 + 10 * a}\n" for a, b in zip(X[:, 0], y, strict=True))
     path.write_text("size,city,price\n" + rows)
