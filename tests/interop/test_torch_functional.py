@@ -113,7 +113,8 @@ def test_values_and_gradients_are_torchs(name: str, dtype: Any, way: str) -> Non
     mine, theirs, make = CASES[name]
     a, b = ([x.requires_grad_() for x in make(dtype)] for _ in range(2))
     y, expected = mine(*a), theirs(*b)
-    tolerance = dict(rtol=1e-5, atol=1e-5) if dtype == torch.float32 else dict(rtol=1e-11, atol=1e-11)
+    # Sums of products of up to some hundred terms, in another order than torch's.
+    tolerance = dict(rtol=1e-5, atol=5e-5) if dtype == torch.float32 else dict(rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(y, expected, **tolerance)
     seed = torch.randn_like(expected)
     y.backward(seed)
