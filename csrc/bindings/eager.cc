@@ -65,8 +65,7 @@ class EagerKernel {
 
     const py::gil_scoped_release release;  // `fields` holds the arrays
     thread_local TeamRest rest;
-    const double begin = seconds_of(CLOCK_MONOTONIC);
-    const bool alone = team == nullptr || team->threads() == 1 || !rest.over(begin);
+    const bool alone = team == nullptr || team->threads() == 1 || !rest.over(seconds_of(CLOCK_MONOTONIC));
     if (alone && items == 1) return fn_.run_all(args, ctx);
     const int64 chunks = fn_.chunks(args);
     const auto work = [&](int64 task) {
@@ -81,10 +80,10 @@ class EagerKernel {
       return;
     }
     // Processor time, because another process, or a member of the team, may have had the caller's processor.
-    const double used = seconds_of(CLOCK_THREAD_CPUTIME_ID);
-    team->run(items * chunks, work);
+    ThreadTeam::Shares shares;
+    const double begin = seconds_of(CLOCK_MONOTONIC), used = seconds_of(CLOCK_THREAD_CPUTIME_ID);
+    team->run(items * chunks, work, &shares);
     const double end = seconds_of(CLOCK_MONOTONIC);
-    const ThreadTeam::Shares shares = team->shares();
     const double own = seconds_of(CLOCK_THREAD_CPUTIME_ID) - used - shares.waited;
     rest.ended(end - begin, own, static_cast<double>(shares.own) / static_cast<double>(items * chunks), end);
   }

@@ -90,7 +90,7 @@ void ThreadTeam::start() {
     shared_->members.emplace_back([shared = shared_.get(), spins = spins_] { member_loop(*shared, spins); });
 }
 
-void ThreadTeam::run_phase(std::int64_t chunks, Call call, const void* work) {
+void ThreadTeam::run_phase(std::int64_t chunks, Call call, const void* work, Shares* shares) {
   start();
   Shared& s = *shared_;
   s.call = call;
@@ -103,17 +103,17 @@ void ThreadTeam::run_phase(std::int64_t chunks, Call call, const void* work) {
     const std::lock_guard<std::mutex> lock(s.mutex);
     s.wake.notify_all();
   }
-  shares_ = {0, 0.0};
-  s.work_off(&shares_.own);
-  if (s.done.load(std::memory_order_acquire) == chunks) return;
-  const auto begin = std::chrono::steady_clock::now();
+  std::int64_t own = 0;
+  s.work_off(&own);
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point begin = shares != nullptr ? Clock::now() : Clock::time_point();
   for (int i = 0; s.done.load(std::memory_order_acquire) != chunks; ++i) {
     if (i < spins_)
       pause();
     else
       std::this_thread::yield();
   }
-  shares_.waited = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  if (shares != nullptr) *shares = {own, std::chrono::duration<double>(Clock::now() - begin).count()};
 }
 
 void ThreadTeam::member_loop(Shared& s, int spins) {

@@ -39,37 +39,36 @@ class ThreadTeam {
   ThreadTeam& operator=(const ThreadTeam&) = delete;
 
   int threads() const { return threads_; }
-  // How the caller's last run went: pieces it did itself, and seconds it waited for those of others.
+  // How a run went for its caller: pieces it did itself, and seconds it waited for those of others.
   struct Shares {
     std::int64_t own = 0;
     double waited = 0.0;
   };
-  Shares shares() const { return shares_; }
 
   // Calls work(chunk) once for every chunk in [0, chunks), on any member; returns when all are done.
-  // `work` must not throw. One caller at a time.
+  // `work` must not throw. One caller at a time. `shares`: who asks pays for the clock.
   template <class Work>
-  void run(std::int64_t chunks, const Work& work) {
+  void run(std::int64_t chunks, const Work& work, Shares* shares = nullptr) {
     if (threads_ == 1 || chunks <= 1) {
-      shares_ = {chunks, 0.0};
+      if (shares != nullptr) *shares = {chunks, 0.0};
       for (std::int64_t chunk = 0; chunk < chunks; ++chunk) work(chunk);
       return;
     }
     run_phase(
-        chunks, [](const void* w, std::int64_t chunk) { (*static_cast<const Work*>(w))(chunk); }, &work);
+        chunks, [](const void* w, std::int64_t chunk) { (*static_cast<const Work*>(w))(chunk); }, &work,
+        shares);
   }
 
  private:
   using Call = void (*)(const void* work, std::int64_t chunk);
   struct Shared;
 
-  void run_phase(std::int64_t chunks, Call call, const void* work);
+  void run_phase(std::int64_t chunks, Call call, const void* work, Shares* shares);
   void start();
   static void member_loop(Shared& shared, int spins);
 
   int threads_;
   int spins_;
-  Shares shares_;
   long owner_pid_ = 0;
   std::unique_ptr<Shared> shared_;
 };

@@ -46,21 +46,23 @@ void waiting_is_measured() {
   const auto sleep = [](int ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); };
   for (int tries = 0; tries < 20; ++tries) {  // until the other member takes part
     bool shared = false;
-    team.run(2, [&](std::int64_t) {
+    hotloop::ThreadTeam::Shares shares;
+    const auto work = [&](std::int64_t) {
       if (std::this_thread::get_id() == caller) {
         sleep(10);
       } else {
         shared = true;
         sleep(40);
       }
-    });
+    };
+    team.run(2, work, &shares);
     if (!shared) continue;
-    CHECK(team.shares().own == 1);
-    CHECK(team.shares().waited > 10e-3);
-    CHECK(team.shares().waited < 1.0);
-    team.run(1, [](std::int64_t) {});
-    CHECK(team.shares().own == 1);
-    CHECK(team.shares().waited == 0.0);
+    CHECK(shares.own == 1);
+    CHECK(shares.waited > 10e-3);
+    CHECK(shares.waited < 1.0);
+    team.run(1, [](std::int64_t) {}, &shares);
+    CHECK(shares.own == 1);
+    CHECK(shares.waited == 0.0);
     return;
   }
   CHECK(false);
