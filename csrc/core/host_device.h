@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Qualifiers that let one function body serve the host and, later, the device.
+// Qualifiers that let one function body serve the host and the device.
 #pragma once
 
 #ifdef __CUDACC__
@@ -9,4 +9,4 @@
 #endif
 
 #define HOTLOOP_RESTRICT __restrict__
-#define HOTLOOP_INLINE inline __attribute__((always_inline))
+#define HOTLOOP_INLINE HOTLOOP_HD inline __attribute__((always_inline))
