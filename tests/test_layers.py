@@ -16,9 +16,11 @@ PACKAGE = ROOT / "python" / "hotloop"
 CPP_ALLOWED = {
     "core": {"core"},
     "cpu": {"cpu", "core"},
-    "kernels": {"kernels", "cpu", "core"},
-    "runtime": {"runtime", "kernels", "cpu", "core"},
-    "bindings": {"bindings", "runtime", "kernels", "cpu", "core"},
+    "cuda": {"cuda", "core"},
+    "kernels": {"kernels", "cpu", "cuda", "core"},
+    "runtime": {"runtime", "kernels", "cpu", "cuda", "core"},
+    "bindings": {"bindings", "runtime", "kernels", "cpu", "cuda", "core"},
+    "device": {"device", "kernels", "cuda", "core"},  # the root of the device library
 }
 
 # Which unit (a module, or a sub-package as a whole) may import which.
@@ -236,7 +238,7 @@ def test_an_upward_import_would_be_seen() -> None:
 
 
 def cpp_files() -> list[Path]:
-    return sorted(p for p in CSRC.rglob("*") if p.suffix in {".h", ".cc", ".def"})
+    return sorted(p for p in CSRC.rglob("*") if p.suffix in {".h", ".cc", ".cu", ".def"})
 
 
 @pytest.mark.parametrize("path", cpp_files(), ids=lambda p: str(p.relative_to(CSRC)))
@@ -244,7 +246,7 @@ def test_includes_point_downward(path: Path) -> None:
     layer = path.relative_to(CSRC).parts[0]
     text = path.read_text(encoding="utf-8")
     for target in re.findall(r'^\s*#\s*include\s+"([^"]+)"', text, re.MULTILINE):
-        assert "/" in target, f"{path.name}: write {target} from csrc/, as in cpu/vec.h"
+        assert "/" in target, f"{path.name}: write {target} from csrc/, as in kernels/vec.h"
         assert target.split("/")[0] in CPP_ALLOWED[layer], f"{layer}/{path.name} includes {target}"
     if layer != "bindings":
         assert not re.search(r"#\s*include\s+<(pybind11|Python\.h)", text), f"{path.name} sees Python"

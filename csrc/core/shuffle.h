@@ -48,6 +48,8 @@ class Permutation {
     }
   }
 
+  HOTLOOP_HD explicit Permutation(const Feistel& network) : network_(network) {}
+
   // Where position i of the epoch reads its row; a bijection of [0, n).
   HOTLOOP_HD std::uint64_t operator()(std::uint64_t i) const {
     do {

@@ -7,8 +7,10 @@
 #include "core/host_device.h"
 #include "core/philox.h"
 #include "core/types.h"
+#if defined(__AVX2__) || defined(__ARM_NEON)
+#include "cpu/intrinsics.h"
+#endif
 
-#include "cpu/vec.h"
 
 namespace hotloop::HOTLOOP_ISA {
 

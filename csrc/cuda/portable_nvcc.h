@@ -81,7 +81,8 @@ HL_DEVICE void copy_async(void* shared, const void* global, bool ok = true) {
   static_assert(bytes == 4 || bytes == 8 || bytes == 16);
   const int size = ok ? bytes : 0;
   if constexpr (bytes == 16)
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(size)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
+                 "r"(size)
                  : "memory");
   else
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(shared)), "l"(global),
@@ -94,18 +95,18 @@ HL_DEVICE void cp_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(groups) : "memory");
 }
 
-#define HL_LDMATRIX(suffix, form)                                                                              \
-  HL_DEVICE void ldmatrix_x4##suffix(std::uint32_t (&r)[4], const void* p) {                                   \
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4" form ".shared.b16 {%0,%1,%2,%3}, [%4];"                       \
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])                                              \
-                 : "r"(shared_address(p))                                                                      \
-                 : "memory");                                                                                  \
-  }                                                                                                            \
-  HL_DEVICE void ldmatrix_x2##suffix(std::uint32_t (&r)[2], const void* p) {                                   \
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2" form ".shared.b16 {%0,%1}, [%2];"                             \
-                 : "=r"(r[0]), "=r"(r[1])                                                                      \
-                 : "r"(shared_address(p))                                                                      \
-                 : "memory");                                                                                  \
+#define HL_LDMATRIX(suffix, form)                                                        \
+  HL_DEVICE void ldmatrix_x4##suffix(std::uint32_t (&r)[4], const void* p) {             \
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4" form ".shared.b16 {%0,%1,%2,%3}, [%4];" \
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])                        \
+                 : "r"(shared_address(p))                                                \
+                 : "memory");                                                            \
+  }                                                                                      \
+  HL_DEVICE void ldmatrix_x2##suffix(std::uint32_t (&r)[2], const void* p) {             \
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2" form ".shared.b16 {%0,%1}, [%2];"       \
+                 : "=r"(r[0]), "=r"(r[1])                                                \
+                 : "r"(shared_address(p))                                                \
+                 : "memory");                                                            \
   }
 HL_LDMATRIX(, "")
 HL_LDMATRIX(_trans, ".trans")

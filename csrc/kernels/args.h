@@ -25,6 +25,7 @@ namespace hotloop {
 // Panel width of packed matrices, in elements: 16 floats are a cache line, two AVX2 vectors, one of AVX-512.
 constexpr int64 kPanel = 16;
 constexpr int kMaxDims = 4;
+constexpr int64 kSquareSumRun = 8192;  // elements behind one partial sum of squares
 
 // out (ceil(n/16), k, 16) = x (k, n) read at x[i*stride_k + j*stride_n]; columns past n are zero.
 #define HOTLOOP_PackPanelsArgs(X) \

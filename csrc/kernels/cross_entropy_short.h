@@ -4,7 +4,7 @@
 // found by comparing, so that a label is never followed out of its row.
 #pragma once
 
-#include "cpu/vec_math.h"
+#include "kernels/vec_math.h"
 #include "kernels/short_rows.h"
 
 namespace hotloop::HOTLOOP_ISA {

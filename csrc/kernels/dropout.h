@@ -4,7 +4,7 @@
 #pragma once
 
 #include "cpu/philox_vec.h"
-#include "cpu/vec.h"
+#include "kernels/vec.h"
 #include "kernels/kernel.h"
 
 namespace hotloop::HOTLOOP_ISA {

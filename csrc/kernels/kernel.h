@@ -30,9 +30,6 @@ struct StepContext {
 // Elements per chunk of element-wise work: 16384 floats are 64 KB, a fair share of an L2 cache and long
 // enough (about 2 us) to hide the claiming of a chunk.
 constexpr int64 kElementwiseChunk = 16384;
-constexpr int64 kSquareSumRun = 8192;
-
-constexpr int64 ceil_div(int64 a, int64 b) { return (a + b - 1) / b; }
 
 }  // namespace hotloop
 

@@ -4,7 +4,7 @@
 // body serves full vectors and tails. Every order of summation is fixed by the length summed alone.
 #pragma once
 
-#include "cpu/vec.h"
+#include "kernels/vec.h"
 #include "kernels/kernel.h"
 
 // Marks a lambda that is a loop's body, so that n is a constant where the vector is full.

@@ -3,7 +3,7 @@
 // operand reaches both results: min and max return their second operand for NaN.
 #pragma once
 
-#include "cpu/vec_math.h"
+#include "kernels/vec_math.h"
 
 namespace hotloop::HOTLOOP_ISA {
 

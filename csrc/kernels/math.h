@@ -5,7 +5,7 @@
 // V is a vector of the unit being compiled; NaN gives NaN.
 #pragma once
 
-#include "cpu/vec_math.h"
+#include "kernels/vec_math.h"
 
 namespace hotloop::HOTLOOP_ISA {
 

@@ -5,7 +5,7 @@
 
 #include <time.h>
 
-#include "cpu/vec.h"
+#include "kernels/vec.h"
 
 namespace hotloop::HOTLOOP_ISA {
 namespace {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The permutation of core/shuffle.h for runs of positions. The rounds keep their lanes in registers, as
-// vectors of the compiler's own, since cpu/vec.h has no integers; positions that land at or above n are
+// vectors of the compiler's own, since kernels/vec.h has no integers; positions that land at or above n are
 // listed and go through the network together, so that its lanes stay full.
 #include "kernels/shuffle_rows.h"
 

@@ -2,7 +2,7 @@
 // softmax and log_softmax over the last dimension. A row is read three times while it is in the cache:
 // maximum, exponentials and their sum, scale. A NaN is left out of the maximum and comes back through the
 // sum, so it fills its own row and no other.
-#include "cpu/vec_math.h"
+#include "kernels/vec_math.h"
 #include "kernels/lanes.h"
 
 namespace hotloop::HOTLOOP_ISA {

@@ -6,7 +6,7 @@
 
 #include <math.h>
 
-#include "cpu/vec.h"
+#include "kernels/vec.h"
 
 namespace hotloop::HOTLOOP_ISA {
 

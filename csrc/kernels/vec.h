@@ -7,7 +7,7 @@
 //   + - * / and unary -, fma(a, b, c) = a*b + c, fnma(a, b, c) = c - a*b
 //   max, min             as maxps: the second operand if either is NaN
 //   sqrt, abs, select(mask, a, b), sum(v), max_lane(v)   (fixed order of lanes)
-//   exp, expm1, log, tanh, sigmoid, erf, log1p_exp       in cpu/vec_math.h
+//   exp, expm1, log, tanh, sigmoid, erf, log1p_exp       in kernels/vec_math.h
 //
 // load_n(p, n) and store_n(p, n) touch exactly n < width elements (0 allowed); other lanes load as 0.
 // Tails use them instead of scalar code, so an element's bits never depend on where it stands.
@@ -20,6 +20,7 @@
 #define HOTLOOP_VEC_avx2 "cpu/vec_avx2.h"
 #define HOTLOOP_VEC_avx512 "cpu/vec_avx512.h"
 #define HOTLOOP_VEC_neon "cpu/vec_neon.h"
+#define HOTLOOP_VEC_cuda "cuda/vec_cuda.h"
 #define HOTLOOP_VEC_HEADER_(isa) HOTLOOP_VEC_##isa
 #define HOTLOOP_VEC_HEADER(isa) HOTLOOP_VEC_HEADER_(isa)
 #include HOTLOOP_VEC_HEADER(HOTLOOP_ISA)

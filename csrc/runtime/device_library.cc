@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/device_library.h"
+
+#include <dlfcn.h>
+
+#include "kernels/table.h"
+
+namespace hotloop {
+
+DeviceLibrary::DeviceLibrary(const std::string& path) {
+  // Its own symbols, bound when first used; nobody else sees them.
+  void* handle = dlopen(path.c_str(), RTLD_LAZY | RTLD_LOCAL);
+  if (handle == nullptr) throw DeviceFault(kNoDevice, "cannot open " + path + ": " + dlerror());
+  const auto entry = reinterpret_cast<DeviceApiFunction>(dlsym(handle, kDeviceApiSymbol));
+  api_ = entry == nullptr ? nullptr : entry(kDeviceApiVersion);
+  if (api_ == nullptr || api_->n_kernels != static_cast<std::uint32_t>(kNumKernels)) {
+    api_ = nullptr;
+    throw DeviceFault(kNoDevice, path + " belongs to another version of hotloop; install both anew");
+  }
+}
+
+void DeviceLibrary::require(int status, const char* doing) const {
+  if (status != kDeviceOk)
+    throw DeviceFault(static_cast<DeviceStatus>(status),
+                      std::string("could not ") + doing + ": " + api_->last_error());
+}
+
+Device::Device(std::shared_ptr<const DeviceLibrary> library, int number) : library_(std::move(library)) {
+  require(api().open(number, &traits_), "open the device");
+}
+
+DeviceBlock::DeviceBlock(std::shared_ptr<const Device> device, std::size_t bytes)
+    : device_(std::move(device)), bytes_(bytes) {
+  if (bytes_ == 0) return;
+  device_->use();
+  void* address = nullptr;
+  const std::string doing = "get " + std::to_string(bytes_) + " bytes of device memory";
+  device_->require(device_->api().allocate(bytes_, &address), doing.c_str());
+  data_ = static_cast<std::byte*>(address);
+  // On the default stream, and waited for: nobody else knows the address yet.
+  device_->require(device_->api().fill(data_, 0, bytes_, nullptr), "clear device memory");
+  device_->require(device_->api().stream_wait(nullptr), "clear device memory");
+}
+
+DeviceBlock::~DeviceBlock() {
+  if (data_ != nullptr) (void)device_->api().release(data_);
+}
+
+DeviceQueue::DeviceQueue(std::shared_ptr<const Device> device) : device_(std::move(device)) {
+  device_->use();
+  device_->require(device_->api().stream_create(&stream_), "make a stream");
+}
+
+DeviceQueue::~DeviceQueue() { (void)device_->api().stream_release(stream_); }
+
+void DeviceQueue::copy(void* to, const void* from, std::size_t bytes, CopyKind kind) const {
+  if (bytes > 0) device_->require(device_->api().copy(to, from, bytes, kind, stream_), "copy");
+}
+
+void DeviceQueue::fill(void* at, int byte, std::size_t bytes) const {
+  if (bytes > 0) device_->require(device_->api().fill(at, byte, bytes, stream_), "fill");
+}
+
+void DeviceQueue::wait() const {
+  device_->require_launches("launch");
+  device_->require(device_->api().stream_wait(stream_), "run");
+}
+
+}  // namespace hotloop
