@@ -105,6 +105,7 @@ void product(const Matrix& a, const Matrix& b, const Matrix* bias, int activatio
   args.b_packed = b.col_stride == 1 || b.cols <= 1 ? 0 : 1;
   args.b = args.b_packed != 0 ? in_panels<real>(b) : static_cast<const real*>(b.array.data());
   args.b_stride_k = b.row_stride;
+  args.b_stride_n = 1;
   args.bias = bias == nullptr ? nullptr : static_cast<const real*>(bias->array.data());
   args.out_stride = b.cols;
   args.activation = activation;

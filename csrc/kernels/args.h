@@ -38,13 +38,13 @@ constexpr int64 kSquareSumRun = 8192;  // elements behind one partial sum of squ
 
 // z = alpha A (m, k) B (k, n) + beta out + bias (n);  out (m, n) = dropout(activation(z)). With beta = 0 what
 // was in out is not read; NaN and infinities there are gone.
-// A is read at a[i*a_stride_m + p*a_stride_k]; B at b[p*b_stride_k + j], or in panels if b_packed.
-// saved (m, n): what the activation's gradient reads (z for Input, activation(z) for Output and Sign).
-// row_sum (m) = sum over k of A: the bias gradient, when A is the transposed output gradient.
-// activation: index in unary.def, -1 for none. dropout: layer, -1 for none; element number i*n + j.
-// dropout_row: see DropoutArgs. k = 0 gives z = beta out + bias.
-// gate (m, n): with it, out = dropout(z) * f'(gate) instead, f being the activation, and saved is absent.
-// residual (m, n) is added at the very end. out, saved, gate and residual have row stride out_stride >= n.
+// A is read at a[i*a_stride_m + p*a_stride_k]; B at b[p*b_stride_k + j*b_stride_n], or in panels if b_packed.
+// On a CPU b_stride_n is 1: what lies otherwise is packed. saved (m, n): what the activation's gradient reads
+// (z for Input, activation(z) for Output and Sign). row_sum (m) = sum over k of A: the bias gradient, when A
+// is the transposed output gradient. activation: index in unary.def, -1 for none. dropout: layer, -1 for
+// none; element number i*n + j. dropout_row: see DropoutArgs. k = 0 gives z = beta out + bias. gate (m, n):
+// with it, out = dropout(z) * f'(gate) instead, f being the activation, and saved is absent. residual (m, n)
+// is added at the very end. out, saved, gate and residual have row stride out_stride >= n.
 #define HOTLOOP_MatmulArgs(X) \
   X(Out, real, out)           \
   X(OutOpt, real, saved)      \
@@ -60,6 +60,7 @@ constexpr int64 kSquareSumRun = 8192;  // elements behind one partial sum of squ
   X(Dim, , a_stride_m)        \
   X(Dim, , a_stride_k)        \
   X(Dim, , b_stride_k)        \
+  X(Dim, , b_stride_n)        \
   X(Dim, , out_stride)        \
   X(Dim, , dropout_row)       \
   X(Int, , b_packed)          \

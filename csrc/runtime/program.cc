@@ -20,6 +20,23 @@ const IsaUnit& unit_for(std::string_view isa, Real real) {
   return find_isa(isa.empty() && real == Real::kFloat64 ? "generic" : isa);
 }
 
+// A CPU's kernels read a right operand row by row or in panels.
+void check_for_cpu(const Plan& plan) {
+  for (const PlanStep& step : plan.steps) {
+    if (step.kernel != Kernel::k_matmul) continue;
+    const auto fields = kernel_info(step.kernel).fields;
+    bool packed = false, strided = false;
+    for (std::size_t i = 0; i < fields.size(); ++i) {
+      if (fields[i].name == "b_packed") packed = step.fields[i].integer != 0;
+      if (fields[i].name == "b_stride_n") {
+        const Affine& stride = step.fields[i].dim;
+        strided = stride.constant != 1 || stride.per_row != 0;
+      }
+    }
+    check(packed || !strided, "[plan] a product reads B by columns, which only a device does");
+  }
+}
+
 bool writes_parameters(const Plan& plan) {
   for (const PlanStep& step : plan.steps) {
     const auto fields = kernel_info(step.kernel).fields;
@@ -44,6 +61,7 @@ Program::Program(std::shared_ptr<const Plan> plan, std::shared_ptr<Memory> memor
       constants_(plan_->constants.size() * real_bytes(plan_->real)),
       metrics_(static_cast<std::size_t>(plan_->metric_doubles), 0.0),
       writes_parameters_(writes_parameters(*plan_)) {
+  check_for_cpu(*plan_);
   check(memory_->real() == plan_->real, "[plan] the plan and the session differ in their scalar type");
   check(memory_->has_gradients(), "[plan] a snapshot has no gradients, so no program runs on it");
   for (std::size_t i = 0; i < plan_->constants.size(); ++i) {

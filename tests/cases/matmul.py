@@ -90,7 +90,7 @@ class Product:
             m=m, n=n, k=k,
             a_stride_m=self.spread if self.transposed_a else row_step,
             a_stride_k=row_step if self.transposed_a else self.spread,
-            b_stride_k=n + self.pad, out_stride=out_stride,
+            b_stride_k=n + self.pad, b_stride_n=1, out_stride=out_stride,
             b_packed=int(self.packed), alpha=self.alpha, beta=self.beta,
             activation=list(UNARY).index(self.activation) if self.activation else -1,
             dropout=self.dropout, dropout_row=n, p0=p0, p1=p1,

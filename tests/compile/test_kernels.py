@@ -40,5 +40,6 @@ def test_extents_of_strided_operands() -> None:
     assert a({"m": 3, "k": 5, "a_stride_m": 1, "a_stride_k": 3}) == 15
     assert a({"m": 3, "k": 0, "a_stride_m": 1, "a_stride_k": 3}) == 0
     b = EXTENTS["matmul"]["b"]
-    assert b({"k": 4, "n": 17, "b_packed": 1, "b_stride_k": 0}) == 2 * 4 * 16
-    assert b({"k": 4, "n": 17, "b_packed": 0, "b_stride_k": 20}) == 3 * 20 + 17
+    assert b({"k": 4, "n": 17, "b_packed": 1, "b_stride_k": 0, "b_stride_n": 1}) == 2 * 4 * 16
+    assert b({"k": 4, "n": 17, "b_packed": 0, "b_stride_k": 20, "b_stride_n": 1}) == 3 * 20 + 17
+    assert b({"k": 4, "n": 17, "b_packed": 0, "b_stride_k": 1, "b_stride_n": 4}) == 4 * 17

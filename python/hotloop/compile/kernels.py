@@ -78,7 +78,7 @@ def _panels(d: Dims) -> int:
 
 
 def _matmul_b(d: Dims) -> int:
-    return _panels(d) if d["b_packed"] else _strided(("k", "b_stride_k"), ("n", "1"))(d)
+    return _panels(d) if d["b_packed"] else _strided(("k", "b_stride_k"), ("n", "b_stride_n"))(d)
 
 
 def _four(letter: str) -> Callable[[Dims], int]:

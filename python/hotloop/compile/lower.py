@@ -75,6 +75,7 @@ class Lowerer:
         self.graph = graph
         self.spec = spec
         self.max_rows = spec.max_rows
+        self.packs = spec.device == "cpu"
         self.layout = param_layout(graph)
         self.steps: list[Step] = []
         self.flops = Affine()

@@ -264,7 +264,8 @@ class PlanSpec:
     metrics: tuple[str, ...] = ()  # kinds: accuracy, regression; topK_accuracy
     accumulate: bool = False  # gradients of several batches share an update
     ema: float | None = None  # decay of the moving average of the parameters
-    spread: bool = False  # in stages, for a team of threads
+    spread: bool = False  # in stages, for a team of threads, or for a device
+    device: Literal["cpu", "cuda"] = "cpu"  # which kernels are meant: a CPU's read packed panels
     trainable: TrainableSpec = ALL_ALIKE
     input_gradients: tuple[str, ...] = ()
     evaluated: bool = False

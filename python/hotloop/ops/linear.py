@@ -159,7 +159,7 @@ def _multiply(
     b, b_packed, b_stride, step_b = _panels(right, m, items, step_b)
     fields = (
         out, saved, row_sum, left, b, bias, None, None, m, n, k,
-        left.strides[-2] // item, left.strides[-1] // item, b_stride, n, 0,
+        left.strides[-2] // item, left.strides[-1] // item, b_stride, 1, n, 0,
         int(b_packed), index, -1, alpha, beta, *parameters,
     )  # fmt: skip
     steps = [m * n, 0, 0, step_a, step_b, *(0 for _ in fields[5:])] if items > 1 else []

@@ -45,7 +45,7 @@ def matmul(a: SimpleNamespace, ctx: Context) -> None:
     if a.b_packed:
         right = unpack(a.b, a.k, a.n)
     else:
-        right = a.b[element_index((a.k, a.n), (a.b_stride_k, 1))]
+        right = a.b[element_index((a.k, a.n), (a.b_stride_k, a.b_stride_n))]
     where = element_index((a.m, a.n), (a.out_stride, 1))
     if a.row_sum is not None:
         a.row_sum[: a.m] = left.sum(axis=1)

@@ -73,21 +73,22 @@ def lower_linear(ctx: Lowering, x: int, weight: int, bias: int | None, out: int,
     ``epilogue``: fields of the kernel that follow the product (saved, gate, residual, activation, dropout, p0, p1).
     """
     n, k = _matrix(ctx.type(weight), "linear")
-    panels = ctx.scratch(-(-n // PANEL) * PANEL * k)
-    ctx.step("pack_panels", out=panels, x=ctx.value(weight), k=k, n=n, stride_k=1, stride_n=k)
+    operand: dict[str, Any] = {"b": ctx.value(weight), "b_stride_k": 1, "b_stride_n": k}
+    if ctx.packs:
+        operand = {"b": ctx.scratch(-(-n // PANEL) * PANEL * k), "b_packed": 1}
+        ctx.step("pack_panels", out=operand["b"], x=ctx.value(weight), k=k, n=n, stride_k=1, stride_n=k)
     _matmul_step(
         ctx,
         out=ctx.value(out),
         a=ctx.value(x),
-        b=panels,
         bias=None if bias is None else ctx.value(bias),
         m=product(ctx.type(x).shape[:-1]),
         n=n,
         k=k,
         a_stride_m=k,
         a_stride_k=1,
-        b_packed=1,
         dropout_row=ctx.type(out).size.per_row,
+        **operand,
         **epilogue,
     )
 
@@ -101,6 +102,7 @@ def _matmul_step(ctx: Lowering, **fields: Any) -> None:
         "gate": None,
         "residual": None,
         "b_stride_k": 0,
+        "b_stride_n": 1,
         "out_stride": fields["n"],
         "dropout_row": 0,
         "b_packed": 0,
@@ -116,7 +118,7 @@ def _matmul_step(ctx: Lowering, **fields: Any) -> None:
 
 def _row_major_b(ctx: Lowering, b: Any, *, m: Affine, n: int, k: Affine) -> dict[str, Any]:
     """B (k, n) as it lies, or in panels where that is worth the copy. The bits are the same."""
-    if n < PACK_MIN_COLS or m.at(ctx.max_rows) < PACK_MIN_ROWS:
+    if not ctx.packs or n < PACK_MIN_COLS or m.at(ctx.max_rows) < PACK_MIN_ROWS:
         return {"b": b, "b_stride_k": n, "b_packed": 0}
     panels = ctx.scratch(k * (-(-n // PANEL) * PANEL))
     ctx.step("pack_panels", out=panels, x=b, k=k, n=n, stride_k=n, stride_n=1)

@@ -34,6 +34,8 @@ class Lowering(Protocol):
     """Where kernel steps go. Operands are opaque here: `value` and `scratch` make them."""
 
     max_rows: int
+    #: Whether products want their right operand in panels: on a CPU; a GPU reads it as it lies.
+    packs: bool
 
     def step(self, kernel: str, **fields: Any) -> None:
         """Append one kernel step. Fields by the names of args.h: operands from `value` or `scratch`
