@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "simt/machine.h"
+#include "simt/race.h"
 
 namespace hotloop::simt {
 
@@ -92,7 +93,7 @@ void run(const Launch& launch, const std::function<void()>& body) {
     std::iota(order.begin(), order.end(), 0u);
     shuffle(order);
   }
-  begin_launch();
+  race::begin_launch();
   for (std::uint64_t i = 0; i < blocks; ++i) {
     std::uint64_t n = i;
     if (machine.mode.order == Order::kReversed) n = blocks - 1 - i;
@@ -102,6 +103,16 @@ void run(const Launch& launch, const std::function<void()>& body) {
     run_block();
   }
 }
+
+int atomic_add(int* p, int v) {
+  race::used_counter(p);
+  race::wrote(p, sizeof *p, race::Kind::kAtomic);
+  const int before = *p;
+  *p = static_cast<int>(static_cast<unsigned>(before) + static_cast<unsigned>(v));
+  return before;
+}
+
+void fence() { race::fenced(); }
 
 void submit(Queue* queue, Command command) {
   if (queue && queue->capture)

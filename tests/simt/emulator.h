@@ -106,8 +106,4 @@ void check_shared(const Site& site, const void* p, std::size_t bytes);
 int atomic_add(int* p, int v);
 void fence();
 
-// What a race detector is told of accesses that the compiler does not instrument; nothing elsewhere.
-void note_read(const void* p, std::size_t bytes);
-void note_write(void* p, std::size_t bytes);
-
 }  // namespace hotloop::simt

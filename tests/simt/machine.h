@@ -81,9 +81,10 @@ void run_block();
 // Shared memory of the block: before its first thread, after its last.
 void open_shared();
 void close_shared();
-// For what watches accesses.
-void begin_launch();
 bool in_shared(const void* p, std::size_t bytes);
+
+// From a thread: the launch ends here with that text.
+[[noreturn]] void give_up_launch(const std::string& text);
 
 // For reports: "sync at norm_cuda.cu:40", "(1, 0, 0)".
 std::string text_of(const Site& site);
