@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <new>
@@ -98,6 +99,15 @@ std::string release(void* address) {
 std::size_t memory_left() {
   const std::lock_guard lock(guard);
   return kDeviceMemory - taken;
+}
+
+bool on_device(const void* p, std::size_t bytes) {
+  const std::lock_guard lock(guard);
+  const std::size_t at = offset_of(p);
+  const auto after = blocks.upper_bound(at);
+  if (after == blocks.begin()) return false;
+  const auto& [begin, size] = *std::prev(after);
+  return at + bytes <= begin + size;
 }
 
 Range device_range() { return {arena(), kDeviceMemory}; }

@@ -20,6 +20,8 @@ void* allocate(std::size_t bytes);
 // Empty, or what is wrong: an address that allocate() did not give, a block that was written past its end.
 std::string release(void* address);
 std::size_t memory_left();
+// Whether all of it lies in one block of the device's memory.
+bool on_device(const void* p, std::size_t bytes);
 Range device_range();
 Range shared_range();
 

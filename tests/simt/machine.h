@@ -3,6 +3,7 @@
 // on. One object, because a fiber must find it without being told.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -70,8 +71,8 @@ struct Machine {
   Fiber* running = nullptr;
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::vector<Fiber*> idle;
-  std::string fault;         // of the launch
-  std::uint64_t random = 0;  // state of next_random
+  std::string fault;                     // of the launch
+  std::atomic<std::uint64_t> random{0};  // state of next_random
 };
 extern Machine machine;
 

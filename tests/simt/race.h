@@ -6,13 +6,18 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
+
+#include "simt/emulator.h"
 
 namespace hotloop::simt::race {
 
 enum class Kind : std::uint8_t { kPlain, kAtomic, kMatrix, kCopy, kUnderWay };
 
 #ifdef HOTLOOP_SIMT_RACE
-void begin_launch();
+inline constexpr bool kWatched = true;
+// Blocks of earlier launches that nothing orders before this one.
+void begin_launch(std::vector<BlockRange> unordered);
 void begin_block();
 // These lanes of a warp met: what each did before is known to all.
 void met(unsigned warp, unsigned lanes);
@@ -23,7 +28,8 @@ void used_counter(const void* counter);
 void read(const void* p, std::size_t bytes, Kind kind);
 void wrote(const void* p, std::size_t bytes, Kind kind);
 #else
-inline void begin_launch() {}
+inline constexpr bool kWatched = false;
+inline void begin_launch(const std::vector<BlockRange>&) {}
 inline void begin_block() {}
 inline void met(unsigned, unsigned) {}
 inline void fenced() {}

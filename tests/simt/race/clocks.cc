@@ -3,6 +3,7 @@
 #include "simt/race/clocks.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "simt/race.h"
 
@@ -16,7 +17,8 @@ std::uint32_t block_now() { return static_cast<std::uint32_t>(block_serial); }
 
 }  // namespace
 
-void Clocks::begin_launch() {
+void Clocks::begin_launch(std::vector<BlockRange> unordered) {
+  unordered_ = std::move(unordered);
   first_block_ = block_now() + 1;
   counters_.clear();
 }
@@ -90,8 +92,14 @@ bool Clocks::Release::covers(const Access& a, bool needs_fence) const {
   return has_fenced && (a.epoch < fence_epoch || (same_warp && a.stamp <= seen_at_fence[lane_of]));
 }
 
+bool Clocks::is_over(const Access& a) const {
+  return !of_this_launch(a) && std::none_of(unordered_.begin(), unordered_.end(), [&](const BlockRange& r) {
+    return a.block >= r.begin && a.block < r.end;
+  });
+}
+
 bool Clocks::knows(const Access& a, bool written) const {
-  if (!of_this_launch(a)) return true;
+  if (!of_this_launch(a)) return is_over(a);
   if (a.block == block_now()) return within_block(a.thread, a.epoch, a.stamp);
   const bool needs_fence = written && a.kind != static_cast<std::uint8_t>(Kind::kAtomic);
   return std::any_of(acquired_.begin(), acquired_.end(), [&](const Acquired& q) {

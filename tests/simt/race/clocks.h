@@ -28,7 +28,7 @@ struct Access {
 
 class Clocks {
  public:
-  void begin_launch();
+  void begin_launch(std::vector<BlockRange> unordered);
   void begin_block();
   void meet(unsigned warp, unsigned lanes);
   void fence();
@@ -40,6 +40,8 @@ class Clocks {
   // The same for reads by several lanes of one warp, of which `a` is the last.
   bool knows_all(const Access& a, std::uint32_t lanes) const;
   bool of_this_launch(const Access& a) const { return a.block >= first_block_; }
+  // Of a launch that ended before this one could begin.
+  bool is_over(const Access& a) const;
 
  private:
   using Seen = std::array<std::uint32_t, kLanes>;  // of each lane the meeting up to which its work is known
@@ -73,6 +75,7 @@ class Clocks {
   bool within_block(std::uint32_t thread, std::uint32_t epoch, std::uint32_t stamp) const;
 
   std::uint32_t first_block_ = 1;
+  std::vector<BlockRange> unordered_;
   std::vector<Lane> lanes_;
   std::vector<std::uint32_t> meetings_;  // of each warp
   std::map<const void*, Counter> counters_;

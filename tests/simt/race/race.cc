@@ -9,6 +9,7 @@
 
 #include <new>
 #include <string>
+#include <utility>
 
 #include "simt/device_memory.h"
 #include "simt/machine.h"
@@ -59,8 +60,10 @@ std::string who(const Access& a) {
   const unsigned n = a.thread;
   const bool here = a.block == static_cast<std::uint32_t>(block_serial);
   const std::string thread = text_of(Dim3{n % d.x, n / d.x % d.y, n / (d.x * d.y)});
-  return (here ? "thread " : "another block's thread ") + thread +
-         (a.place ? " at " + code_place(a.place) : "");
+  return (here                       ? "thread "
+          : clocks.of_this_launch(a) ? "another block's thread "
+                                     : "another launch's thread ") +
+         thread + (a.place ? " at " + code_place(a.place) : "");
 }
 
 std::string what(const Access& a, bool write) {
@@ -94,7 +97,7 @@ bool both_atomic(const Access& a, const Access& b) {
 
 void check_write_before(const Cell& c, const Access& now, bool write, std::uintptr_t at) {
   const Access& w = c.write;
-  if (!w.block || !clocks.of_this_launch(w) || !(w.bytes & now.bytes)) return;
+  if (!w.block || clocks.is_over(w) || !(w.bytes & now.bytes)) return;
   if (w.kind == static_cast<std::uint8_t>(Kind::kUnderWay)) {
     const bool lands = now.kind == static_cast<std::uint8_t>(Kind::kCopy) && w.thread == now.thread;
     if (w.block == now.block && !lands) report(now, write, w, true, at);
@@ -163,7 +166,7 @@ void access(const void* p, std::size_t bytes, bool write, Kind kind, const void*
 
 }  // namespace
 
-void begin_launch() { clocks.begin_launch(); }
+void begin_launch(std::vector<BlockRange> unordered) { clocks.begin_launch(std::move(unordered)); }
 void begin_block() { clocks.begin_block(); }
 void met(unsigned warp_number, unsigned lanes) { clocks.meet(warp_number, lanes); }
 void fenced() { clocks.fence(); }
