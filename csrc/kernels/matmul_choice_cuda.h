@@ -66,7 +66,7 @@ inline MatmulWay way_of(const MatmulArgs<float>& a, const DeviceTraits& traits) 
   MatmulWay best;
   double least = -1.0;
   for (const TileSpeed& t : kTileSpeeds) {
-    const int64 tiles = ceil_div(a.m, t.bm) * ceil_div(a.n, t.bn);
+    const int64 tiles = ceil_div(a.m, t.bm) * ceil_div(a.n == 0 ? 1 : a.n, t.bn);
     for (int pieces = 1; pieces <= kMostPieces; pieces += pieces < 8 ? 1 : pieces / 4) {
       const int64 depth = ceil_div(ceil_div(a.k, pieces), 16) * 16;
       if (pieces > 1 && (depth < kLeastDepth || tiles > kMostSplitTiles)) break;
