@@ -38,5 +38,6 @@ template <class Args>
 std::size_t workspace_bytes(const Args&, const DeviceTraits&, Precision) {
   return 0;
 }
+std::size_t workspace_bytes(const MatmulArgs<float>&, const DeviceTraits&, Precision);
 
 }  // namespace hotloop::cuda
