@@ -23,6 +23,9 @@ CPP_ALLOWED = {
     "device": {"device", "kernels", "cuda", "core"},  # the root of the device library
 }
 
+# The one header that has a half outside of csrc: the emulator's, for kernels under test.
+EMULATED = ("cuda", "simt/portable_host.h")
+
 # Which unit (a module, or a sub-package as a whole) may import which.
 BASE = {"errors", "arguments", "graph", "patterns"}
 RULES = BASE | {"rules"}
@@ -247,6 +250,8 @@ def test_includes_point_downward(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for target in re.findall(r'^\s*#\s*include\s+"([^"]+)"', text, re.MULTILINE):
         assert "/" in target, f"{path.name}: write {target} from csrc/, as in kernels/vec.h"
+        if (layer, target) == EMULATED:
+            continue
         assert target.split("/")[0] in CPP_ALLOWED[layer], f"{layer}/{path.name} includes {target}"
     if layer != "bindings":
         assert not re.search(r"#\s*include\s+<(pybind11|Python\.h)", text), f"{path.name} sees Python"

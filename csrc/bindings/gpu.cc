@@ -33,23 +33,27 @@ class Operand {
   static constexpr std::size_t kMargin = 256;
   static constexpr int kMark = 0xA5;
 
-  Operand(const DevicePtr& device, const DeviceQueue& queue, py::array array, bool written)
-      : array_(std::move(array)), written_(written), block_(device, bytes() + 2 * kMargin) {
+  // shift: bytes past an aligned address at which it lies
+  Operand(const DevicePtr& device, const DeviceQueue& queue, py::array array, bool written, std::size_t shift)
+      : array_(std::move(array)),
+        written_(written),
+        begin_(kMargin + shift),
+        block_(device, bytes() + shift + 2 * kMargin) {
     queue.fill(block_.data(), kMark, block_.bytes());
-    queue.copy(block_.data() + kMargin, array_.data(), bytes(), CopyKind::kToDevice);
+    queue.copy(block_.data() + begin_, array_.data(), bytes(), CopyKind::kToDevice);
   }
 
-  const void* address() const { return block_.data() + kMargin; }
+  const void* address() const { return block_.data() + begin_; }
 
   // Copies back what the kernel wrote; whether it kept to its place.
   bool fetch(const DeviceQueue& queue) {
     std::vector<std::byte> found(block_.bytes());
     queue.copy(found.data(), block_.data(), found.size(), CopyKind::kToHost);
     queue.wait();
-    if (written_) std::memcpy(array_.mutable_data(), found.data() + kMargin, bytes());
+    if (written_) std::memcpy(array_.mutable_data(), found.data() + begin_, bytes());
     for (std::size_t i = 0; i < kMargin; ++i)
       if (found[i] != std::byte{kMark} || found[found.size() - 1 - i] != std::byte{kMark}) return false;
-    return written_ || std::memcmp(array_.data(), found.data() + kMargin, bytes()) == 0;
+    return written_ || std::memcmp(array_.data(), found.data() + begin_, bytes()) == 0;
   }
 
  private:
@@ -57,6 +61,7 @@ class Operand {
 
   py::array array_;
   bool written_;
+  std::size_t begin_;
   DeviceBlock block_;
 };
 
@@ -90,7 +95,7 @@ Precision precision_of(const std::string& name) {
 void run_kernel(const DevicePtr& device, const std::string& name, const py::dict& fields, std::uint64_t seed,
                 std::uint32_t run, std::uint64_t step, const std::vector<double>& groups,
                 const std::vector<double>& dropout, bool first, bool last, const std::string& precision,
-                int times) {
+                int times, std::size_t shift) {
   const int kernel = find_kernel(name);
   if (kernel < 0) throw py::key_error("[run_kernel] no kernel " + name);
   const KernelInfo& info = kernel_info(static_cast<Kernel>(kernel));
@@ -106,7 +111,8 @@ void run_kernel(const DevicePtr& device, const std::string& name, const py::dict
       put(value.cast<double>());
     } else if (!value.is_none()) {
       operands.push_back(std::make_unique<Operand>(device, queue, value.cast<py::array>(),
-                                                   f.kind != FieldKind::In && f.kind != FieldKind::InOpt));
+                                                   f.kind != FieldKind::In && f.kind != FieldKind::InOpt,
+                                                   shift));
       put(operands.back()->address());
     }
   }
@@ -167,12 +173,13 @@ void register_gpu(py::module_& m) {
            }),
            py::arg("library"), py::arg("number") = 0)
       .def_property_readonly("traits", &traits)
-      .def("run_kernel", &run_kernel, py::arg("name"), py::arg("fields"), py::kw_only(), py::arg("seed") = 0,
-           py::arg("run") = 0, py::arg("step") = 0, py::arg("groups") = std::vector<double>(),
-           py::arg("dropout") = std::vector<double>(), py::arg("first") = true, py::arg("last") = true,
-           py::arg("precision") = "float32", py::arg("times") = 1,
-           "Run one kernel on copies of dense arrays; outputs are copied back. For tests: sizes are not "
-           "checked.");
+      .def(
+          "run_kernel", &run_kernel, py::arg("name"), py::arg("fields"), py::kw_only(), py::arg("seed") = 0,
+          py::arg("run") = 0, py::arg("step") = 0, py::arg("groups") = std::vector<double>(),
+          py::arg("dropout") = std::vector<double>(), py::arg("first") = true, py::arg("last") = true,
+          py::arg("precision") = "float32", py::arg("times") = 1, py::arg("shift") = 0,
+          "Run one kernel on copies of dense arrays, which lie `shift` bytes past aligned addresses; outputs "
+          "are copied back. For tests: sizes are not checked.");
 }
 
 }  // namespace hotloop

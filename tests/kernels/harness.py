@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hotloop import _core
-from hotloop.reference import REFERENCES
+from hotloop.reference import REFERENCES, Context
 from tests.cases import CONTEXT, Fields, KernelCase
 
 Outputs = dict[str, np.ndarray]
@@ -113,7 +113,7 @@ def run_native(
     return {name: given[name] for name in outputs}
 
 
-def run_reference(case: KernelCase, start: Fields, dtype: type) -> Outputs:
+def run_reference(case: KernelCase, start: Fields, dtype: type, context: Context = CONTEXT) -> Outputs:
     """Run the NumPy reference with its reals in ``dtype``: its outputs."""
     given: dict[str, Any] = {}
     outputs = []
@@ -124,7 +124,7 @@ def run_reference(case: KernelCase, start: Fields, dtype: type) -> Outputs:
             if kind not in ("In", "InOpt"):
                 outputs.append(name)
         given[name] = value
-    REFERENCES[case.kernel](SimpleNamespace(**given), CONTEXT)
+    REFERENCES[case.kernel](SimpleNamespace(**given), context)
     return {name: given[name] for name in outputs}
 
 

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products on the matrix units of sm_80 and up: whether they take a product, what it needs beside its
+// operands, and the launch. What they do not take goes to the multiply-add units (matmul_cuda.cu).
+#pragma once
+
+#include "kernels/kernel_cuda.h"
+
+namespace hotloop::cuda {
+
+bool matmul_mma_takes(const MatmulArgs<float>&, const Launch&);
+// Bytes of Launch::workspace past its counters; 0 for a product that they do not take.
+std::size_t matmul_mma_workspace(const MatmulArgs<float>&, const DeviceTraits&, Precision);
+void matmul_mma(const MatmulArgs<float>&, const Launch&);
+
+}  // namespace hotloop::cuda
