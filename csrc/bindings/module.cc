@@ -23,6 +23,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
 
   register_kernels(m);
   register_device(m);
+  register_build_info(m);
   register_gpu(m);
   register_eager(m);
   register_eager_plain(m);

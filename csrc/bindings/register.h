@@ -16,6 +16,7 @@ namespace py = pybind11;
 void register_kernels(py::module_& m);
 void register_gpu(py::module_& m);
 void register_device(py::module_& m);
+void register_build_info(py::module_& m);
 void register_eager(py::module_& m);
 void register_eager_plain(py::module_& m);
 void register_eager_loss(py::module_& m);
