@@ -11,7 +11,7 @@ import pytest
 import hotloop as hl
 from hotloop import _core, device, device_choice
 from hotloop.compile import compile_plan
-from tests.compile.graphs import mlp, train_spec
+from tests.compile.graphs import ADAMW, mlp, train_spec
 
 
 class Library:
@@ -92,7 +92,7 @@ def test_unknown_devices_and_precisions_are_refused() -> None:
 
 
 def plan(width: int, rows: int) -> Any:
-    return compile_plan(mlp((width, width, width, 10)), train_spec(max_rows=rows))
+    return compile_plan(mlp((width, width, width, 10)), train_spec(rows=rows, optimizer=ADAMW))
 
 
 def choose(width: int, batches: int) -> device_choice.Choice:
@@ -126,5 +126,5 @@ def test_a_run_says_where_it_was() -> None:
 
 def test_a_forked_process_is_told_to_spawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "_opened", {"cuda": (-1, object())})
-    with pytest.raises(hl.DeviceError, match="forked off, which CUDA does not survive.*'spawn'"):
+    with pytest.raises(hl.DeviceError, match=r"forked off, which CUDA does not survive.*'spawn'"):
         device.open_device("cuda", "test")

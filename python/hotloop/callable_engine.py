@@ -156,7 +156,7 @@ class CallableTrainPass:
         for name, _ in engine.graph.inputs:
             exe.put(name, self._data.arrays[name][rows])
         step = epoch * self._n_batches + batch
-        run = {"seed": engine.session.seed, "run": self._run, "step": step, "params": params}
+        run: dict[str, Any] = {"seed": engine.session.seed, "run": self._run, "step": step, "params": params}
         begin, end = exe.plan.section("forward")
         exe.run(count, begin, end, **run)
         shape = engine.output_shape

@@ -163,12 +163,28 @@ def predict(session: Session, graph: Graph, arrays: border.Arrays) -> border.Arr
             out[first : first + border.row_count(part)] = predict(session, graph, part)
     elif rows:
         exe = _predictor(session, graph)
-        params = session.params_table(exe.plan, graph)
-        outputs = [(exe.plan.outputs[0][1], out)]
-        session.run_epoch(
-            exe, exe.source(arrays), batch_size=session.eval_rows, params=params, outputs=outputs
-        )
+        whole = rows if exe.device is None else rows - rows % session.eval_rows
+        if whole:
+            _run_predictor(session, exe, {name: a[:whole] for name, a in arrays.items()}, out[:whole])
+        if whole < rows:
+            # Kernels of a device are chosen by the number of rows: a row's bits must not be.
+            tail = {name: _padded(a[whole:], session.eval_rows) for name, a in arrays.items()}
+            full: border.Array = np.empty((session.eval_rows, *out.shape[1:]), out.dtype)
+            _run_predictor(session, exe, tail, full)
+            out[whole:] = full[: rows - whole]
     return out
+
+
+def _padded(array: border.Array, rows: int) -> border.Array:
+    padded: border.Array = np.zeros((rows, *array.shape[1:]), array.dtype)
+    padded[: len(array)] = array
+    return padded
+
+
+def _run_predictor(session: Session, exe: Executable, arrays: border.Arrays, out: border.Array) -> None:
+    params = session.params_table(exe.plan, exe.graph)
+    outputs = [(exe.plan.outputs[0][1], out)]
+    session.run_epoch(exe, exe.source(arrays), batch_size=session.eval_rows, params=params, outputs=outputs)
 
 
 @dataclass(frozen=True)

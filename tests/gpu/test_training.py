@@ -81,7 +81,7 @@ def test_a_row_predicts_the_same_bits_in_any_batch(kind: str) -> None:
 
 
 def test_the_best_epoch_comes_back(kind: str) -> None:
-    trainer, run = fit(kind, epochs=6, dropout=0.0)
+    _, run = fit(kind, epochs=6, dropout=0.0)
     assert run.best_epoch is not None
     assert run.history["val_loss"][run.best_epoch - 1] == min(run.history["val_loss"])
 

@@ -40,7 +40,16 @@ class Setting:
 
 
 def matmul(m: int, n: int, k: int) -> Setting:
-    sizes = {"m": m, "n": n, "k": k, "a_stride_m": k, "a_stride_k": 1, "b_stride_k": n, "b_stride_n": 1, "out_stride": n}
+    sizes = {
+        "m": m,
+        "n": n,
+        "k": k,
+        "a_stride_m": k,
+        "a_stride_k": 1,
+        "b_stride_k": n,
+        "b_stride_n": 1,
+        "out_stride": n,
+    }
     return Setting({**sizes, "activation": -1, "dropout": -1, "alpha": 1.0}, "bias", flops=2.0 * m * n * k)
 
 

@@ -84,7 +84,10 @@ def _evaluate(job: FitJob, replica: Replica) -> tuple[dict[str, dict[str, float]
     metrics, seconds = {}, 0.0
     for name, data in job.validation.items():
         some = data.sample
-        part = Data(border.take(some.arrays, np.arange(min(some.rows, _BATCHES * replica.engine.session.eval_rows))), data.kind)
+        part = Data(
+            border.take(some.arrays, np.arange(min(some.rows, _BATCHES * replica.engine.session.eval_rows))),
+            data.kind,
+        )
         metrics[name] = replica.engine.evaluate(part).metrics
         begin = time.perf_counter()  # once more: the first pass compiled
         replica.engine.evaluate(part)
