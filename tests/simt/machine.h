@@ -40,6 +40,7 @@ struct Thread {
   Site site;     // what it waits in
   // While in a warp's collective.
   unsigned mask;
+  bool whole;  // the instruction needs all 32 lanes
   void* mine;
   Collective all;
   // Asynchronous copies, oldest first: those in groups, then those of the open group.
