@@ -65,7 +65,7 @@ template <Target target, bool kWide, int kGroups>
 HL_KERNEL HL_BOUNDS(kTeamBlock<kWide>, 1)
     cross_entropy(CrossEntropyArgs<float> a, Smoothing s, int lanes, bool quads) {
   HL_SHARED(float, scratch, [kTeamScratch<kWide>]);
-  Team<kWide> team(a.rows, lanes, scratch);
+  Team<kWide> team(blockIdx.x, a.rows, lanes, scratch);
   const Span<kGroups> span(team, a.cols, quads);
   const float* logits = a.logits + team.row * a.cols;
   const float* probs = target == Target::kProbs ? a.probs + team.row * a.cols : nullptr;

@@ -34,12 +34,12 @@ struct Team {
   float* scratch;
   int turn = 0;
 
-  // lanes: of a team, unless kWide. rows > 0.
-  HL_DEVICE Team(int64 rows, int lanes, float* shared) : scratch(shared) {
+  // block: which of those that share the rows. lanes: of a team, unless kWide. rows > 0.
+  HL_DEVICE Team(int64 block, int64 rows, int lanes, float* shared) : scratch(shared) {
     const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
     size = kWide ? threads : lanes;
     me = thread % size;
-    row = kWide ? int64{blockIdx.x} : int64{blockIdx.x} * (threads / size) + thread / size;
+    row = kWide ? block : block * (threads / size) + thread / size;
     live = row < rows;
     if (!live) row = rows - 1;
   }

@@ -11,7 +11,7 @@ namespace {
 template <bool kLog, bool kWide, int kGroups>
 HL_KERNEL HL_BOUNDS(kTeamBlock<kWide>, 1) softmax_fwd(SoftmaxFwdArgs<float> a, int lanes, bool quads) {
   HL_SHARED(float, scratch, [kTeamScratch<kWide>]);
-  Team<kWide> team(a.rows, lanes, scratch);
+  Team<kWide> team(blockIdx.x, a.rows, lanes, scratch);
   const Span<kGroups> span(team, a.cols, quads);
   Row<kGroups> x(span, a.x + team.row * a.cols, -kInf);
   const RowSums sums = row_sums<!kLog>(team, span, x, Unweighted{});
@@ -32,7 +32,7 @@ HL_KERNEL HL_BOUNDS(kTeamBlock<kWide>, 1) softmax_fwd(SoftmaxFwdArgs<float> a, i
 template <bool kLog, bool kWide, int kGroups>
 HL_KERNEL HL_BOUNDS(kTeamBlock<kWide>, 1) softmax_bwd(SoftmaxBwdArgs<float> a, int lanes, bool quads) {
   HL_SHARED(float, scratch, [kTeamScratch<kWide>]);
-  Team<kWide> team(a.rows, lanes, scratch);
+  Team<kWide> team(blockIdx.x, a.rows, lanes, scratch);
   const Span<kGroups> span(team, a.cols, quads);
   const Row<kGroups> dy(span, a.dy + team.row * a.cols, 0.0f), y(span, a.y + team.row * a.cols, 0.0f);
   float dot = 0.0f;
