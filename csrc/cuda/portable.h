@@ -22,6 +22,7 @@
 //   sync_or(bool)                         the same, and whether it was true for any thread
 //   sync_warp(mask)                       barrier of a warp's lanes; the next ones order no memory
 //   shfl(v, lane), shfl_xor(v, lanes), shfl_down(v, lanes), ballot(bool)       32- or 64-bit v; then the mask
+//   count_bits(v), lowest_bit(v)          of 32 bits; the lowest of none is -1
 //   atomic_add(int*, v)                   the value before; for counters only: sums of floats would depend on
 //                                         the order of threads
 //   fence()                               what this thread wrote is seen by other blocks before what it

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Gradients of several batches joined to one: 12 bytes a parameter after each batch, 8 after the first, at the
-// memory bound. Which batch it is stands in DeviceStep, because the same graph is launched for all.
+// Gradients of several batches joined to one: 12 bytes a parameter after each batch, 8 after the first, at
+// the memory bound. Which batch it is stands in DeviceStep, because the same graph is launched for all.
+#include <math.h>
+
 #include "cuda/flat.h"
 #include "kernels/kernel_cuda.h"
 
@@ -26,7 +28,7 @@ HL_KERNEL accumulate(float* sum, float* grad, const double* scalars, int64 n, in
   const float weight = static_cast<float>(scalars[1]);
   const float scale = last ? static_cast<float>(scalars[3]) : 1.0f;
   float* const out = last ? grad : sum;
-  const auto f = [=](float g, float s) { return scale * (keep ? fmaf(weight, g, s) : weight * g); };
+  const auto f = [=](float g, float s) { return scale * (keep ? ::fmaf(weight, g, s) : weight * g); };
   for_quads(
       n, n4,
       [&](int64 i) {

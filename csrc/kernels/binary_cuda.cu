@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Arithmetic of two tensors with broadcasting: every line of binary.def. Bound by memory, 12 bytes an element:
-// 16 bytes an access, and of operands that repeat only what is new comes from memory.
+// Arithmetic of two tensors with broadcasting: every line of binary.def. Bound by memory, 12 bytes an
+// element: 16 bytes an access, and of operands that repeat only what is new comes from memory.
 #include "kernels/kernel_cuda.h"
 #include "kernels/math.h"
 #include "kernels/strided_cuda.h"

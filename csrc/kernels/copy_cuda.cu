@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Strided copy: transposes, slices, concatenation, broadcasting. Bound by memory, 8 bytes an element. The order
-// of elements is free, so the output's smallest stride is walked innermost; where x has its own stride of 1 in
-// another dimension, tiles go through shared memory, so that both sides move whole lines.
+// Strided copy: transposes, slices, concatenation, broadcasting. Bound by memory, 8 bytes an element. The
+// order of elements is free, so the output's smallest stride is walked innermost; where x has its own stride
+// of 1 in another dimension, tiles go through shared memory, so that both sides move whole lines.
 #include "kernels/kernel_cuda.h"
 #include "kernels/strided_cuda.h"
 
@@ -57,7 +57,8 @@ HL_KERNEL HL_BOUNDS(kThreads, 8) transpose(float* out, const float* x, Shape sha
   }
 }
 
-// Whether the shape is one of transposes; then dimension 2 is x's dense one. A tile must be half full at least.
+// Whether the shape is one of transposes; then dimension 2 is x's dense one. A tile must be half full at
+// least.
 bool make_transpose(Shape& shape) {
   if (shape.stride[0][kInner] != 1 || shape.stride[1][kInner] == 1 || shape.size[kInner] < kTile / 2)
     return false;

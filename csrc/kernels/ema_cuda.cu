@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The exponential moving average of the parameters: 12 bytes a parameter, at the memory bound.
+#include <math.h>
+
 #include "cuda/flat.h"
-#include "cuda/vec_cuda.h"
 #include "kernels/kernel_cuda.h"
 
 namespace hotloop::cuda {
@@ -20,7 +21,7 @@ HL_KERNEL ema(float* average, const float* param, const double* scalars, int64 n
   if (given == 0.0) return;
   const float weight = static_cast<float>(given);
   const bool copies = given == 1.0;  // average + (param - average) would round
-  const auto f = [=](float a, float p) { return copies ? p : fmaf(weight, p - a, a); };
+  const auto f = [=](float a, float p) { return copies ? p : ::fmaf(weight, p - a, a); };
   for_quads(
       n, n4,
       [&](int64 i) {

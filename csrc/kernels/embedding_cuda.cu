@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Embedding: rows of a table gathered by id, and their gradients added back in the order of n without atomics.
-// Ids were checked at the border; one that is out of range all the same reads as NaN and adds nothing.
+// Embedding: rows of a table gathered by id, and their gradients added back in the order of n without
+// atomics. Ids were checked at the border; one that is out of range all the same reads as NaN and adds
+// nothing.
 //
 // The gradient: a block owns some rows of the table. It clears them, looks at every id (they stay in the L2
 // cache), lists its own in order, and its warps add the rows listed, each to rows of the table that no other
 // warp has. Where the table is so small that an id comes up often, the ids are cut into segments with a table
 // each, which are added up at the end. Floor: 4 dim (n + vocab) bytes. An id that comes up often in a large
 // table is added by one warp, four rows of dy on their way at a time.
+#include <math.h>
+
 #include "cuda/flat.h"
 #include "kernels/kernel_cuda.h"
 
@@ -71,7 +74,7 @@ Gradient cut_gradient(const EmbeddingBwdArgs<float>& a, const DeviceTraits& trai
 }
 
 struct Listed {
-  index id;        // row of the table, from the block's first on
+  index id;         // row of the table, from the block's first on
   std::int32_t at;  // row of dy, from the segment's first on
 };
 
@@ -120,7 +123,7 @@ HL_KERNEL HL_BOUNDS(kThreads, 2) add_rows(float* tables, const float* dy, const 
   HL_SHARED(Listed, list, [kListed]);
   HL_SHARED(int, found, [kWarps]);
   const int64 segment = blockIdx.x / g.owners, begin = blockIdx.x % g.owners * g.rows;
-  const int64 rows = begin + g.rows < g.vocab ? g.rows : g.vocab - begin;
+  const auto rows = static_cast<unsigned>(begin + g.rows < g.vocab ? g.rows : g.vocab - begin);
   float* table = tables + (segment * g.vocab + begin) * g.dim;
   const int64 first = segment * g.ids, end = first + g.ids < g.n ? first + g.ids : g.n;
   for (int64 i = threadIdx.x; i < rows * g.dim; i += kThreads) table[i] = 0.0f;
@@ -128,15 +131,15 @@ HL_KERNEL HL_BOUNDS(kThreads, 2) add_rows(float* tables, const float* dy, const 
   for (int64 glance = first; glance < end; glance += kGlance) {
     // a warp looks at neighbouring ids, kLooks times 32
     const int64 from = glance + int64{warp_id()} * kLooks * kWarp + lane_id();
-    int64 id[kLooks];
+    unsigned id[kLooks];  // rows of this block, or larger
     int count = 0;
     HL_UNROLL
     for (int u = 0; u < kLooks; ++u) {
       const int64 i = from + u * kWarp;
-      id[u] = i < end ? int64{ids[i]} - begin : -1;
+      id[u] = i < end ? static_cast<unsigned>(ids[i]) - static_cast<unsigned>(begin) : ~0u;
     }
     HL_UNROLL
-    for (int u = 0; u < kLooks; ++u) count += count_bits(ballot(id[u] >= 0 && id[u] < rows));
+    for (int u = 0; u < kLooks; ++u) count += count_bits(ballot(id[u] < rows));
     if (lane_id() == 0) found[warp_id()] = count;
     sync();
     int to = listed;
@@ -146,7 +149,7 @@ HL_KERNEL HL_BOUNDS(kThreads, 2) add_rows(float* tables, const float* dy, const 
     }
     HL_UNROLL
     for (int u = 0; u < kLooks; ++u) {
-      const bool own = id[u] >= 0 && id[u] < rows;
+      const bool own = id[u] < rows;
       const unsigned all = ballot(own);
       const int place = to + count_bits(all & ((1u << lane_id()) - 1));
       if (own) list[place] = {static_cast<index>(id[u]), static_cast<std::int32_t>(from + u * kWarp - first)};
@@ -181,8 +184,8 @@ void embedding_bwd_launch(const EmbeddingBwdArgs<float>& a, const Launch& l) {
   const Gradient g = cut_gradient(a, *l.traits);
   float* parts = reinterpret_cast<float*>(static_cast<unsigned char*>(l.workspace) + kWorkspaceCounters);
   float* tables = g.segments == 1 ? a.dweight : parts;
-  launch(stream_of(l), add_rows, static_cast<unsigned>(g.segments * g.owners), kThreads, 0, tables, a.dy, a.ids,
-         g);
+  launch(stream_of(l), add_rows, static_cast<unsigned>(g.segments * g.owners), kThreads, 0, tables, a.dy,
+         a.ids, g);
   if (g.segments > 1) add_tables(a.dweight, parts, g.segments, a.vocab * a.dim, l);
 }
 

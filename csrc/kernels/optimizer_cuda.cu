@@ -4,31 +4,19 @@
 // number moved once by 16-byte accesses: 28 bytes a parameter for Adam, 12 for SGD, 20 with a buffer. Eight
 // blocks of 256 threads keep 100 KB and more on their way for each multiprocessor, several times what the
 // latency of memory asks for, so that no loop is unrolled.
-#include "kernels/optimizer.h"
-
 #include "cuda/flat.h"
+#include "cuda/reduce.h"
 #include "kernels/kernel_cuda.h"
+#include "kernels/optimizer.h"
 
 namespace hotloop::cuda {
 namespace {
 
 using V = Vec<float>;
 
-// Sum of what each thread of the block has, for all of them, in the order of a tree.
-HL_DEVICE double block_sum(double mine) {
-  HL_SHARED(double, sums, [kThreads]);
-  const unsigned t = threadIdx.x;
-  sums[t] = mine;
-  for (unsigned half = kThreads / 2; half > 0; half /= 2) {
-    sync();
-    if (t < half) sums[t] += sums[t + half];
-  }
-  sync();
-  return sums[0];
-}
-
 // partial_j = sum of x^2 over run j of x (n): a block each. Squared in double: a gradient of 1e20 has a norm.
 HL_KERNEL HL_BOUNDS(kThreads, 8) square_sum(double* partial, const float* x, int64 n, int64 n4) {
+  HL_SHARED(double, scratch, [kWarp]);
   const auto square = [](float v) { return static_cast<double>(v) * static_cast<double>(v); };
   const int64 begin = int64{blockIdx.x} * kSquareSumRun;
   const int64 end = begin + kSquareSumRun < n ? begin + kSquareSumRun : n;
@@ -41,15 +29,16 @@ HL_KERNEL HL_BOUNDS(kThreads, 8) square_sum(double* partial, const float* x, int
   for (; i < end; i += 4 * kThreads) {
     for (int64 j = i; j < i + 4 && j < end; ++j) sum += square(x[j]);
   }
-  sum = block_sum(sum);
+  sum = block_reduce(sum, Sum{}, scratch);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
 HL_KERNEL begin_step(OptimizerBeginArgs<float> a, const DeviceStep* step) {
+  HL_SHARED(double, scratch, [kWarp]);
   const int64 t = threadIdx.x;
   double square = 0.0;
   for (int64 i = t; a.partial != nullptr && i < a.n_partial; i += kThreads) square += a.partial[i];
-  square = block_sum(square);
+  square = block_reduce(square, Sum{}, scratch);
   const bool skip = a.total != nullptr && *a.total == 0.0;
   const int64 count = a.counter[0] + (skip ? 0 : 1);
   sync();  // all have read it
@@ -103,8 +92,8 @@ struct Rmsprop {
 
 // One thread of a block makes the rule, because that takes divisions in double.
 template <class Optimizer, int K>
-HL_KERNEL HL_BOUNDS(kThreads, 4) update(State<K> state, const float* grad, const double* scalars, Optimizer optimizer,
-                 int64 n, int64 n4) {
+HL_KERNEL HL_BOUNDS(kThreads, 4)
+    update(State<K> state, const float* grad, const double* scalars, Optimizer optimizer, int64 n, int64 n4) {
   using Rule = typename Optimizer::Rule;
   HL_SHARED(float, made, [sizeof(Rule) / sizeof(float)]);
   if (scalars[kSkip] != 0.0) return;
@@ -140,8 +129,8 @@ HL_KERNEL HL_BOUNDS(kThreads, 4) update(State<K> state, const float* grad, const
 }
 
 template <int K, class Optimizer>
-void launch_update(const State<K>& state, const float* grad, const double* scalars, const Optimizer& optimizer,
-                   int64 n, const Launch& l) {
+void launch_update(const State<K>& state, const float* grad, const double* scalars,
+                   const Optimizer& optimizer, int64 n, const Launch& l) {
   if (n == 0) return;
   bool aligned = aligned16(grad);
   for (const float* p : state.tensor) aligned = aligned && aligned16(p);
@@ -153,8 +142,8 @@ void launch_update(const State<K>& state, const float* grad, const double* scala
 
 void square_sum_launch(const SquareSumArgs<float>& a, const Launch& l) {
   if (a.n == 0) return;
-  launch(stream_of(l), square_sum, static_cast<unsigned>(ceil_div(a.n, kSquareSumRun)), kThreads, 0, a.partial,
-         a.x, a.n, quads(a.n, a.x));
+  launch(stream_of(l), square_sum, static_cast<unsigned>(ceil_div(a.n, kSquareSumRun)), kThreads, 0,
+         a.partial, a.x, a.n, quads(a.n, a.x));
 }
 
 void optimizer_begin_launch(const OptimizerBeginArgs<float>& a, const Launch& l) {

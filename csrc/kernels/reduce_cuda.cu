@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sum, mean and maximum over the middle of x (outer, reduce, inner), and the maximum's gradient. Bound by
 // memory: 4 bytes an element, for the gradient 8 if the matrix stays in cache between its two looks.
+#include "cuda/reduce.h"
 #include "kernels/reduce_cuda.h"
 
 namespace hotloop::cuda {
@@ -8,20 +9,22 @@ namespace {
 
 // Part: what is known of some elements of one output. Four elements are joined in float before they count in
 // double, whose additions are few on most devices.
-struct Sum {
+struct Total {
   using Part = double;
   double divisor;
   HL_DEVICE static Part none() { return 0.0; }
-  HL_DEVICE static Part of(float a, float b, float c, float d) { return static_cast<double>((a + b) + (c + d)); }
+  HL_DEVICE static Part of(float a, float b, float c, float d) {
+    return static_cast<double>((a + b) + (c + d));
+  }
   HL_DEVICE static Part of(float a) { return static_cast<double>(a); }
   HL_DEVICE static Part join(Part a, Part b) { return a + b; }
   HL_DEVICE float result(Part p) const { return static_cast<float>(p / divisor); }
 };
 
-struct Max {
+struct Largest {
   using Part = float;
   HL_DEVICE static Part none() { return -INFINITY; }
-  HL_DEVICE static Part join(Part a, Part b) { return a < b || b != b ? b : a; }  // NaN wins
+  HL_DEVICE static Part join(Part a, Part b) { return MaxOrNan()(a, b); }
   HL_DEVICE static Part of(float a, float b, float c, float d) { return join(join(a, b), join(c, d)); }
   HL_DEVICE static Part of(float a) { return a; }
   HL_DEVICE float result(Part p) const { return p; }
@@ -41,11 +44,13 @@ HL_KERNEL HL_BOUNDS(kThreads, 4) reduce_rows(float* out, const float* x, Op op, 
   }
   for (; row < at.end; row += cut.lanes) part = Op::join(part, Op::of(from[row * cut.inner]));
   const auto join = [](typename Op::Part a, typename Op::Part b) { return Op::join(a, b); };
-  if (join_all(part, Op::none(), cut, at, workspace, join)) out[at.o * cut.inner + at.column] = op.result(part);
+  if (join_all(part, Op::none(), cut, at, workspace, join))
+    out[at.o * cut.inner + at.column] = op.result(part);
 }
 
 // dx = dout / (number of ties) where x == out, else 0
-HL_KERNEL HL_BOUNDS(kThreads, 4) max_gradient(float* dx, const float* dout, const float* x, const float* out, Cut cut) {
+HL_KERNEL HL_BOUNDS(kThreads, 4)
+    max_gradient(float* dx, const float* dout, const float* x, const float* out, Cut cut) {
   HL_SHARED(float, shares, [kThreads]);
   const Place at(cut);
   const int64 first = at.o * cut.reduce * cut.inner + at.column, output = at.o * cut.inner + at.column;
@@ -53,7 +58,7 @@ HL_KERNEL HL_BOUNDS(kThreads, 4) max_gradient(float* dx, const float* dout, cons
   int ties = 0;
   for (int64 row = at.begin + at.lane; row < at.end; row += cut.lanes)
     ties += x[first + row * cut.inner] == largest ? 1 : 0;
-  join_lanes(ties, cut, at.lane, [](int a, int b) { return a + b; });
+  join_lanes(ties, cut, at.lane, Sum{});
   if (at.lane == 0 && at.exists) shares[at.slot] = dout[output] / static_cast<float>(ties);
   sync();
   if (!at.exists) return;
@@ -73,20 +78,20 @@ void launch_reduction(float* out, const float* x, const Op& op, const Cut& cut, 
 }  // namespace
 
 std::size_t workspace_bytes(const ReduceSumArgs<float>& a, const DeviceTraits& traits, Precision) {
-  return parts_bytes(cut_reduction(a.outer, a.reduce, a.inner, traits), sizeof(Sum::Part));
+  return parts_bytes(cut_reduction(a.outer, a.reduce, a.inner, traits), sizeof(Total::Part));
 }
 
 std::size_t workspace_bytes(const ReduceMaxFwdArgs<float>& a, const DeviceTraits& traits, Precision) {
-  return parts_bytes(cut_reduction(a.outer, a.reduce, a.inner, traits), sizeof(Max::Part));
+  return parts_bytes(cut_reduction(a.outer, a.reduce, a.inner, traits), sizeof(Largest::Part));
 }
 
 void reduce_sum_launch(const ReduceSumArgs<float>& a, const Launch& l) {
   const double divisor = a.mean != 0 ? static_cast<double>(a.reduce) : 1.0;
-  launch_reduction(a.out, a.x, Sum{divisor}, cut_reduction(a.outer, a.reduce, a.inner, *l.traits), l);
+  launch_reduction(a.out, a.x, Total{divisor}, cut_reduction(a.outer, a.reduce, a.inner, *l.traits), l);
 }
 
 void reduce_max_fwd_launch(const ReduceMaxFwdArgs<float>& a, const Launch& l) {
-  launch_reduction(a.out, a.x, Max{}, cut_reduction(a.outer, a.reduce, a.inner, *l.traits), l);
+  launch_reduction(a.out, a.x, Largest{}, cut_reduction(a.outer, a.reduce, a.inner, *l.traits), l);
 }
 
 void reduce_max_bwd_launch(const ReduceMaxBwdArgs<float>& a, const Launch& l) {
@@ -96,7 +101,7 @@ void reduce_max_bwd_launch(const ReduceMaxBwdArgs<float>& a, const Launch& l) {
 }
 
 void add_tables(float* out, const float* parts, int64 tables, int64 elements, const Launch& l) {
-  launch_reduction(out, parts, Sum{1.0}, cut_reduction(1, tables, elements, *l.traits, false), l);
+  launch_reduction(out, parts, Total{1.0}, cut_reduction(1, tables, elements, *l.traits, false), l);
 }
 
 }  // namespace hotloop::cuda

@@ -61,11 +61,11 @@ inline std::size_t parts_bytes(const Cut& cut, std::size_t part) {
 
 // What a thread of the block has to do with.
 struct Place {
-  int lane;           // of those that share an output
-  int slot;           // the output's number in the block
-  int64 o, column;    // the output
-  bool exists;        // it does
-  int64 begin, end;   // rows of this block's run
+  int lane;          // of those that share an output
+  int slot;          // the output's number in the block
+  int64 o, column;   // the output
+  bool exists;       // it does
+  int64 begin, end;  // rows of this block's run
 
   HL_DEVICE explicit Place(const Cut& cut) {
     const int t = static_cast<int>(threadIdx.x);

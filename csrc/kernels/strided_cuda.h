@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Up to four dimensions of K operands with strides of their own, made ready on the host for a kernel: whatever
-// lies one behind the other in every operand is one dimension, because a thread that looks for its element
-// divides once for each. Dense tensors and scalars end as one dimension, rows beside a bias as two.
+// Up to four dimensions of K operands with strides of their own, made ready on the host for a kernel:
+// whatever lies one behind the other in every operand is one dimension, because a thread that looks for its
+// element divides once for each. Dense tensors and scalars end as one dimension, rows beside a bias as two.
 #pragma once
 
 #include <utility>
@@ -42,7 +42,8 @@ struct Strided {
     }
   }
 
-  // Dimensions in the order of the strides of operand k, the smallest innermost: where order is of no concern.
+  // Dimensions in the order of the strides of operand k, the smallest innermost: where order is of no
+  // concern.
   void sort_by(int k) {
     for (int i = 1; i < kMaxDims; ++i)
       for (int d = i; d > 0 && stride[k][d] > stride[k][d - 1]; --d) exchange(d, d - 1);
