@@ -54,9 +54,9 @@ HL_KERNEL gather_rows(const DeviceStep* s, int64 rows) {
   const Permutation order(s->network);
   for (int64 i = int64{blockIdx.x} * (blockDim.x / kWarp) + warp_id(); i < rows; i += warps) {
     const int64 at = begin + i;
-    const int64 row = s->shuffle != 0 ? static_cast<int64>(order(static_cast<std::uint64_t>(at))) : at;
-    for (int f = 0; f < s->n_feeds; ++f) {
-      const DeviceFeed& feed = s->feeds[f];
+    const int64 row = (s->shuffle != 0 ? static_cast<int64>(order(static_cast<std::uint64_t>(at))) : at) - s->feeds.first;
+    for (int f = 0; f < s->feeds.n; ++f) {
+      const DeviceFeed& feed = s->feeds.at[f];
       if (feed.to_index != 0)
         copy_row_to<index>(feed, row, i);
       else
