@@ -33,14 +33,16 @@ DESCRIBE = RULES | {"trace", "compile.plan"}
 COMPILE = RULES | {"compile", "reference"}
 SETTINGS = {"losses", "optim", "schedules", "metrics", "scoring", "freeze_plan"}
 SESSION = (
-    COMPILE | SETTINGS | {"env", "threads", "trace", "nn", "data", "grouping", "model_memory", "session"}
+    COMPILE
+    | SETTINGS
+    | {"env", "threads", "device", "executable", "trace", "nn", "data", "grouping", "model_memory", "session"}
 )
 STEP = SESSION | {
     "block_engine", "callable_engine", "direct", "engine", "fit_setup", "scored_engine", "stream_data",
     "train_step",
 }  # fmt: skip
 RUN = STEP | {
-    "callbacks", "checkpoint", "classes", "cost", "diagnosis", "dry_run", "early_stopping", "evidence", "files",
+    "callbacks", "checkpoint", "classes", "cost", "device_choice", "diagnosis", "fit_device", "dry_run", "early_stopping", "evidence", "files",
     "fit_evidence", "fit_job", "fit_loop", "history", "hyper_schedules", "interrupt", "progress", "provenance",
     "run_buffers", "run_record", "witness",
 }  # fmt: skip
@@ -101,6 +103,10 @@ ALLOWED: dict[str, set[str]] = {
     "data": BASE | {"data"},
     "model_memory": SESSION - {"session"},
     "session": SESSION,
+    "device": BASE | {"env", "threads"},
+    "executable": BASE | {"compile"} | {"compile.plan"},
+    "device_choice": COMPILE | {"device", "threads"},
+    "fit_device": STEP | {"device_choice"},
     "tabular": DESCRIBE | {"nn", "data"},
     "direct": SESSION | {"direct"},
     "engine": STEP,

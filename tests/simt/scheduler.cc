@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "simt/machine.h"
+#include "simt/race.h"
 
 namespace hotloop::simt {
 namespace {
@@ -159,6 +160,7 @@ void begin_block() {
     b.warps[i] = {lanes == kLanes ? ~0u : (1u << lanes) - 1, 0};
   }
   ++block_serial;
+  race::begin_block();
 }
 
 }  // namespace
@@ -185,12 +187,16 @@ void run_block() {
   close_shared();
 }
 
-void fault(const Site& site, const std::string& what) {
-  machine.fault = "[" + std::string(machine.launch.name) + "] block " + text_of(block_index) + ", thread " +
-                  text_of(thread_index) + ", " + text_of(site) + ": " + what;
-  if (!machine.current) give_up(std::string(machine.fault));
+void give_up_launch(const std::string& text) {
+  if (!machine.current) give_up(text);
+  machine.fault = text;
   machine.running->leave();
   std::abort();
+}
+
+void fault(const Site& site, const std::string& what) {
+  give_up_launch("[" + std::string(machine.launch.name) + "] block " + text_of(block_index) + ", thread " +
+                 text_of(thread_index) + ", " + text_of(site) + ": " + what);
 }
 
 void block_barrier(const Site& site) {
@@ -223,6 +229,16 @@ void warp_collective(const Site& site, unsigned mask, void* mine, Collective all
   t.site = site;
   machine.block.warps[t.warp].waiting |= 1u << t.lane;
   if (!complete(t)) wait_as(State::kInWarp, site);
+}
+
+void warp_barrier(const Site& site, unsigned mask) {
+  bool here = true;
+  warp_collective(site, mask, &here, [](Lanes mine) {
+    unsigned lanes = 0;
+    for (unsigned i = 0; i < kLanes; ++i)
+      if (mine[i]) lanes |= 1u << i;
+    race::met(static_cast<unsigned>(warp), lanes);
+  });
 }
 
 void whole_warp(const Site& site, void* mine, Collective all) {
