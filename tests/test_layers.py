@@ -148,6 +148,9 @@ ALLOWED: dict[str, set[str]] = {
 # Who may import the extension: execution, and the check of a plan against the kernels' schema.
 NATIVE = {
     "model_memory",
+    "device",
+    "device_choice",
+    "executable",
     "session",
     "direct",
     "engine",

@@ -38,9 +38,10 @@ def open_device(name: str) -> Any:
 def _available(name: str) -> bool:
     if not LIBRARIES[name].exists():
         return False
+    library = _core.DeviceLibrary(str(LIBRARIES[name]))  # one that does not open is a failure, not an absence
     try:
-        return _core.DeviceLibrary(str(LIBRARIES[name])).count() > 0
-    except hotloop.errors.DeviceError:
+        return library.count() > 0
+    except hotloop.errors.DeviceError:  # no driver
         return False
 
 
