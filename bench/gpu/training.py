@@ -26,7 +26,7 @@ from hotloop.benchmarks.pool import Pool, WorkerError
 NETWORKS = (
     Network((64, 128, 10), batch=32, steps=256),
     Network((784, 512, 512, 10), batch=128, steps=64),
-    Network((64, 64, 64, 64, 64, 64), batch=1 << 16, steps=4, loss="mse"),
+    Network((64, 64, 64, 64, 64), batch=1 << 16, steps=4, loss="mse"),
 )
 TINY = (Network((5, 8, 3), batch=4, steps=2),)
 #: A peer's time over ours, by network and contestant.

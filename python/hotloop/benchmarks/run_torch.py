@@ -52,9 +52,14 @@ class TorchRunner:
         if network.loss == "mse":
             loss = torch.nn.functional.mse_loss
 
-        def loss_of(x: Any, y: Any) -> Any:
-            with torch.autocast(self.device, torch.bfloat16, enabled="bf16" in contestant):
+        def plain_loss(x: Any, y: Any) -> Any:
+            return loss(self.model(x), y)
+
+        def loss_in_bf16(x: Any, y: Any) -> Any:
+            with torch.autocast(self.device, torch.bfloat16):
                 return loss(self.model(x), y)
+
+        loss_of = loss_in_bf16 if "bf16" in contestant else plain_loss
 
         self.loss_of = torch.compile(loss_of, fullgraph=True, dynamic=False) if compiled else loss_of
         self.update: Any = self.optimizer.step
