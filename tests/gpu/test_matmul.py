@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
 from tests.cases import KernelCase
 from tests.gpu.kernel_harness import check_case, on_devices, with_cases
 
