@@ -66,8 +66,8 @@ void DeviceBinding::find_chains(const PlanStage& stage, std::size_t& workspace) 
     if (n > 1) {
       auto chain = std::make_unique<Chain>();
       chain->steps.assign(first, first + n);
-      const std::size_t bytes = api.chain_workspace(first, static_cast<std::size_t>(n), rows_,
-                                                    device_->traits(), precision_);
+      const std::size_t bytes =
+          api.chain_workspace(first, static_cast<std::size_t>(n), rows_, device_->traits(), precision_);
       chain->call = {begin, begin + n, &chain->steps, take(bytes, workspace)};
       chains_.push_back(std::move(chain));
     }
