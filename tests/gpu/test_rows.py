@@ -13,10 +13,14 @@ from tests.cases import CASES, Fields, KernelCase
 from tests.gpu.kernel_harness import call_device, check_case, on_devices, run_device, with_cases
 from tests.kernels.harness import SCHEMA, assert_same_bits, initial
 
-SOFTMAX = ("softmax_fwd", "softmax_bwd", "log_softmax_fwd", "log_softmax_bwd")
+ROWS = (
+    "softmax_fwd", "softmax_bwd", "log_softmax_fwd", "log_softmax_bwd", "cross_entropy", "mse", "mae", "huber",
+    "bce_with_logits", "layer_norm_fwd", "layer_norm_bwd", "layer_norm_both_bwd", "rms_norm_fwd", "rms_norm_bwd",
+)  # fmt: skip
+COLUMNS = ("layer_norm_param_bwd", "rms_norm_param_bwd", "batch_norm_fwd", "batch_norm_eval", "batch_norm_bwd")
 
 
 @on_devices
-@with_cases(*SOFTMAX, "cross_entropy")
+@with_cases(*ROWS, *COLUMNS)
 def test_like_the_reference(device: str, case: KernelCase) -> None:
     check_case(device, case)
