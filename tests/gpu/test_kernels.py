@@ -95,7 +95,7 @@ REDUCTIONS = [
 
 @on_devices
 @pytest.mark.parametrize("shape", REDUCTIONS, ids=str)
-@pytest.mark.parametrize("mean", (0, 1))
+@pytest.mark.parametrize("mean", [0, 1])
 def test_sums_cut_in_runs(device: str, shape: tuple[int, int, int], mean: int) -> None:
     outer, reduce, inner = shape
     x, out = normal(*shape), np.empty((outer, inner), np.float32)
@@ -155,7 +155,7 @@ def test_ids_out_of_range_touch_nothing(device: str) -> None:
 
 
 @on_devices
-@pytest.mark.parametrize("rows", (1, 255, 4096, 4097, 9000))
+@pytest.mark.parametrize("rows", [1, 255, 4096, 4097, 9000])
 def test_weights_and_losses_of_many_rows(device: str, rows: int) -> None:
     rng = np.random.default_rng(rows)
     sample, of_class = rng.random(rows, np.float32), rng.random(3, np.float32)
