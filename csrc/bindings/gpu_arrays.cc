@@ -114,10 +114,10 @@ class DeviceEager {
     device_->use();
     DeviceStep ctx;
     ctx.place = 0;
-    ctx.batch_size = ctx.rows = n;
+    ctx.batch_size = ctx.rows = 1;
     ctx.feeds.n = 1;
-    ctx.feeds.at[0] = {pointer(x), pointer(out), 1, static_cast<FeedType>(type), 1};
-    api().gather(write_step(ctx, {}), n, 1, queue_.stream());
+    ctx.feeds.at[0] = {pointer(x), pointer(out), n, static_cast<FeedType>(type), 1};
+    api().gather(write_step(ctx, {}), 1, n, queue_.stream());
     device_->require_launches("convert indices");
   }
 
