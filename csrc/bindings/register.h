@@ -17,6 +17,7 @@ void register_kernels(py::module_& m);
 void register_gpu(py::module_& m);
 void register_gpu_program(py::module_& m);
 void register_gpu_epoch(py::module_& m);
+void register_gpu_chain(py::module_& m);
 void register_device(py::module_& m);
 void register_build_info(py::module_& m);
 void register_eager(py::module_& m);
