@@ -9,6 +9,8 @@
 // there are threads: then 2 ... 32 neighbouring lanes share a k and their sums are added by a butterfly.
 #pragma once
 
+#include <math.h>
+
 #include "kernels/chain_tile_cuda.h"
 
 namespace hotloop::cuda {

@@ -3,6 +3,8 @@
 // a row: losses and norms. Formulas are those of args.h.
 #pragma once
 
+#include <math.h>
+
 #include "kernels/chain_tile_cuda.h"
 #include "kernels/loss.h"
 #include "kernels/matmul_epilogue_cuda.h"

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // From steps of a plan to the chain kernel's instructions. What the kernel does not do is refused here: the
 // steps then run one by one.
+#include <initializer_list>
+
 #include "kernels/args.h"
 #include "kernels/chain_plan.h"
 
