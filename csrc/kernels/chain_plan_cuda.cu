@@ -214,9 +214,26 @@ ChainPath path_of(int tile, const DeviceTraits&, Precision) {
 
 int granule_of(ChainPath path) { return path == ChainPath::kPlain ? 4 : path == ChainPath::kBf16 ? 16 : 8; }
 
-// k of a streamed piece: short where a tile is high, so that two pieces of A and B are some 70 KB at most;
+// k of a streamed piece, at most: short where a tile is high, so that two pieces of A and B are some 70 KB;
 // long where it is low, so that 32 lanes that share a sum find 16 bytes each.
-int piece_of(int tile) { return tile >= 64 ? 32 : tile == 32 ? 64 : 128; }
+int longest_piece(int tile) { return tile >= 64 ? 32 : tile == 32 ? 64 : 128; }
+constexpr int kShortestPiece = 16;  // what the widest instruction takes at once
+
+// The best layout for tiles of that many rows: all on the chip; then values that are read again late come
+// from L2; then weights do, in shorter and shorter pieces. Floats of shared memory, -1 if there are not
+// enough.
+int lay_out(ChainProgram& program, std::vector<Value>& values, int room) {
+  for (const auto& [keep, all_weights] : {std::pair{true, true}, {false, true}, {false, false}}) {
+    for (program.piece = longest_piece(program.tile); program.piece >= kShortestPiece; program.piece /= 2) {
+      Layout layout(program, values, keep);
+      const int floats = layout.fit(room, all_weights);
+      if (floats < 0) continue;
+      layout.drop_unread();
+      return floats;
+    }
+  }
+  return -1;
+}
 
 }  // namespace
 
@@ -237,21 +254,15 @@ bool plan_chain(const ChainStep* steps, std::size_t n, int64 rows, const DeviceT
     found.path = path_of(tile, traits, precision);
     program.tile = tile;
     program.granule = granule_of(found.path);
-    program.piece = piece_of(tile);
-    // Best is all on the chip; then values that are read again late come from L2; then weights do.
-    for (const auto& [keep, all_weights] : {std::pair{true, true}, {false, true}, {false, false}}) {
-      Layout layout(program, links.values(), keep);
-      const int floats = layout.fit(room, all_weights);
-      if (floats < 0) continue;
-      layout.drop_unread();
-      found.program = program;
-      found.shared_bytes = static_cast<std::size_t>(floats) * sizeof(float);
-      // Two blocks share a multiprocessor if its memory, 1 KB of which goes with each block, holds both.
-      const int together = 2 * (found.shared_bytes + 1024) <= traits.shared_per_block + 1024 ? 2 : 1;
-      found.blocks = static_cast<unsigned>(
-          std::min<int64>(ceil_div(program.rows, tile), int64{traits.multiprocessors} * together));
-      return true;
-    }
+    const int floats = lay_out(program, links.values(), room);
+    if (floats < 0) continue;
+    found.program = program;
+    found.shared_bytes = static_cast<std::size_t>(floats) * sizeof(float);
+    // Two blocks share a multiprocessor if its memory, 1 KB of which goes with each block, holds both.
+    const int together = 2 * (found.shared_bytes + 1024) <= traits.shared_per_block + 1024 ? 2 : 1;
+    found.blocks = static_cast<unsigned>(
+        std::min<int64>(ceil_div(program.rows, tile), int64{traits.multiprocessors} * together));
+    return true;
   }
   return false;
 }
