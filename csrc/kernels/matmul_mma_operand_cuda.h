@@ -98,18 +98,17 @@ class MmaFetch {
   }
 
   HL_DEVICE void operator()(float* tile) {
+    const float* from = from_;
     if (wide_) {
       HL_UNROLL
-      for (int q = 0; q < kMine; ++q)
-        copy_async<16>(tile + Tile::at(line_ + q * kStep, quad_), from_ + q * step_,
-                       left_ > 0 && q * kStep < lines_);
+      for (int q = 0; q < kMine; ++q, from += step_)
+        copy_async<16>(tile + Tile::at(line_ + q * kStep, quad_), from, left_ > 0 && q * kStep < lines_);
     } else {
       HL_NO_UNROLL
-      for (int q = 0; q < kMine; ++q) {
+      for (int q = 0; q < kMine; ++q, from += step_) {
         float* const to = tile + Tile::at(line_ + q * kStep, quad_);
         HL_UNROLL
-        for (int e = 0; e < 4; ++e)
-          copy_async<4>(to + e, from_ + q * step_ + e, e < left_ && q * kStep < lines_);
+        for (int e = 0; e < 4; ++e) copy_async<4>(to + e, from + e, e < left_ && q * kStep < lines_);
       }
     }
     from_ += advance_;

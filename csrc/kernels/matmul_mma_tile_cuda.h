@@ -55,14 +55,18 @@ HL_DEVICE void mma_stage(const float* stage, MmaSums<S>& sums) {
   const int first_row = warp_id() / S::kWarpsN * S::kWarpM, first_column = warp_id() % S::kWarpsN * S::kWarpN;
   HL_UNROLL
   for (int half = 0; half < kMmaDepth / kMmaHalf; ++half) {
-    float x[2 * S::kLefts][4], y[S::kRights][4];
+    float y[S::kRights][4];
     MmaTile<b_deep, S::BN>::template load<S::kRights / 4>(stage + S::BM * kMmaDepth, first_column, half, y);
-    MmaTile<a_deep, S::BM>::template load<S::kLefts / 2>(stage, first_row, half, x);
     typename Terms::Right right[S::kRights];
     HL_UNROLL
     for (int j = 0; j < S::kRights; ++j) right[j] = Terms::right(y[j]);
     HL_UNROLL
-    for (int i = 0; i < S::kLefts; ++i) Terms::multiply(sums[i], Terms::left(x[2 * i], x[2 * i + 1]), right);
+    for (int i = 0; i < S::kLefts; i += 2) {
+      float x[4][4];
+      MmaTile<a_deep, S::BM>::template load<1>(stage, first_row + i * 16, half, x);
+      Terms::multiply(sums[i], Terms::left(x[0], x[1]), right);
+      Terms::multiply(sums[i + 1], Terms::left(x[2], x[3]), right);
+    }
   }
 }
 
