@@ -85,17 +85,39 @@ class StepBlock {
   DeviceBlock numbers_, step_;
 };
 
-Precision precision_of(const std::string& name) {
-  if (name == "float32") return Precision::kFloat32;
-  if (name == "tf32") return Precision::kTf32;
-  check(name == "bf16", "[device] precision must be float32, tf32 or bf16, got ", name);
-  return Precision::kBf16;
+// Seconds of one of `times` launches in a row, as the device's clock saw them: one per round. They are a
+// graph's, so that what the host needs for a launch does not count.
+template <class LaunchOnce>
+std::vector<double> timed_launches(const Device& device, const DeviceQueue& queue, const LaunchOnce& launch,
+                                   int times, int rounds) {
+  const DeviceApi& api = device.api();
+  DeviceGraph graph = nullptr;
+  DeviceEvent begin = nullptr, end = nullptr;
+  device.require(api.capture_begin(queue.stream()), "begin a graph");
+  for (int i = 0; i < times; ++i) launch();
+  device.require(api.capture_end(queue.stream(), &graph), "make a graph");
+  device.require(api.event_create(&begin), "make an event");
+  device.require(api.event_create(&end), "make an event");
+  std::vector<double> seconds(static_cast<std::size_t>(rounds));
+  for (double& of_round : seconds) {
+    device.require(api.event_record(begin, queue.stream()), "record an event");
+    device.require(api.graph_launch(graph, queue.stream()), "launch a graph");
+    device.require(api.event_record(end, queue.stream()), "record an event");
+    queue.wait();
+    device.require(api.event_seconds(begin, end, &of_round), "ask for the time");
+    of_round /= times;
+  }
+  (void)api.event_release(begin);
+  (void)api.event_release(end);
+  (void)api.graph_release(graph);
+  return seconds;
 }
 
-void run_kernel(const DevicePtr& device, const std::string& name, const py::dict& fields, std::uint64_t seed,
-                std::uint32_t run, std::uint64_t step, const std::vector<double>& groups,
-                const std::vector<double>& dropout, bool first, bool last, const std::string& precision,
-                int times, std::size_t shift) {
+std::vector<double> run_kernel(const DevicePtr& device, const std::string& name, const py::dict& fields,
+                               std::uint64_t seed, std::uint32_t run, std::uint64_t step,
+                               const std::vector<double>& groups, const std::vector<double>& dropout,
+                               bool first, bool last, const std::string& precision, int times,
+                               std::size_t shift, int rounds) {
   const int kernel = find_kernel(name);
   if (kernel < 0) throw py::key_error("[run_kernel] no kernel " + name);
   const KernelInfo& info = kernel_info(static_cast<Kernel>(kernel));
@@ -126,14 +148,24 @@ void run_kernel(const DevicePtr& device, const std::string& name, const py::dict
   const DeviceKernel& entry = device->api().kernels[kernel];
   const Precision wanted = precision_of(precision);
   const DeviceBlock workspace(device, kWorkspaceCounters + entry.workspace(args, device->traits(), wanted));
-  for (int i = 0; i < times; ++i)
-    entry.launch(args, {queue.stream(), block.address(), workspace.data(), &device->traits(), wanted});
+  const Launch how = {queue.stream(), block.address(), workspace.data(), &device->traits(), wanted};
+  for (int i = 0; i < times; ++i) entry.launch(args, how);
   queue.wait();
+  std::vector<double> seconds;
+  if (rounds > 0) seconds = timed_launches(*device, queue, [&] { entry.launch(args, how); }, times, rounds);
   for (const auto& operand : operands)
     check(operand->fetch(queue), "[run_kernel] ", name, " wrote where it may not");
+  return seconds;
 }
 
 }  // namespace
+
+Precision precision_of(const std::string& name) {
+  if (name == "float32") return Precision::kFloat32;
+  if (name == "tf32") return Precision::kTf32;
+  check(name == "bf16", "[device] precision must be float32, tf32 or bf16, got ", name);
+  return Precision::kBf16;
+}
 
 void register_gpu(py::module_& m) {
   py::register_exception_translator([](std::exception_ptr pending) {
@@ -177,9 +209,10 @@ void register_gpu(py::module_& m) {
           "run_kernel", &run_kernel, py::arg("name"), py::arg("fields"), py::kw_only(), py::arg("seed") = 0,
           py::arg("run") = 0, py::arg("step") = 0, py::arg("groups") = std::vector<double>(),
           py::arg("dropout") = std::vector<double>(), py::arg("first") = true, py::arg("last") = true,
-          py::arg("precision") = "float32", py::arg("times") = 1, py::arg("shift") = 0,
+          py::arg("precision") = "float32", py::arg("times") = 1, py::arg("shift") = 0, py::arg("rounds") = 0,
           "Run one kernel on copies of dense arrays, which lie `shift` bytes past aligned addresses; outputs "
-          "are copied back. For tests: sizes are not checked.");
+          "are copied back. For tests: sizes are not checked. With `rounds`, once more as a graph of `times` "
+          "launches for each, and the seconds of a launch in each come back.");
 }
 
 }  // namespace hotloop

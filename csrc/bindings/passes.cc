@@ -109,6 +109,7 @@ class Passes : public std::enable_shared_from_this<Passes> {
                               std::uint64_t seed, bool again) {
     std::unique_ptr<Program> program = take();
     const Memory& memory = program->memory();
+    memory.to_host();
     const auto n_bytes =
         static_cast<std::size_t>(again ? memory.sizes().state : 0) * real_bytes(memory.real());
     const std::byte* state = memory.space(Space::kState);
@@ -126,6 +127,7 @@ class Passes : public std::enable_shared_from_this<Passes> {
     const Memory::Lease lease(program.memory());
     const std::shared_ptr<Memory>& memory = program.shared_memory();
     check(doutput_ >= 0 && dinputs.size() == dinputs_.size(), "[passes] no such backward pass");
+    memory->to_host();
     const bool lent = memory->gradients_are_lent() && !gradients_.empty();
     const int64 n = memory->sizes().parameters;
     const auto n_bytes = static_cast<std::size_t>(n) * real_bytes(memory->real());

@@ -17,10 +17,11 @@ py::array real_view(std::byte* data, int64 size, Real real, py::handle owner) {
   return view(reinterpret_cast<double*>(data), size, owner);
 }
 
-// What a view of the parameters is based on. NumPy bases every view of that view on it in turn, so it lives
-// as long as anybody can write through one.
-py::object loan(const std::shared_ptr<Memory>& memory) {
-  return py::capsule(new Memory::Loan(memory), [](void* held) { delete static_cast<Memory::Loan*>(held); });
+// What a view of a space is based on. NumPy bases every view of that view on it in turn, so it lives as long
+// as anybody can write through one.
+py::object loan(const std::shared_ptr<Memory>& memory, Space space) {
+  return py::capsule(new Memory::Loan(memory, space),
+                     [](void* held) { delete static_cast<Memory::Loan*>(held); });
 }
 
 py::array buffer_view(Program& program, int buffer, int64 rows, py::handle owner) {
@@ -104,7 +105,7 @@ void register_memory(py::module_& m) {
     memory.def_property_readonly(name, [which, size](const py::object& self) {
       const std::shared_ptr<Memory> owner = self.cast<std::shared_ptr<Memory>>();
       return real_view(owner->space(which), is_there(*owner, which) ? owner->sizes().*size : 0, owner->real(),
-                       which == Space::kParameter ? loan(owner) : self);
+                       loan(owner, which));
     });
   };
   space("parameters", Space::kParameter, &MemorySizes::parameters);
@@ -114,17 +115,23 @@ void register_memory(py::module_& m) {
   space("moment2", Space::kMoment2, &MemorySizes::parameters);
   space("ema", Space::kEma, &MemorySizes::parameters);
   space("state", Space::kState, &MemorySizes::state);
-  memory.def_property_readonly("ema_counter", [](const py::object& self) {
-    const Memory& owner = self.cast<const Memory&>();
-    return view(reinterpret_cast<int64*>(owner.space(Space::kEmaCounter)), owner.sizes().ema ? 1 : 0, self);
-  });
+  const auto counter = [&](const char* name, Space which) {
+    memory.def_property_readonly(name, [which](const py::object& self) {
+      const std::shared_ptr<Memory> owner = self.cast<std::shared_ptr<Memory>>();
+      const MemorySizes& sizes = owner->sizes();
+      const int64 n = which == Space::kCounter ? sizes.counters : sizes.ema ? 1 : 0;
+      return view(reinterpret_cast<int64*>(owner->space(which)), n, loan(owner, which));
+    });
+  };
+  counter("counters", Space::kCounter);
+  counter("ema_counter", Space::kEmaCounter);
+  memory.def("attach", &Memory::attach, py::arg("device"), py::call_guard<py::gil_scoped_release>(),
+             "Make room for the same on a device, where programs may run from now on. What is newer there is "
+             "fetched by whoever looks at it, and what is being looked at follows every run.");
+  memory.def_property_readonly("device_nbytes", &Memory::n_device_bytes, "Bytes on a device; 0 without one.");
   memory.def_property_readonly("snapshot_nbytes", &Memory::n_snapshot_bytes,
                                "Bytes of a copy for a rollback: parameters, moments, state and counters.");
-  memory.def_property_readonly("nbytes", &Memory::n_bytes, "Bytes of all buffers together.");
-  memory.def_property_readonly("counters", [](const py::object& self) {
-    const Memory& owner = self.cast<const Memory&>();
-    return view(reinterpret_cast<int64*>(owner.space(Space::kCounter)), owner.sizes().counters, self);
-  });
+  memory.def_property_readonly("nbytes", &Memory::n_bytes, "Bytes of all buffers on the host together.");
 }
 
 }  // namespace

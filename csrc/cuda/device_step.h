@@ -24,6 +24,13 @@ struct DeviceFeed {
 };
 constexpr int kMaxFeeds = 16;
 
+// What gather reads: the rows of the epoch's order from position `first` on, all of them if it is 0.
+struct DeviceFeeds {
+  int64 first = 0;
+  DeviceFeed at[kMaxFeeds];
+  std::int32_t n = 0;
+};
+
 struct DeviceStep {
   // --- as StepContext; kernels of the list read these
   std::uint64_t seed = 0;
@@ -47,8 +54,7 @@ struct DeviceStep {
   const double* totals = nullptr;        // the first two doubles of the metric block, or null
   int64 diverged_at = -1;                // place of the first batch after which a total was not finite
   Feistel network;                       // the order of the epoch, if shuffle
-  DeviceFeed feeds[kMaxFeeds];
-  std::int32_t n_feeds = 0;
+  DeviceFeeds feeds;
 };
 
 }  // namespace hotloop

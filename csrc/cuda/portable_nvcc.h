@@ -59,6 +59,8 @@ HL_DEVICE T shfl_down(T v, int lanes, unsigned mask = kAllLanes) {
   return __shfl_down_sync(mask, v, static_cast<unsigned>(lanes));
 }
 HL_DEVICE unsigned ballot(bool v, unsigned mask = kAllLanes) { return __ballot_sync(mask, v); }
+HL_DEVICE int count_bits(unsigned v) { return __popc(v); }
+HL_DEVICE int lowest_bit(unsigned v) { return __ffs(static_cast<int>(v)) - 1; }
 HL_DEVICE int atomic_add(int* p, int v) { return atomicAdd(p, v); }
 HL_DEVICE void fence() { __threadfence(); }
 

@@ -2,6 +2,7 @@
 // Element-wise kernels of dense tensors: every function of unary.def with its gradient, dropout, fill and
 // clamp; the functions themselves are in math.h. Bound by memory: 16 bytes an access where the operands are
 // aligned, eight elements a thread where dropout wants a whole Philox block.
+#include "cuda/flat.h"
 #include "kernels/dropout_cuda.h"
 #include "kernels/kernel_cuda.h"
 #include "kernels/math.h"
@@ -10,15 +11,6 @@ namespace hotloop::cuda {
 namespace {
 
 using V = Vec<float>;
-
-HL_DEVICE int64 first_index() { return int64{blockIdx.x} * blockDim.x + threadIdx.x; }
-HL_DEVICE int64 stride() { return int64{gridDim.x} * blockDim.x; }
-
-template <class... Pointers>
-int64 quads(int64 n, const Pointers*... p) {  // how many groups of four may be loaded at once
-  const bool aligned = ((reinterpret_cast<std::uintptr_t>(p) % 16 == 0) && ...);
-  return aligned ? n / 4 : 0;
-}
 
 template <class F>
 HL_KERNEL unary_fwd(float* y, const float* x, int64 n, int64 n4, float p0, float p1) {

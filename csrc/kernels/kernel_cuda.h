@@ -39,5 +39,14 @@ std::size_t workspace_bytes(const Args&, const DeviceTraits&, Precision) {
   return 0;
 }
 std::size_t workspace_bytes(const MatmulArgs<float>&, const DeviceTraits&, Precision);
+std::size_t workspace_bytes(const ReduceSumArgs<float>&, const DeviceTraits&, Precision);
+std::size_t workspace_bytes(const ReduceMaxFwdArgs<float>&, const DeviceTraits&, Precision);
+std::size_t workspace_bytes(const EmbeddingBwdArgs<float>&, const DeviceTraits&, Precision);
+std::size_t workspace_bytes(const RowWeightArgs<float>&, const DeviceTraits&, Precision);
+std::size_t workspace_bytes(const LossStatsArgs<float>&, const DeviceTraits&, Precision);
+std::size_t workspace_bytes(const AccuracyArgs<float>&, const DeviceTraits&, Precision);
+std::size_t workspace_bytes(const TopKAccuracyArgs<float>&, const DeviceTraits&, Precision);
+std::size_t workspace_bytes(const BinaryAccuracyArgs<float>&, const DeviceTraits&, Precision);
+std::size_t workspace_bytes(const RegressionStatsArgs<float>&, const DeviceTraits&, Precision);
 
 }  // namespace hotloop::cuda

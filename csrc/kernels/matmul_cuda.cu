@@ -3,6 +3,7 @@
 // few columns or rows, by rows; the packing of panels.
 #include "kernels/matmul_choice_cuda.h"
 #include "kernels/matmul_mma_cuda.h"
+#include "kernels/matmul_thin_cuda.h"
 #include "kernels/matmul_tile_cuda.h"
 
 namespace hotloop::cuda {
@@ -10,12 +11,26 @@ namespace {
 
 template <class T>
 void launch_tiles(const MatmulArgs<float>& a, const Launch& l, const MatmulWay& way) {
-  const int64 columns = ceil_div(a.n == 0 ? 1 : a.n, T::BN), tiles = ceil_div(a.m, T::BM) * columns;
+  const int64 columns = ceil_div(a.n == 0 ? 1 : a.n, T::BN);
   const TileArgs args{
       view_of_a(a), view_of_b(a), epilogue_of(a), split_of(l.workspace, way.pieces, way.depth), l.step,
       a.row_sum,    a.k,          columns};
-  launch(stream_of(l), matmul_tiles<T>, Dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(way.pieces)),
-         T::kThreads, 0, args);
+  launch(stream_of(l), matmul_tiles<T>,
+         Dim3(static_cast<unsigned>(way.tiles), static_cast<unsigned>(way.pieces)), T::kThreads, 0, args);
+}
+
+void launch_thin(const MatmulArgs<float>& a, const Launch& l, const MatmulWay& way) {
+  const MatrixView left = view_of_a(a), right = view_of_b(a);
+  const bool thin_b = way.kernel == MatmulKernel::kThinB;
+  const MatrixView &wide = thin_b ? left : right, &thin = thin_b ? right : left;
+  const ThinArgs args{wide,      thin, epilogue_of(a), split_of(l.workspace, way.pieces, way.depth), l.step,
+                      a.row_sum, a.k,  thin_b};
+  const Dim3 grid(static_cast<unsigned>(way.tiles), static_cast<unsigned>(way.pieces));
+  if (wide.along_depth) {
+    launch(stream_of(l), matmul_thin<true>, grid, ThinShape<true>::kThreads, 0, args);
+  } else {
+    launch(stream_of(l), matmul_thin<false>, grid, ThinShape<false>::kThreads, 0, args);
+  }
 }
 
 // out (ceil(n/16), k, 16) = x (k, n), a thread for each element
@@ -49,6 +64,9 @@ void matmul_launch(const MatmulArgs<float>& a, const Launch& l) {
       return launch_tiles<Tile128x16>(a, l, way);
     case MatmulKernel::k16x128:
       return launch_tiles<Tile16x128>(a, l, way);
+    case MatmulKernel::kThinA:
+    case MatmulKernel::kThinB:
+      return launch_thin(a, l, way);
   }
 }
 

@@ -35,7 +35,7 @@ struct AdamRule {
   using V = Vec<real>;
   V scale, l2, decay, lerp1, beta2, weight2, step_size, inv_sqrt_c2, eps;
 
-  AdamRule(const double* s, bool decoupled, double beta1, double b2, double epsilon)
+  HOTLOOP_HD AdamRule(const double* s, bool decoupled, double beta1, double b2, double epsilon)
       : scale(splat<real>(s[kGradScale])),
         l2(splat<real>(decoupled ? 0.0 : s[kWeightDecay])),
         decay(splat<real>(decoupled ? 1.0 - s[kLr] * s[kWeightDecay] : 1.0)),
@@ -62,7 +62,7 @@ struct SgdRule {
   using V = Vec<real>;
   V scale, l2, lr, momentum;
 
-  SgdRule(const double* s, double momentum_)
+  HOTLOOP_HD SgdRule(const double* s, double momentum_)
       : scale(splat<real>(s[kGradScale])),
         l2(splat<real>(s[kWeightDecay])),
         lr(splat<real>(s[kLr])),
@@ -84,7 +84,7 @@ struct RmspropRule {
   using V = Vec<real>;
   V scale, l2, lr, alpha, weight, eps, momentum;
 
-  RmspropRule(const double* s, double alpha_, double epsilon, double momentum_)
+  HOTLOOP_HD RmspropRule(const double* s, double alpha_, double epsilon, double momentum_)
       : scale(splat<real>(s[kGradScale])),
         l2(splat<real>(s[kWeightDecay])),
         lr(splat<real>(s[kLr])),

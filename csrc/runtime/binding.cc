@@ -57,32 +57,37 @@ Binding::Binding(const Plan& plan, const KernelTable& table, const Places& place
   }
 }
 
-BoundStep Binding::bind(const PlanStep& step, int64 first_row, int64 rows) const {
-  BoundStep bound;
-  bound.fn = (*table_)[static_cast<int>(step.kernel)];
-  std::memset(bound.args, 0, sizeof bound.args);
-  const auto fields = kernel_info(step.kernel).fields;
-  for (std::size_t i = 0; i < fields.size(); ++i) {
-    const Field& field = fields[i];
+void bind_args(const Plan& plan, const PlanStep& step, const Places& places, int64 first_row, int64 rows,
+               std::byte* args) {
+  const KernelInfo& info = kernel_info(step.kernel);
+  std::memset(args, 0, info.args_bytes);
+  for (std::size_t i = 0; i < info.fields.size(); ++i) {
+    const Field& field = info.fields[i];
     const FieldValue& value = step.fields[i];
     switch (field.kind) {
       case FieldKind::Dim:
-        put(bound.args, field, value.dim.at(rows));
+        put(args, field, value.dim.at(rows));
         break;
       case FieldKind::Int:
-        put(bound.args, field, value.integer);
+        put(args, field, value.integer);
         break;
       case FieldKind::Real:
-        put(bound.args, field, value.number);
+        put(args, field, value.number);
         break;
       default:
         if (value.buffer >= 0) {
-          const int64 per_row = plan_->buffers[static_cast<std::size_t>(value.buffer)].size.per_row;
+          const int64 per_row = plan.buffers[static_cast<std::size_t>(value.buffer)].size.per_row;
           const auto at = static_cast<std::size_t>(per_row * first_row + value.offset);
-          put(bound.args, field, places_->address(value.buffer) + at * dtype_bytes(field.dtype, plan_->real));
+          put(args, field, places.address(value.buffer) + at * dtype_bytes(field.dtype, plan.real));
         }
     }
   }
+}
+
+BoundStep Binding::bind(const PlanStep& step, int64 first_row, int64 rows) const {
+  BoundStep bound;
+  bound.fn = (*table_)[static_cast<int>(step.kernel)];
+  bind_args(*plan_, step, *places_, first_row, rows, bound.args);
   bound.chunks = bound.fn.chunks(bound.args);
   return bound;
 }

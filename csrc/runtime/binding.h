@@ -25,6 +25,10 @@ class Places {
   virtual std::byte* address(int buffer) const = 0;
 };
 
+// Fills in the argument struct of a step (its kernel's args_bytes) for rows [first_row, first_row + rows).
+void bind_args(const Plan& plan, const PlanStep& step, const Places& places, int64 first_row, int64 rows,
+               std::byte* args);
+
 // Steps [begin, end) of the plan between two barriers.
 struct BoundStage {
   int64 begin = 0, end = 0;

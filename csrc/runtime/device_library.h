@@ -74,6 +74,23 @@ class DeviceBlock {
   std::size_t bytes_;
 };
 
+// Bytes on the host, zeroed, that a device copies from and to without the host waiting.
+class PinnedBlock {
+ public:
+  PinnedBlock(std::shared_ptr<const Device> device, std::size_t bytes);
+  ~PinnedBlock();
+  PinnedBlock(const PinnedBlock&) = delete;
+  PinnedBlock& operator=(const PinnedBlock&) = delete;
+
+  std::byte* data() const { return data_; }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  std::shared_ptr<const Device> device_;
+  std::byte* data_ = nullptr;
+  std::size_t bytes_;
+};
+
 // A queue of work.
 class DeviceQueue {
  public:
@@ -83,6 +100,7 @@ class DeviceQueue {
   DeviceQueue& operator=(const DeviceQueue&) = delete;
 
   const Device& device() const { return *device_; }
+  const std::shared_ptr<const Device>& shared_device() const { return device_; }
   DeviceStream stream() const { return stream_; }
   void copy(void* to, const void* from, std::size_t bytes, CopyKind kind) const;
   void fill(void* at, int byte, std::size_t bytes) const;
@@ -91,6 +109,25 @@ class DeviceQueue {
  private:
   std::shared_ptr<const Device> device_;
   DeviceStream stream_ = nullptr;
+};
+
+// A place in a queue.
+class DeviceMark {
+ public:
+  explicit DeviceMark(std::shared_ptr<const Device> device);
+  ~DeviceMark();
+  DeviceMark(const DeviceMark&) = delete;
+  DeviceMark& operator=(const DeviceMark&) = delete;
+
+  void set(const DeviceQueue& queue);              // behind all that is in the queue now
+  void wait() const;                               // the host waits; at once if it was never set
+  void hold_back(const DeviceQueue& queue) const;  // what comes next in that queue waits
+  double seconds_until(const DeviceMark& end) const;
+
+ private:
+  std::shared_ptr<const Device> device_;
+  DeviceEvent event_ = nullptr;
+  bool set_ = false;
 };
 
 }  // namespace hotloop

@@ -13,11 +13,26 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::milliseconds kPollEvery(50);
+void copy_outputs(const Program& program, const EpochOptions& o, int64 first, int64 rows) {
+  for (const EpochOutput& output : o.outputs) {
+    const Buffer& buffer = program.plan().buffers[static_cast<std::size_t>(output.buffer)];
+    const std::size_t row_bytes =
+        static_cast<std::size_t>(buffer.size.per_row) * dtype_bytes(buffer.dtype, program.plan().real);
+    std::memcpy(output.data + static_cast<std::size_t>(first) * row_bytes, program.address(output.buffer),
+                static_cast<std::size_t>(rows) * row_bytes);
+  }
+}
 
-// Everything that can be wrong between a source and a program, before anything is written.
-int64 check_source(const Program& program, const std::vector<SourceArray>& source, const EpochOptions& o) {
-  const Plan& plan = program.plan();
+// The totals only ever grow, so that once they are not finite they stay so.
+bool diverged(Program& program) {
+  return !(std::isfinite(program.metrics()[0]) && std::isfinite(program.metrics()[1]));
+}
+
+double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
+
+}  // namespace
+
+int64 check_source(const Plan& plan, const std::vector<SourceArray>& source, const EpochOptions& o) {
   check(!source.empty() && source.size() == o.inputs.size(), "[epoch] ", source.size(), " arrays for ",
         o.inputs.size(), " inputs");
   check(o.batch_size >= 1 && o.batch_size <= plan.max_rows, "[epoch] batch size ", o.batch_size,
@@ -43,31 +58,12 @@ int64 check_source(const Program& program, const std::vector<SourceArray>& sourc
   return batches;
 }
 
-void copy_outputs(const Program& program, const EpochOptions& o, int64 first, int64 rows) {
-  for (const EpochOutput& output : o.outputs) {
-    const Buffer& buffer = program.plan().buffers[static_cast<std::size_t>(output.buffer)];
-    const std::size_t row_bytes =
-        static_cast<std::size_t>(buffer.size.per_row) * dtype_bytes(buffer.dtype, program.plan().real);
-    std::memcpy(output.data + static_cast<std::size_t>(first) * row_bytes, program.address(output.buffer),
-                static_cast<std::size_t>(rows) * row_bytes);
-  }
-}
-
-// The totals only ever grow, so that once they are not finite they stay so.
-bool diverged(Program& program) {
-  return !(std::isfinite(program.metrics()[0]) && std::isfinite(program.metrics()[1]));
-}
-
-double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
-
-}  // namespace
-
 EpochResult run_epoch(Program& program, const std::vector<SourceArray>& source, ThreadTeam& team,
                       const EpochOptions& o) {
-  const int64 batches = check_source(program, source, o);
+  const int64 batches = check_source(program.plan(), source, o);
   const Memory::Lease lease(program.memory());
   const Clock::time_point start = Clock::now();
-  Clock::time_point now = start, next_poll = start + kPollEvery;
+  Clock::time_point now = start, next_poll = start + EpochOptions::kPollEvery;
   if (o.before + o.first_batch == 0) std::fill_n(program.metrics(), program.plan().metric_doubles, 0.0);
 
   const Plan& plan = program.plan();
@@ -114,7 +110,7 @@ EpochResult run_epoch(Program& program, const std::vector<SourceArray>& source, 
     if (o.stop != nullptr && o.stop->load(std::memory_order_relaxed)) return {done, EpochStatus::kStopped};
     if (o.deadline_s >= 0.0 && seconds(now - start) >= o.deadline_s) return {done, EpochStatus::kTime};
     if (now >= next_poll) {
-      next_poll = now + kPollEvery;
+      next_poll = now + EpochOptions::kPollEvery;
       if (o.poll && o.poll()) return {done, EpochStatus::kStopped};
     }
   }

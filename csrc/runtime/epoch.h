@@ -4,6 +4,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <vector>
 
@@ -19,6 +20,8 @@ struct EpochOutput {
 };
 
 struct EpochOptions {
+  static constexpr std::chrono::milliseconds kPollEvery{50};
+
   std::vector<int> inputs;  // the plan's buffer of each source array
   std::vector<EpochOutput> outputs;
   int64 batch_size = 1;
@@ -41,7 +44,7 @@ struct EpochOptions {
   bool adaptive = false;      // nobody asked for this team: it has to save a quarter of the time
   bool check_finite = false;  // end at the first batch whose loss totals are not finite
   const std::atomic<bool>* stop = nullptr;
-  // Called every 50 ms; true ends the epoch after the step in hand.
+  // Called every kPollEvery; true ends the epoch after the step in hand.
   std::function<bool()> poll;
 };
 
@@ -51,6 +54,9 @@ struct EpochResult {
   int64 steps = 0;  // batches that were run in this call, whole ones always
   EpochStatus status = EpochStatus::kDone;
 };
+
+// The batches of a source. Throws InternalError for everything that can be wrong between it and a plan.
+int64 check_source(const Plan& plan, const std::vector<SourceArray>& source, const EpochOptions& options);
 
 // Throws InternalError where the source does not fit the program. Metrics are zeroed first, unless it
 // begins in mid-epoch: then they hold the totals so far.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a session owns beside its plans: one flat buffer each for parameters, gradients, the optimiser's
-// moments and the layers' state. Flat on purpose: an update is one pass, a rollback one memcpy.
+// moments and the layers' state. Flat on purpose: an update is one pass, a rollback one memcpy. Programs on a
+// device work on copies of them there (device_mirror.h), which exist from attach() on.
 #pragma once
 
 #include <atomic>
@@ -9,6 +10,7 @@
 
 #include "core/error.h"
 #include "cpu/aligned_block.h"
+#include "runtime/device_mirror.h"
 #include "runtime/plan.h"
 
 namespace hotloop {
@@ -28,12 +30,21 @@ class Memory {
 
   // Makes room for what few runs need: sums of gradients over batches, and an average of the parameters.
   // Spaces that are there stay as and where they are. No program may be running.
-  void reserve(bool accumulated, bool ema) {
-    if (accumulated && !sizes_.accumulated)
-      accumulated_ = std::make_unique<AlignedBlock>(bytes(sizes_.parameters));
-    if (ema && !sizes_.ema) ema_ = std::make_unique<Ema>(bytes(sizes_.parameters));
-    sizes_.accumulated |= accumulated;
-    sizes_.ema |= ema;
+  // Throws DeviceFault where a device has no room for them.
+  void reserve(bool accumulated, bool ema);
+
+  // Makes room for all spaces on a device, where programs may run from now on; what is there already stays.
+  // Throws DeviceFault, InternalError if it is on another device or not of float32.
+  void attach(std::shared_ptr<const Device> device);
+  DeviceMirror* mirror() const { return mirror_.get(); }
+  std::size_t n_device_bytes() const { return mirror_ ? mirror_->n_bytes() : 0; }
+  // For whoever reads a space on the host.
+  void fetch(Space which) const {
+    if (mirror_) mirror_->fetch(which);
+  }
+  // For whoever reads and writes spaces on the host.
+  void to_host() const {
+    if (mirror_) mirror_->to_host();
   }
 
   const MemorySizes& sizes() const { return sizes_; }
@@ -49,7 +60,8 @@ class Memory {
   }
   bool has_gradients() const { return gradients_.bytes() > 0 || sizes_.parameters == 0; }
 
-  // Start of a space that belongs to the session; null for those that belong to a program.
+  // Start of a space that belongs to the session, on the host; null for those that belong to a program, or
+  // that are not there.
   std::byte* space(Space space) const {
     switch (space) {
       case Space::kParameter:
@@ -77,39 +89,51 @@ class Memory {
 
   // Whether what was derived from the parameters at version() may be out of date: a program changed them
   // since, or somebody else holds a view through which they may.
-  bool is_stale(std::uint64_t version) const { return version != version_.load() || loans_.load() > 0; }
+  bool is_stale(std::uint64_t version) const {
+    return version != version_.load() || loans_[static_cast<int>(Space::kParameter)].load() > 0;
+  }
   std::uint64_t version() const { return version_.load(); }
   void parameters_changed() { version_.fetch_add(1, std::memory_order_relaxed); }
 
-  // Kept alive by every view of the parameters that is handed out.
+  // Kept alive by every view of a space that is handed out.
   class Loan {
    public:
-    explicit Loan(std::shared_ptr<Memory> memory) : memory_(std::move(memory)) {
-      memory_->loans_.fetch_add(1);
+    Loan(std::shared_ptr<Memory> memory, Space space) : memory_(std::move(memory)), space_(space) {
+      memory_->loans_[static_cast<int>(space_)].fetch_add(1);  // first, so that a run that ends now sees it
+      try {
+        memory_->fetch(space_);
+      } catch (...) {
+        memory_->loans_[static_cast<int>(space_)].fetch_sub(1);
+        throw;
+      }
     }
     ~Loan() {
-      memory_->parameters_changed();
-      memory_->loans_.fetch_sub(1);
+      if (space_ == Space::kParameter) memory_->parameters_changed();
+      if (memory_->mirror_) memory_->mirror_->host_changed(space_);
+      memory_->loans_[static_cast<int>(space_)].fetch_sub(1);
     }
     Loan(const Loan&) = delete;
     Loan& operator=(const Loan&) = delete;
 
    private:
     std::shared_ptr<Memory> memory_;
+    Space space_;
   };
 
   // Kept alive by whoever was given the gradients themselves instead of a copy, and counts on their staying.
   class GradientLoan {
    public:
-    explicit GradientLoan(std::shared_ptr<Memory> memory) : memory_(std::move(memory)) {
-      memory_->gradient_loans_.fetch_add(1);
+    explicit GradientLoan(const std::shared_ptr<Memory>& memory)
+        : memory_(*memory), loan_(memory, Space::kGradient) {
+      memory_.gradient_loans_.fetch_add(1);
     }
-    ~GradientLoan() { memory_->gradient_loans_.fetch_sub(1); }
+    ~GradientLoan() { memory_.gradient_loans_.fetch_sub(1); }
     GradientLoan(const GradientLoan&) = delete;
     GradientLoan& operator=(const GradientLoan&) = delete;
 
    private:
-    std::shared_ptr<Memory> memory_;
+    Memory& memory_;
+    Loan loan_;
   };
   bool gradients_are_lent() const { return gradient_loans_.load() > 0; }
 
@@ -142,6 +166,8 @@ class Memory {
 
  private:
   std::size_t bytes(int64 elements) const { return static_cast<std::size_t>(elements) * real_bytes(real_); }
+  std::size_t space_bytes(Space space) const;
+  void copy_space(Space space, const Memory& other);
 
   struct Ema {
     explicit Ema(std::size_t n_bytes) : average(n_bytes) {}
@@ -156,7 +182,9 @@ class Memory {
   std::unique_ptr<Ema> ema_;
   std::atomic<bool> busy_{false};
   std::atomic<std::uint64_t> version_{0};
-  std::atomic<int> loans_{0}, gradient_loans_{0};
+  DeviceMirror::Loans loans_{};
+  std::atomic<int> gradient_loans_{0};
+  std::unique_ptr<DeviceMirror> mirror_;  // after loans_, which it reads
 };
 
 }  // namespace hotloop

@@ -2,6 +2,7 @@
 // The Plan as plain data: what the compiler hands to the executors. Mirrors python/hotloop/compile/plan.py.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,8 @@ enum class Space {
   kConstant
 };
 constexpr int kNumSpaces = static_cast<int>(Space::kConstant) + 1;
+using SpaceSet = std::uint32_t;  // a bit for each
+constexpr SpaceSet bit(Space space) { return SpaceSet{1} << static_cast<int>(space); }
 
 enum class Real { kFloat32, kFloat64 };
 constexpr std::size_t real_bytes(Real real) { return real == Real::kFloat32 ? 4 : 8; }
@@ -86,9 +89,21 @@ struct Plan {
   std::vector<Buffer> buffers;
   std::vector<PlanStep> steps;
   std::vector<PlanStage> stages;  // they cover the steps; none: each step is one of its own
+  std::vector<int> outputs;       // buffers that somebody reads after a run, beside what no program owns
+  bool knows_outputs = false;     // else it may be any
 
   int params_width() const { return 2 * n_groups + n_dropout; }
 };
+
+constexpr bool is_operand(FieldKind kind) {
+  return kind != FieldKind::Dim && kind != FieldKind::Int && kind != FieldKind::Real;
+}
+constexpr bool is_written(FieldKind kind) {
+  return is_operand(kind) && kind != FieldKind::In && kind != FieldKind::InOpt;
+}
+
+// Which spaces the steps of a plan write.
+SpaceSet written_spaces(const Plan& plan);
 
 // Sizes in elements of the flat memory that plans of one session share.
 struct MemorySizes {

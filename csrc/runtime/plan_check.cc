@@ -66,8 +66,8 @@ void check_operand(const Plan& plan, const Field& field, const FieldValue& value
   check(b.dtype == field.dtype, where, ": operand ", field.name, " has the wrong element type");
   check(value.offset >= 0 && value.offset <= b.size.at(plan.max_rows), where, ": operand ", field.name,
         " begins outside its buffer");
-  const bool written = field.kind != FieldKind::In && field.kind != FieldKind::InOpt;
-  check(!written || b.space != Space::kConstant, where, ": operand ", field.name, " would write a constant");
+  check(!is_written(field.kind) || b.space != Space::kConstant, where, ": operand ", field.name,
+        " would write a constant");
 }
 
 // That rows [r, s) of what a step writes need only rows [r, s) of the batch is the compiler's to know; here,
@@ -83,8 +83,7 @@ void check_stages(const Plan& plan) {
       const auto fields = kernel_info(step.kernel).fields;
       for (std::size_t f = 0; f < fields.size(); ++f) {
         const int buffer = step.fields[f].buffer;
-        const bool read = fields[f].kind == FieldKind::In || fields[f].kind == FieldKind::InOpt;
-        if (read || buffer < 0) continue;
+        if (!is_written(fields[f].kind) || buffer < 0) continue;
         const Affine& size = plan.buffers[static_cast<std::size_t>(buffer)].size;
         check(size.per_row > 0 && size.constant == 0, "[plan] step ", i, ", in a stage of rows, writes ",
               fields[f].name, ", which has none");
@@ -95,6 +94,17 @@ void check_stages(const Plan& plan) {
 }
 
 }  // namespace
+
+SpaceSet written_spaces(const Plan& plan) {
+  SpaceSet found = 0;
+  for (const PlanStep& step : plan.steps) {
+    const auto fields = kernel_info(step.kernel).fields;
+    for (std::size_t i = 0; i < fields.size(); ++i)
+      if (is_written(fields[i].kind) && step.fields[i].buffer >= 0)
+        found |= bit(plan.buffers[static_cast<std::size_t>(step.fields[i].buffer)].space);
+  }
+  return found;
+}
 
 void check_plan(const Plan& plan, const MemorySizes& memory) {
   check(plan.max_rows >= 1, "[plan] max_rows must be at least 1, got ", plan.max_rows);

@@ -37,19 +37,6 @@ void check_for_cpu(const Plan& plan) {
   }
 }
 
-bool writes_parameters(const Plan& plan) {
-  for (const PlanStep& step : plan.steps) {
-    const auto fields = kernel_info(step.kernel).fields;
-    for (std::size_t i = 0; i < fields.size(); ++i) {
-      const int buffer = step.fields[i].buffer;
-      const bool read = fields[i].kind == FieldKind::In || fields[i].kind == FieldKind::InOpt;
-      if (!read && buffer >= 0 && plan.buffers[static_cast<std::size_t>(buffer)].space == Space::kParameter)
-        return true;
-    }
-  }
-  return false;
-}
-
 }  // namespace
 
 Program::Program(std::shared_ptr<const Plan> plan, std::shared_ptr<Memory> memory, std::string_view isa)
@@ -60,7 +47,7 @@ Program::Program(std::shared_ptr<const Plan> plan, std::shared_ptr<Memory> memor
       arena_(plan_->arena_bytes),
       constants_(plan_->constants.size() * real_bytes(plan_->real)),
       metrics_(static_cast<std::size_t>(plan_->metric_doubles), 0.0),
-      writes_parameters_(writes_parameters(*plan_)) {
+      writes_parameters_((written_spaces(*plan_) & bit(Space::kParameter)) != 0) {
   check_for_cpu(*plan_);
   check(memory_->real() == plan_->real, "[plan] the plan and the session differ in their scalar type");
   check(memory_->has_gradients(), "[plan] a snapshot has no gradients, so no program runs on it");
@@ -111,6 +98,7 @@ void Program::run(ThreadTeam& team, int64 rows, int64 begin, int64 end, const St
         plan_->max_rows);
   check(0 <= begin && begin <= end && end <= static_cast<int64>(plan_->steps.size()), "[plan] steps ", begin,
         " to ", end, " of ", plan_->steps.size());
+  memory_->to_host();
   const FlushDenormals flush;
   const std::uint64_t version = memory_->version();
   const bool prepares = begin == 0 && end >= plan_->prepare;

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from hotloop.data.split import split as split
     from hotloop.data.table_check import TableCheck as TableCheck
     from hotloop.data.table_check import check as check
+    from hotloop.device import Device as Device
+    from hotloop.device import devices as devices
+    from hotloop.device import show_config as show_config
     from hotloop.dry_run import DryRun as DryRun
     from hotloop.early_stopping import EarlyStopping as EarlyStopping
     from hotloop.files import load_safetensors as load_safetensors
@@ -57,11 +60,8 @@ if TYPE_CHECKING:
     from hotloop.sklearn import MLPClassifier as MLPClassifier
     from hotloop.sklearn import MLPRegressor as MLPRegressor
     from hotloop.sklearn import cross_validate as cross_validate
-    from hotloop.threads import Device as Device
-    from hotloop.threads import devices as devices
     from hotloop.threads import get_num_threads as get_num_threads
     from hotloop.threads import set_num_threads as set_num_threads
-    from hotloop.threads import show_config as show_config
     from hotloop.train_step import TrainStep as TrainStep
     from hotloop.trainer import Trainer as Trainer
 
@@ -70,7 +70,7 @@ _HOMES = {
     "Callback": "callbacks",
     "Checkpoint": "checkpoint",
     "CostPlan": "cost",
-    "Device": "threads",
+    "Device": "device",
     "DryRun": "dry_run",
     "EarlyStopping": "early_stopping",
     "FitState": "callbacks",
@@ -83,13 +83,13 @@ _HOMES = {
     "TrainStep": "train_step",
     "Trainer": "trainer",
     "check": "data.table_check",
-    "devices": "threads",
+    "devices": "device",
     "get_num_threads": "threads",
     "load": "model_file",
     "load_safetensors": "files",
     "save_safetensors": "files",
     "set_num_threads": "threads",
-    "show_config": "threads",
+    "show_config": "device",
     "split": "data.split",
 }
 #: What needs an optional package, which `from hotloop import *` must not load.

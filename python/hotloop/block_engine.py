@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, Protocol
 from hotloop import _core
 from hotloop import metrics as metrics_
 from hotloop.data import border, lazy
-from hotloop.engine import EVAL_ROWS, Data, NativeEngine, NativeTrainPass, PassResult, TrainPass
-from hotloop.session import Doubles, Executable
+from hotloop.engine import Data, NativeEngine, NativeTrainPass, PassResult, TrainPass
+from hotloop.executable import Executable
+from hotloop.session import Doubles
 
 
 class Piece(NamedTuple):
@@ -89,7 +90,7 @@ class BlockEngine(NativeEngine):
         return BlockTrainPass(self, data, batch_size, shuffle=shuffle, run=run, pieces=pieces)
 
     def evaluate(self, data: Data, stop: Any = None) -> PassResult:
-        pieces = self._pieces(data, EVAL_ROWS)
+        pieces = self._pieces(data, self.session.eval_rows)
         if pieces is None:
             return super().evaluate(data, stop)
         exe = self.session.program(self.graph, self.eval_spec(data))
@@ -150,12 +151,11 @@ class BlockTrainPass(NativeTrainPass):
         piece = self._at(epoch, batch)
         inside = batch - piece.first
         count = min(piece.batches - inside, most)
-        steps, status = _core.run_epoch(
-            exe.program, self._source, exe.team, inputs=[buffer for _, buffer in exe.plan.inputs],
-            batch_size=piece.size, shuffle=False, seed=session.seed, run=self._run, epoch=epoch,
+        steps, status = exe.epoch(
+            self._source, batch_size=piece.size, shuffle=False, seed=session.seed, run=self._run, epoch=epoch,
             step=epoch * self._n, first_batch=inside, batches=count, params=params,
-            accumulate=self._engine.accumulate, stop=stop, deadline_s=left, adaptive=session.adaptive,
-            check_finite=True, before=piece.first, more=piece.first + piece.batches < self._n,
+            accumulate=self._engine.accumulate, stop=stop, deadline_s=left, check_finite=True,
+            before=piece.first, more=piece.first + piece.batches < self._n,
         )  # fmt: skip
         self._place = (epoch, batch + steps)
         return steps, status

@@ -19,11 +19,12 @@ from hotloop import _core
 from hotloop import metrics as metrics_
 from hotloop.compile.plan import Metric, PlanSpec, top_k
 from hotloop.data import border
-from hotloop.engine import EVAL_ROWS, Data, PassResult, check_totals, predict, row_weights
+from hotloop.engine import Data, PassResult, check_totals, predict, row_weights
+from hotloop.executable import Executable
 from hotloop.graph import Graph
 from hotloop.grouping import PLAIN, Grouping, Phase
 from hotloop.losses import CallableLoss
-from hotloop.session import Doubles, Executable, Session, Status
+from hotloop.session import Doubles, Session, Status
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class CallableEngine:
         inputs = {name: data.arrays[name] for name, _ in self.graph.inputs}
         output = predict(self.session, self.graph, inputs)
         totals = self.new_totals()
-        for rows in batches(data.rows, EVAL_ROWS):
+        for rows in batches(data.rows, self.session.eval_rows):
             target = data.arrays["target"][rows]
             loss, _ = self.loss(output[rows], target)
             totals.add(loss, row_weights(data, rows), output[rows], target)
@@ -153,13 +154,13 @@ class CallableTrainPass:
         exe, engine, rows = self.executable, self._engine, self._rows(epoch, batch)
         count = len(rows)
         for name, _ in engine.graph.inputs:
-            exe.buffer(name, count)[...] = self._data.arrays[name][rows].ravel()
+            exe.put(name, self._data.arrays[name][rows])
         step = epoch * self._n_batches + batch
-        run = {"seed": engine.session.seed, "run": self._run, "step": step, "params": params}
+        run: dict[str, Any] = {"seed": engine.session.seed, "run": self._run, "step": step, "params": params}
         begin, end = exe.plan.section("forward")
-        exe.program.run(exe.team, count, begin=begin, end=end, **run)
+        exe.run(count, begin, end, **run)
         shape = engine.output_shape
-        output = exe.buffer("output", count).reshape(count, *shape).copy()
+        output = exe.get("output", count).reshape(count, *shape)
         target = self._data.arrays["target"][rows]
         loss, gradient = engine.loss(output, target)
         weight = row_weights(self._data, rows)
@@ -168,14 +169,14 @@ class CallableTrainPass:
         if total == 0 and each == 1:
             return  # a batch of zero weights changes nothing
         share = (weight / (total or 1.0)).reshape(count, *(1 for _ in shape))
-        exe.buffer("doutput", count)[...] = (gradient * share).ravel()
+        exe.put("doutput", gradient * share)
         first, last = batch % each == 0, (batch + 1) % each == 0 or batch + 1 == self._n_batches
         for metric in exe.plan.metrics:
             if metric.kind == "batch_weight":
                 exe.program.metrics[metric.offset] = total
         end = len(exe.plan.steps) if last else exe.plan.update
         begin, _ = exe.plan.section("backward")
-        exe.program.run(exe.team, count, begin=begin, end=end, first=first, last=last, **run)
+        exe.run(count, begin, end, first=first, last=last, **run)
 
 
 class Totals:

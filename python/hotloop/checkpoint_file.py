@@ -252,11 +252,13 @@ def settings_of(trainer: Trainer, job: FitJob) -> dict[str, Any]:
         "frozen": trainer.model.frozen_names(),
         "accumulate": trainer.accumulate,
         "ema": trainer.ema,
-        "device": "cpu",
+        "device": job.device.kind,
         "instruction set": job.train_pass.executable.program.isa,
         "training data": _describe(job.train),
         "validation": {name: _describe(data) for name, data in job.validation.items()},
     }
+    if job.session.precision != "float32":
+        plain["precision"] = job.session.precision
     return dict(json.loads(json.dumps(plain)))  # tuples become lists, as in a file
 
 

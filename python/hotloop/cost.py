@@ -11,17 +11,16 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hotloop import _core
 from hotloop.compile import explain
 from hotloop.compile.explain import touched_bytes
 from hotloop.compile.memory import buffer_bytes
 from hotloop.data import lazy
-from hotloop.session import native_plan
 
 if TYPE_CHECKING:
     from hotloop.compile.plan import Plan
     from hotloop.engine import Data, NativeEngine
-    from hotloop.session import Executable, Session
+    from hotloop.executable import Executable
+    from hotloop.session import Session
 
 #: Before anything counts: a step on the team and one alone are tried six times each before the faster is
 #: kept, and caches, pages and branch predictors learn meanwhile.
@@ -142,7 +141,7 @@ def counted(
         "memory_bytes": memory.native.nbytes,
         "program_bytes": exe.program.nbytes,
         "snapshot_bytes": memory.native.snapshot_nbytes if keeps_epochs else 0,
-        "threads": exe.team.threads,
+        "threads": exe.threads,
     }
 
 
@@ -163,7 +162,7 @@ class _Stopwatch:
         self.copy = session.memory.allocate()
         self.copy.reserve(accumulated=engine.accumulate > 1, ema=engine.ema is not None)
         self.copy.copy_from(session.memory.native)
-        self.native, self.exe, self.engine = native_plan(exe.plan), exe, engine
+        self.exe, self.engine = exe, engine
         self.source = exe.source(data.arrays)
         self.params = session.params_table(exe.plan, engine.graph)
         self.rows, self.batch_size = data.rows, batch_size
@@ -189,11 +188,9 @@ class _Stopwatch:
 
     def _bind(self) -> None:
         """A new program, which has tried nothing yet, bound as a run binds it."""
-        program = _core.Program(self.native, self.copy, isa=self.exe.program.isa)
-        self.bound = _core.BoundEpoch(
-            program, self.source, self.exe.team, inputs=[buffer for _, buffer in self.exe.plan.inputs],
-            batch_size=self.batch_size, shuffle=True, seed=self.engine.session.seed, run=0,
-            adaptive=self.engine.session.adaptive, accumulate=self.engine.accumulate,
+        self.bound = self.exe.on(self.copy).bind(
+            self.source, batch_size=self.batch_size, shuffle=True, seed=self.engine.session.seed, run=0,
+            accumulate=self.engine.accumulate,
         )  # fmt: skip
 
     def _stretch(self, limit_s: float, batches: int = -1) -> tuple[float, int]:

@@ -15,8 +15,9 @@ import numpy as np
 from hotloop import _core
 from hotloop.compile.plan import BufferDType, Plan
 from hotloop.data import border
+from hotloop.executable import Executable
 from hotloop.graph import Graph
-from hotloop.session import Executable, Session
+from hotloop.session import Session
 from hotloop.threads import ONE_THREAD_BELOW
 
 #: Kinds of calls kept for each purpose: with and without weights, a few shapes. Each is tried in turn.
@@ -48,6 +49,8 @@ def remember(
     ``end``: the step to stop before. Does nothing for arguments that only Python can convert, as lists.
     """
     plan, graph = exe.plan, exe.graph
+    if exe.device is not None:
+        return  # its inputs are elsewhere
     slots = _slots(plan, graph, x, y, weight, target)
     if slots is None:
         return

@@ -7,23 +7,20 @@ callable_engine.py the losses that are Python functions. A training pass can sto
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol, Union, cast
 
 import numpy as np
 
-from hotloop import _core, direct
+from hotloop import direct
 from hotloop import metrics as metrics_
 from hotloop.compile.plan import LossSpec, PlanSpec
 from hotloop.data import border, lazy
+from hotloop.executable import Executable
 from hotloop.graph import Graph
 from hotloop.grouping import PLAIN, Grouping, Phase
 from hotloop.losses import CallableLoss
-from hotloop.session import Doubles, Executable, Session, Status
-
-#: Rows per batch of evaluation and prediction. The results of a row do not depend on it; 256 rows fill the
-#: kernels' tiles, and keep the arena of common networks within a level-2 cache.
-EVAL_ROWS = 256
+from hotloop.session import EVAL_ROWS, Doubles, Session, Status
 
 
 @dataclass(frozen=True)
@@ -32,6 +29,17 @@ class Data:
 
     arrays: border.Arrays
     kind: Literal["index", "real"]
+    #: Sources on a device, which hold copies: one for each plan's choice of inputs.
+    _copies: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def source(self, exe: Executable) -> Any:
+        """The inputs of a program, for its passes over these data; a copy on a device is made once."""
+        if exe.device is None:
+            return exe.source(self.arrays)
+        key = exe.device, tuple(name for name, _ in exe.plan.inputs)
+        if key not in self._copies:
+            self._copies[key] = exe.source(self.arrays)
+        return self._copies[key]
 
     @property
     def rows(self) -> int:
@@ -143,7 +151,7 @@ def predict_any(session: Session, X: Any, where: str, *, name: str = "X") -> bor
 
 
 def _predictor(session: Session, graph: Graph) -> Executable:
-    return session.program(graph, PlanSpec("predict", EVAL_ROWS, session.dtype))
+    return session.program(graph, PlanSpec("predict", session.eval_rows, session.dtype))
 
 
 def predict(session: Session, graph: Graph, arrays: border.Arrays) -> border.Array:
@@ -151,14 +159,32 @@ def predict(session: Session, graph: Graph, arrays: border.Arrays) -> border.Arr
     rows = border.row_count(arrays)
     out: border.Array = np.empty((rows, *border.row_shape(graph.types[graph.output])), session.real)
     if any(map(lazy.is_lazy, arrays.values())):
-        for first, part in lazy.parts(arrays, EVAL_ROWS):
+        for first, part in lazy.parts(arrays, session.eval_rows):
             out[first : first + border.row_count(part)] = predict(session, graph, part)
     elif rows:
         exe = _predictor(session, graph)
-        params = session.params_table(exe.plan, graph)
-        outputs = [(exe.plan.outputs[0][1], out)]
-        session.run_epoch(exe, exe.source(arrays), batch_size=EVAL_ROWS, params=params, outputs=outputs)
+        whole = rows if exe.device is None else rows - rows % session.eval_rows
+        if whole:
+            _run_predictor(session, exe, {name: a[:whole] for name, a in arrays.items()}, out[:whole])
+        if whole < rows:
+            # Kernels of a device are chosen by the number of rows: a row's bits must not be.
+            tail = {name: _padded(a[whole:], session.eval_rows) for name, a in arrays.items()}
+            full: border.Array = np.empty((session.eval_rows, *out.shape[1:]), out.dtype)
+            _run_predictor(session, exe, tail, full)
+            out[whole:] = full[: rows - whole]
     return out
+
+
+def _padded(array: border.Array, rows: int) -> border.Array:
+    padded: border.Array = np.zeros((rows, *array.shape[1:]), array.dtype)
+    padded[: len(array)] = array
+    return padded
+
+
+def _run_predictor(session: Session, exe: Executable, arrays: border.Arrays, out: border.Array) -> None:
+    params = session.params_table(exe.plan, exe.graph)
+    outputs = [(exe.plan.outputs[0][1], out)]
+    session.run_epoch(exe, exe.source(arrays), batch_size=session.eval_rows, params=params, outputs=outputs)
 
 
 @dataclass(frozen=True)
@@ -190,7 +216,7 @@ class NativeEngine:
     def eval_spec(self, data: Data) -> PlanSpec:
         """What the evaluation program of such data is compiled for."""
         return PlanSpec(
-            "eval", EVAL_ROWS, self.session.dtype, self.loss, data.kind, data.weighted,
+            "eval", self.session.eval_rows, self.session.dtype, self.loss, data.kind, data.weighted,
             metrics=metrics_.kinds(self.metrics),
         )  # fmt: skip
 
@@ -201,7 +227,7 @@ class NativeEngine:
         exe = self.session.program(self.graph, self.eval_spec(data))
         params = self.session.params_table(exe.plan, self.graph)
         _, status = self.session.run_epoch(
-            exe, exe.source(data.arrays), batch_size=EVAL_ROWS, params=params, stop=stop
+            exe, data.source(exe), batch_size=self.session.eval_rows, params=params, stop=stop
         )
         return PassResult(status, metrics_.finalize(exe.plan.metrics, exe.program.metrics, self.metrics))
 
@@ -232,11 +258,9 @@ class NativeTrainPass:
     def _connect(self, exe: Executable) -> None:
         """Bind a program to the data."""
         session = self._engine.session
-        self._bound = _core.BoundEpoch(
-            exe.program, exe.source(self._data.arrays), exe.team,
-            inputs=[buffer for _, buffer in exe.plan.inputs], batch_size=self._batch_size,
-            shuffle=self._shuffle, seed=session.seed, run=self._run, adaptive=session.adaptive,
-            accumulate=self._engine.accumulate,
+        self._bound = exe.bind(
+            self._data.source(exe), batch_size=self._batch_size, shuffle=self._shuffle, seed=session.seed,
+            run=self._run, accumulate=self._engine.accumulate,
         )  # fmt: skip
 
     def run(

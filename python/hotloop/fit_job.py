@@ -15,6 +15,7 @@ import numpy as np
 
 from hotloop.callbacks import Callback
 from hotloop.checkpoint import Timetable
+from hotloop.device_choice import Choice
 from hotloop.early_stopping import EarlyStopping
 from hotloop.engine import Data, Engine, TrainPass
 from hotloop.graph import Graph
@@ -77,6 +78,7 @@ class FitJob:
     history: History
     provenance: Provenance
     buffers: RunBuffers
+    device: Choice
     feature_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     recorder: Recorder | None = None
     resumed: Resumed | None = None

@@ -10,6 +10,7 @@ import numpy as np
 from hotloop import data_inputs, raw_inputs
 from hotloop import metrics as metrics_
 from hotloop.callbacks.base import as_callbacks, asks_for_batches
+from hotloop.fit_device import place_run
 from hotloop.fit_job import FitJob
 from hotloop.fit_setup import (
     Validation,
@@ -57,6 +58,7 @@ def make_job(
         grouping,
     )  # fmt: skip
     engine = for_run(engine, sets)
+    device = place_run(trainer.device, engine, train, batch_size=batch_size, epochs=epochs)
     train_pass = engine.prepare(train, batch_size, shuffle=shuffle, run=run)
     trainer._resolved = (trainer.loss, loss)
     held_out = float(validation) if isinstance(validation, (int, float, np.number)) else None
@@ -74,7 +76,7 @@ def make_job(
         restore_best=trainer.restore_best, early_stopping=stopping, callbacks=callbacks,
         on_divergence=trainer.on_divergence,
         progress=make_progress(trainer.progress), history=History(monitor=monitor),
-        provenance=provenance, feature_names=names_of_columns,
+        provenance=provenance, feature_names=names_of_columns, device=device,
         buffers=RunBuffers(session.memory, accumulate=trainer.accumulate, ema=trainer.ema is not None),
     )  # fmt: skip
     job.history.about = about_run(trainer, job)

@@ -108,9 +108,10 @@ def _environment(job: FitJob) -> dict[str, Any]:
         "began": job.provenance.fitted,
         "hotloop": __version__,
         **_machine(),
-        "device": "cpu",
+        "device": job.device.kind,
+        "device chosen": job.device.reason,
         "instruction set": executable.program.isa,
-        "threads": executable.team.threads,
+        "threads": executable.threads,
         "processors": os.cpu_count(),
     }
 

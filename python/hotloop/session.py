@@ -11,19 +11,20 @@ import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hotloop import _core
+from hotloop import _core, device
 from hotloop.compile import compile_plan
-from hotloop.compile.plan import Operand, Plan, PlanSpec, TrainableSpec
+from hotloop.compile.plan import Plan, PlanSpec, TrainableSpec
 from hotloop.data import border
 from hotloop.errors import DTypeError, GraphError, HotloopError
-from hotloop.graph import Affine, Graph, TensorType
+from hotloop.executable import Executable, OnCpu, OnDevice, device_program, native_plan
+from hotloop.graph import Graph, TensorType
 from hotloop.grouping import Grouping, fill_groups, group
 from hotloop.model_memory import ModelMemory
 from hotloop.nn.parameter import edit_count
@@ -39,37 +40,15 @@ DType = Literal["float32", "float64"]
 Status = Literal["done", "stopped", "time", "diverged", "paused"]
 Doubles = NDArray[np.float64]
 
+#: Rows per batch of evaluation and prediction: 256 fill the kernels' tiles, and keep the arena of common
+#: networks within a level-2 cache; a GPU wants a few blocks of threads for each of its multiprocessors.
+EVAL_ROWS, DEVICE_EVAL_ROWS = 256, 2048
 #: Programs kept per session. A run needs three (train, evaluate, predict); each holds an arena of its own.
 _MAX_PROGRAMS = 8
 #: Names that plans give to inputs of their own.
 _RESERVED = frozenset({"target", "sample_weight", "output", "doutput"})
 #: One lock per module: two sessions on one module must not run at once either.
 _LOCKS: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
-
-
-def native_plan(plan: Plan) -> Any:
-    """The compiler's plan as the native executor's. Raises `InternalError` for an illegal plan."""
-
-    def value(field: Any) -> Any:
-        if isinstance(field, Operand):
-            return (field.buffer, field.offset)
-        return (field.per_row, field.const) if isinstance(field, Affine) else field
-
-    ends = [b.offset // 8 + b.size.at(plan.max_rows) for b in plan.buffers if b.kind == "metric"]
-    return _core.Plan(
-        dtype=plan.dtype,
-        max_rows=plan.max_rows,
-        arena_bytes=plan.arena_bytes,
-        metric_doubles=max([*ends, *(m.offset + m.size for m in plan.metrics)], default=0),
-        prepare=plan.prepare,
-        update=plan.update,
-        constants=list(plan.constants),
-        n_groups=plan.n_groups,
-        n_dropout=plan.n_dropout,
-        buffers=[(b.kind, b.dtype, b.size.per_row, b.size.const, b.offset) for b in plan.buffers],
-        steps=[(s.kernel, {name: value(field) for name, field in s.fields}) for s in plan.steps],
-        stages=[(s.kind == "rows", s.begin, s.end) for s in plan.stages],
-    )
 
 
 def _differs(now: dict[str, Any], then: dict[str, Any]) -> bool:
@@ -79,24 +58,6 @@ def _differs(now: dict[str, Any], then: dict[str, Any]) -> bool:
     plain = (int, float, str)
     pairs = zip(now.values(), then.values(), strict=True)
     return any(a is not b and not (isinstance(a, plain) and a == b) for a, b in pairs)
-
-
-@dataclass(frozen=True)
-class Executable:
-    """A plan, its native program, the threads that its cost calls for, and the graph it was made from."""
-
-    plan: Plan
-    program: Any
-    team: Any
-    graph: Graph
-
-    def source(self, arrays: Mapping[str, border.Array]) -> Any:
-        """The named arrays in the order of the plan's inputs; they are referenced, not copied."""
-        return _core.Source([arrays[name] for name, _ in self.plan.inputs])
-
-    def buffer(self, name: str, rows: int) -> Any:
-        """Flat view of an input or output buffer for so many rows."""
-        return self.program.buffer(dict((*self.plan.inputs, *self.plan.outputs))[name], rows)
 
 
 class Entry:
@@ -140,6 +101,8 @@ class Session:
         threads: int | None,
         dtype: DType = "float32",
         may_move: bool = False,
+        where: device.Kind = "cpu",
+        precision: device.Precision = "float32",
     ) -> None:
         if seed >= 2**64:
             raise ValueError(f"[session] seed must be below 2**64, got {seed}")
@@ -151,6 +114,9 @@ class Session:
         self.real = np.dtype(dtype)
         #: Whether a model that has other parameters than before may get memory anew: nobody holds views of it.
         self.may_move = may_move
+        #: Where programs run; see `place`.
+        self.kind: device.Kind = "cpu"
+        self.precision = precision
         self._edited = False  # since the memory was made
         self._graph: Graph | None = None  # the first one; every other has the same parameters
         self._memory: ModelMemory | None = None
@@ -163,6 +129,20 @@ class Session:
         self._seen: tuple[int, int | None] | None = None  # edits and threads when last looked at
         self._tables: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self.lock = _LOCKS.setdefault(module, threading.RLock())
+        self.place(where)
+
+    def place(self, kind: device.Kind) -> None:
+        """Run from now on there. A device is opened, and the numbers go there, when a program is made."""
+        if kind == self.kind:
+            return
+        self.kind = kind
+        self._programs.clear()
+        self.direct.clear()
+
+    @property
+    def eval_rows(self) -> int:
+        """Rows per batch of evaluation and prediction. The results of a row do not depend on it."""
+        return EVAL_ROWS if self.kind == "cpu" else DEVICE_EVAL_ROWS
 
     # --- entering ---
 
@@ -317,14 +297,21 @@ class Session:
 
     def build(self, graph: Graph, spec: PlanSpec) -> Executable:
         """A program of its own for a purpose, which the session does not keep."""
+        native = self.memory.native
+        if self.kind != "cpu":
+            there = device.open_device(self.kind, "session")
+            plan = compile_plan(graph, replace(spec, spread=True, device="cuda"))
+            native.reserve(accumulated=spec.accumulate, ema=spec.ema is not None)
+            program = device_program(plan, native, there, self.precision)
+            return OnDevice(plan, graph, program, there, self.precision)
         plan = compile_plan(graph, spec)
         threads = threads_for(plan, self.threads)
         if threads > 1:
             plan = compile_plan(graph, replace(spec, spread=True))
-        self.memory.native.reserve(accumulated=spec.accumulate, ema=spec.ema is not None)
+        native.reserve(accumulated=spec.accumulate, ema=spec.ema is not None)
         isa = "generic" if self.dtype == "float64" else ""  # only that unit has float64
-        program = _core.Program(native_plan(plan), self.memory.native, isa=isa)
-        return Executable(plan, program, self._team(threads), graph)
+        program = _core.Program(native_plan(plan), native, isa=isa)
+        return OnCpu(plan, graph, program, self._team(threads), self.adaptive)
 
     @property
     def adaptive(self) -> bool:
@@ -376,12 +363,10 @@ class Session:
         done, "done" | "stopped" | "time" | "diverged")."""
         plan = executable.plan
         begin, end = plan.section(section) if section else (0, len(plan.steps))
-        steps, status = _core.run_epoch(
-            executable.program, source, executable.team,
-            inputs=[buffer for _, buffer in plan.inputs], batch_size=batch_size, shuffle=shuffle,
-            seed=self.seed, run=run, epoch=epoch, step=step, params=params, begin=begin, end=end,
-            outputs=list(outputs), stop=stop, deadline_s=deadline_s,
-            adaptive=self.adaptive, check_finite=check_finite, before=before,
+        steps, status = executable.epoch(
+            source, batch_size=batch_size, shuffle=shuffle, seed=self.seed, run=run, epoch=epoch, step=step,
+            params=params, begin=begin, end=end, outputs=list(outputs), stop=stop, deadline_s=deadline_s,
+            check_finite=check_finite, before=before,
         )  # fmt: skip
         if plan.mode == "train":
             self.memory.count_batches(steps)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many threads, and on what they run.
+"""How many threads.
 
 The default count is what the process may use (affinity, cgroup quota), limited by the environment. Below
 a size of step, one thread is faster whatever the machine, so the count is decided for a whole plan from
@@ -8,14 +8,9 @@ its cost; a count that the user gives is obeyed. Results never depend on it.
 
 from __future__ import annotations
 
-import os
-import platform
-from dataclasses import dataclass
-
 from hotloop import _core, env
-from hotloop.arguments import choice, count
+from hotloop.arguments import count
 from hotloop.compile.plan import Plan
-from hotloop.errors import DeviceError
 
 #: Multiply-adds of a step below which one thread runs it: 100k take one AVX2 core about 5 us, and waking
 #: a second thread and joining it at every step of the plan costs about as much.
@@ -23,7 +18,6 @@ ONE_THREAD_BELOW = 100_000
 
 #: More than any machine gains from on one model; a larger number is a mistake.
 MAX_THREADS = 256
-NO_CUDA = "this build of hotloop has no CUDA part"
 
 _chosen: int | None = None
 
@@ -43,13 +37,6 @@ def check_threads(threads: int | None, where: str) -> int | None:
     if number > MAX_THREADS:
         raise ValueError(f"[{where}] threads must be <= {MAX_THREADS}, got {number}")
     return number
-
-
-def check_device(device: str, where: str) -> None:
-    """Raises `DeviceError` for "cuda", which this build lacks, and `ValueError` for an unknown name."""
-    choice(where, "device", device, ("auto", "cpu", "cuda"))
-    if device == "cuda":
-        raise DeviceError(f"[{where}] {NO_CUDA}; device='cpu' works")
 
 
 def set_num_threads(n: int | None) -> None:
@@ -84,37 +71,3 @@ def threads_for(plan: Plan, explicit: int | None = None) -> int:
         return explicit
     multiply_adds = plan.flops.at(plan.max_rows) / 2
     return 1 if multiply_adds < ONE_THREAD_BELOW else get_num_threads()
-
-
-@dataclass(frozen=True)
-class Device:
-    """One device: ``kind`` "cpu" or "cuda", whether it can be used, and if not, why."""
-
-    kind: str
-    name: str
-    available: bool
-    detail: str
-
-
-def devices() -> list[Device]:
-    """The devices hotloop knows of, usable or not, with one clear reason for each that is not."""
-    kernels = f"kernels {_core.best_isa()} (of {', '.join(_core.isas())}), {get_num_threads()} threads"
-    return [
-        Device("cpu", platform.processor() or platform.machine(), True, kernels),
-        Device("cuda", "", False, NO_CUDA),
-    ]
-
-
-def show_config() -> None:
-    """Print the version, the kernels in use, the threads and where their limits come from."""
-    from hotloop import __version__
-
-    isa = env.isa() or _core.best_isa()
-    print(f"hotloop {__version__}")
-    print(f"python  {platform.python_version()} on {platform.platform()}")
-    print(f"kernels {isa} (this machine runs {', '.join(_core.isas())}; {env.ISA}={env.isa() or 'unset'})")
-    own, omp = (os.environ.get(name, "unset") for name in (env.NUM_THREADS, env.OMP_NUM_THREADS))
-    print(f"threads {get_num_threads()} (processors {_core.cpu_count()}; {env.NUM_THREADS}={own}; "
-          f"{env.OMP_NUM_THREADS}={omp})")  # fmt: skip
-    for device in devices():
-        print(f"{device.kind:<7} {'ready' if device.available else 'not available'}: {device.detail}")

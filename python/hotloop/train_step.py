@@ -17,13 +17,15 @@ from hotloop.arguments import choice, count, number
 from hotloop.compile.plan import LossSpec, PlanSpec, TrainableSpec
 from hotloop.data import border
 from hotloop.data.target import target_range
+from hotloop.device import PRECISIONS, Precision, check_device
 from hotloop.engine import Data, checked_inputs, predict_any, row_weights
-from hotloop.errors import ShapeError
+from hotloop.errors import DeviceError, ShapeError
+from hotloop.executable import Executable
 from hotloop.fit_setup import ResolvedLoss, check_batches, check_data, check_loss
 from hotloop.graph import Graph
 from hotloop.losses import CallableLoss
-from hotloop.session import Doubles, DType, Executable, Session
-from hotloop.threads import check_device, check_threads
+from hotloop.session import Doubles, DType, Session
+from hotloop.threads import check_threads
 
 if TYPE_CHECKING:
     from hotloop.nn import Module
@@ -39,7 +41,8 @@ class TrainStep:
         loss: as in `hl.Trainer`; a callable ``(prediction, target) -> (per-row loss, per-row gradient)``
             runs in Python between two native calls.
         optimizer: an optimiser from `hl.optim` or its name.
-        device: "auto" or "cpu".
+        device: "cpu" or "cuda"; "auto" is the CPU, since every batch comes from there.
+        precision: of products on a GPU: "float32", or faster and coarser "tf32" or "bf16".
         threads: None decides by the model's cost.
         seed: of the initialisation and of dropout.
         dtype: "float32"; "float64" is the slow generic path for gradient checks.
@@ -65,9 +68,15 @@ class TrainStep:
         threads: int | None = None,
         seed: int = 0,
         dtype: DType = "float32",
+        precision: Precision = "float32",
     ) -> None:
         check_device(device, "TrainStep")
         choice("TrainStep", "dtype", dtype, ("float32", "float64"))
+        choice("TrainStep", "precision", precision, PRECISIONS)
+        if dtype == "float64" and device not in ("auto", "cpu"):
+            raise DeviceError(
+                f"[TrainStep] float64 runs on the CPU only, got device={device!r}; use device='cpu'"
+            )
         check_loss(loss)
         chosen = optim.resolve(optimizer)
         self.model = model
@@ -76,7 +85,8 @@ class TrainStep:
         self._loss_given = loss
         self._session = Session(
             model, chosen, seed=count("TrainStep", "seed", seed), dtype=dtype,
-            threads=check_threads(threads, "TrainStep"),
+            threads=check_threads(threads, "TrainStep"), where="cpu" if device == "auto" else device,
+            precision=precision,
         )  # fmt: skip
         self._max_rows = 0
         self._updates = 0
@@ -211,7 +221,7 @@ class TrainStep:
         )  # fmt: skip
         exe = self._program(graph, spec, data.rows)
         for name, _ in exe.plan.inputs:
-            exe.buffer(name, data.rows)[...] = data.arrays[name].ravel()
+            exe.put(name, data.arrays[name])
         self._run(exe, data.rows, 0, _end(exe, update=update))
         self._session.memory.count_batches(1)
         at = next(m.offset for m in exe.plan.metrics if m.kind == "batch_loss")
@@ -249,9 +259,9 @@ class TrainStep:
         rate = number("TrainStep", "lr", self.lr if lr is None else lr, low=0)
         # Only whole steps are alike, so that their times may decide on the threads.
         adaptive = self._session.adaptive and end - begin == len(exe.plan.steps)
-        exe.program.run(
-            exe.team, rows, begin=begin, end=end, seed=self._session.seed, step=self._updates,
-            params=self._params(exe, rate), adaptive=adaptive,
+        exe.run(
+            rows, begin, end, seed=self._session.seed, step=self._updates, params=self._params(exe, rate),
+            adaptive=adaptive,
         )  # fmt: skip
 
     def _params(self, exe: Executable, lr: float) -> Doubles:
@@ -268,11 +278,11 @@ class TrainStep:
         )  # fmt: skip
         exe = self._program(graph, spec, rows)
         for name, _ in graph.inputs:
-            exe.buffer(name, rows)[...] = arrays[name].ravel()
+            exe.put(name, arrays[name])
         self._run(exe, rows, *exe.plan.section("forward"))
         self._session.memory.count_batches(1)
         shape = border.row_shape(graph.types[graph.output])
-        return np.array(exe.buffer("output", rows)).reshape(rows, *shape), exe, rows
+        return exe.get("output", rows).reshape(rows, *shape), exe, rows
 
     def _backward(self, doutput: Any) -> None:
         if self._last is None or self._last[0].plan.mode != "vjp":
@@ -287,7 +297,7 @@ class TrainStep:
             raise RuntimeError(
                 "[backward] the forward pass was gone back from; each serves once: call forward(x)"
             )
-        exe.buffer("doutput", rows)[...] = array.ravel()
+        exe.put("doutput", array)
         self._can_go_back = False
         self._run(exe, rows, *exe.plan.section("backward"))
 

@@ -15,6 +15,7 @@ from hotloop.arguments import choice, count, number, positive
 from hotloop.callbacks import CallbackLike, as_callbacks
 from hotloop.checkpoint import Checkpoint
 from hotloop.data import border
+from hotloop.device import PRECISIONS, Precision, check_device
 from hotloop.early_stopping import EarlyStopping
 from hotloop.fit_job import FitJob
 from hotloop.fit_loop import run_fit
@@ -28,7 +29,7 @@ from hotloop.probes.methods import Probes
 from hotloop.progress import ProgressOption, check_progress
 from hotloop.session import Session
 from hotloop.setting import Setting
-from hotloop.threads import check_device, check_threads
+from hotloop.threads import check_threads
 
 if TYPE_CHECKING:
     from hotloop.data.preprocess import Preprocessor
@@ -61,7 +62,8 @@ class Trainer(Predictor, Probes):
         ema: decay of an exponential moving average of the weights, such as 0.999, which validation, rollback
             and the model at the end of the run use.
         on_divergence: "stop" (with a warning) or "raise" (`DivergenceError`).
-        device: "auto" or "cpu".
+        device: "cpu", "cuda", or "auto": by what a run will cost (docs/cuda.md); `History.about` says which.
+        precision: of products on a GPU: "float32", or faster and coarser "tf32" or "bf16". A CPU has float32.
         threads: None decides by the model's cost; a number is obeyed. Results do not depend on it.
         seed: of initialisation, shuffles, dropout, and the split of a validation fraction.
         progress: True, False, or "auto": only on a terminal.
@@ -102,11 +104,13 @@ class Trainer(Predictor, Probes):
         ema: float | None = None,
         on_divergence: Literal["stop", "raise"] = "stop",
         device: Literal["auto", "cpu", "cuda"] = "auto",
+        precision: Precision = "float32",
         threads: int | None = None,
         seed: int = 0,
         progress: ProgressOption = "auto",
     ) -> None:
         check_device(device, "Trainer")
+        choice("Trainer", "precision", precision, PRECISIONS)
         choice("Trainer", "on_divergence", on_divergence, ("stop", "raise"))
         check_loss(loss)
         if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
@@ -129,6 +133,7 @@ class Trainer(Predictor, Probes):
         self.ema = check_decay(ema)
         self.on_divergence = on_divergence
         self.seed = count("Trainer", "seed", seed)
+        self.device = device
         self.progress = check_progress(progress)
         #: The record of the last run; None before the first.
         self.history: History | None = None
@@ -141,7 +146,10 @@ class Trainer(Predictor, Probes):
         self._training = False
         self._resolved: tuple[Any, ResolvedLoss] | None = None  # a loss as given, and what it was in fit
         threads = check_threads(threads, "Trainer")
-        self._session = Session(model, self.optimizer, seed=self.seed, threads=threads, may_move=True)
+        self._session = Session(
+            model, self.optimizer, seed=self.seed, threads=threads, may_move=True, precision=precision,
+            where="cpu" if device == "auto" else device,
+        )  # fmt: skip
 
     # --- training ---
 

@@ -17,8 +17,9 @@ from hotloop.compile.inside import activation_nodes, inside_plan
 from hotloop.data import border
 from hotloop.engine import Data
 from hotloop.evidence import Activation, Look
+from hotloop.executable import native_plan
 from hotloop.graph import Graph, Node
-from hotloop.session import Session, native_plan
+from hotloop.session import Session
 
 #: Rows that are looked at: enough to call a unit dead, few enough to cost next to nothing.
 MAX_ROWS = 256

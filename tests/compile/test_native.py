@@ -21,7 +21,7 @@ from hotloop.rules.registry import GraphBuilder
 from tests.compile.graphs import ADAMW, LOSSES, batch, mlp, runner, train_spec
 
 _core = pytest.importorskip("hotloop._core")
-session = pytest.importorskip("hotloop.session")
+executable = pytest.importorskip("hotloop.executable")
 
 SPACES = {
     "parameter": "parameters",
@@ -59,7 +59,7 @@ class Native:
             self.memory.reserve(accumulated=spec.accumulate, ema=spec.ema is not None)
         for kind, name in SPACES.items():
             getattr(self.memory, name)[:] = oracle.memory[kind]
-        self.program = _core.Program(session.native_plan(plan), self.memory, isa)
+        self.program = _core.Program(executable.native_plan(plan), self.memory, isa)
         self.team = _core.Team(2)
 
     def run(self, rows: int, inputs: dict[str, Any], **how: Any) -> None:

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "simt/machine.h"
+#include "simt/race.h"
 
 namespace hotloop::simt {
 
@@ -24,6 +25,11 @@ std::mutex one_launch;  // guards the machine
 std::mutex one_fault;
 std::string first_fault;
 bool mode_is_set = false;
+
+void keep(const char* what) {
+  const std::lock_guard lock(one_fault);
+  if (first_fault.empty()) first_fault = what;
+}
 
 // Limits of every architecture since sm_75 but for shared memory, which is sm_90's.
 void check_limits(const Launch& l) {
@@ -60,11 +66,18 @@ void make_threads(const Dim3& dim) {
   if (machine.mode.order == Order::kReversed) std::reverse(b.order.begin(), b.order.end());
 }
 
+// A word that is not understood is a fault of the first launch, which runs in the ordinary mode.
 void read_environment() {
   if (mode_is_set) return;
-  if (const char* words = std::getenv("HOTLOOP_SIMT")) machine.mode = parse_mode(words);
-  machine.random = machine.mode.seed;
   mode_is_set = true;
+  const char* const words = std::getenv("HOTLOOP_SIMT");
+  if (!words) return;
+  try {
+    machine.mode = parse_mode(words);
+    machine.random = machine.mode.seed;
+  } catch (const std::invalid_argument& e) {
+    keep(e.what());
+  }
 }
 
 }  // namespace
@@ -76,7 +89,13 @@ void set_mode(const Mode& mode) {
   mode_is_set = true;
 }
 
-void run(const Launch& launch, const std::function<void()>& body) {
+Mode current_mode() {
+  const std::lock_guard lock(one_launch);
+  read_environment();
+  return machine.mode;
+}
+
+BlockRange run(const Launch& launch, const std::function<void()>& body, std::vector<BlockRange> unordered) {
   const std::lock_guard lock(one_launch);
   read_environment();
   check_limits(launch);
@@ -92,7 +111,8 @@ void run(const Launch& launch, const std::function<void()>& body) {
     std::iota(order.begin(), order.end(), 0u);
     shuffle(order);
   }
-  begin_launch();
+  race::begin_launch(std::move(unordered));
+  const std::uint64_t first = block_serial + 1;
   for (std::uint64_t i = 0; i < blocks; ++i) {
     std::uint64_t n = i;
     if (machine.mode.order == Order::kReversed) n = blocks - 1 - i;
@@ -101,25 +121,27 @@ void run(const Launch& launch, const std::function<void()>& body) {
                    static_cast<unsigned>(n / (std::uint64_t{grid_dim.x} * grid_dim.y))};
     run_block();
   }
+  return {first, block_serial + 1};
 }
 
-void submit(Queue* queue, Command command) {
-  if (queue && queue->capture)
-    queue->capture->push_back(std::move(command));
-  else
-    perform(command);
+int atomic_add(int* p, int v) {
+  race::used_counter(p);
+  race::wrote(p, sizeof *p, race::Kind::kAtomic);
+  const int before = *p;
+  *p = static_cast<int>(static_cast<unsigned>(before) + static_cast<unsigned>(v));
+  return before;
 }
 
-void perform(const Command& command) {
+void fence() { race::fenced(); }
+
+BlockRange perform(const Command& command, std::vector<BlockRange> unordered) {
   try {
-    if (command.what.name)
-      run(command.what, command.body);
-    else
-      command.body();
+    if (command.what.name) return run(command.what, command.body, std::move(unordered));
+    command.body();
   } catch (const std::exception& e) {
-    const std::lock_guard lock(one_fault);
-    if (first_fault.empty()) first_fault = e.what();
+    keep(e.what());
   }
+  return {};
 }
 
 std::string take_fault() {

@@ -44,18 +44,20 @@ struct Command {
   std::function<void()> body;  // of one thread, or of the whole copy
 };
 
-// A stream. Whoever captures one sets `capture`, and commands are recorded in place of being run.
-struct Queue {
-  std::vector<Command>* capture = nullptr;
+// Blocks by the serial numbers that they ran under, the end not among them.
+struct BlockRange {
+  std::uint64_t begin = 0, end = 0;
 };
 
-// Runs one launch to its end. Throws Fault; the emulator can be used again afterwards.
-void run(const Launch& launch, const std::function<void()>& body);
-// What launch() in kernels' host code does: records in a queue that captures, else runs at once and keeps the
-// first fault for take_fault().
-void submit(Queue* queue, Command command);
+// Runs one launch to its end. Throws Fault; the emulator can be used again afterwards. `unordered` are blocks
+// of launches that ran before and might as well have run at the same time.
+BlockRange run(const Launch& launch, const std::function<void()>& body,
+               std::vector<BlockRange> unordered = {});
 // Runs a command now, keeping the first fault.
-void perform(const Command& command);
+BlockRange perform(const Command& command, std::vector<BlockRange> unordered = {});
+// What launch() in kernels' host code does: gives a command to a stream, or to all at once if that is null.
+struct Queue;
+void submit(Queue* queue, Command command);
 // The first fault since the last call, or an empty string.
 std::string take_fault();
 
@@ -105,9 +107,5 @@ void check_aligned(const Site& site, const void* p, std::size_t bytes);
 void check_shared(const Site& site, const void* p, std::size_t bytes);
 int atomic_add(int* p, int v);
 void fence();
-
-// What a race detector is told of accesses that the compiler does not instrument; nothing elsewhere.
-void note_read(const void* p, std::size_t bytes);
-void note_write(void* p, std::size_t bytes);
 
 }  // namespace hotloop::simt

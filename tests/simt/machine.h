@@ -3,6 +3,7 @@
 // on. One object, because a fiber must find it without being told.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -39,6 +40,7 @@ struct Thread {
   Site site;     // what it waits in
   // While in a warp's collective.
   unsigned mask;
+  bool whole;  // the instruction needs all 32 lanes
   void* mine;
   Collective all;
   // Asynchronous copies, oldest first: those in groups, then those of the open group.
@@ -70,8 +72,8 @@ struct Machine {
   Fiber* running = nullptr;
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::vector<Fiber*> idle;
-  std::string fault;         // of the launch
-  std::uint64_t random = 0;  // state of next_random
+  std::string fault;                     // of the launch
+  std::atomic<std::uint64_t> random{0};  // state of next_random
 };
 extern Machine machine;
 
@@ -81,9 +83,10 @@ void run_block();
 // Shared memory of the block: before its first thread, after its last.
 void open_shared();
 void close_shared();
-// For what watches accesses.
-void begin_launch();
 bool in_shared(const void* p, std::size_t bytes);
+
+// From a thread: the launch ends here with that text.
+[[noreturn]] void give_up_launch(const std::string& text);
 
 // For reports: "sync at norm_cuda.cu:40", "(1, 0, 0)".
 std::string text_of(const Site& site);

@@ -22,12 +22,15 @@ Mode parse_mode(const std::string& words) {
       mode.seed = std::stoull(word.substr(7));
     } else if (word == "late" || word == "eager") {
       mode.late_copies = word == "late";
+    } else if (word == "deferred" || word == "prompt") {
+      mode.deferred = word == "deferred";
     } else if (word == "poison" || word == "nopoison") {
       mode.poison = word == "poison";
     } else {
-      throw std::invalid_argument("[HOTLOOP_SIMT] a word of the emulator's mode, got '" + word +
-                                  "'; allowed forward, reversed, random=SEED, late, eager, poison, nopoison; "
-                                  "separate several by spaces");
+      throw std::invalid_argument(
+          "[HOTLOOP_SIMT] a word of the emulator's mode, got '" + word +
+          "'; allowed forward, reversed, random=SEED, late, eager, prompt, deferred, poison, nopoison; "
+          "separate several by spaces");
     }
   }
   return mode;

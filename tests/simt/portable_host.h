@@ -112,6 +112,8 @@ HL_DEVICE T shfl_down(T v, int lanes, unsigned mask = kAllLanes, HL_AT) {
 }
 unsigned ballot(bool v, unsigned mask = kAllLanes, HL_AT);
 
+HL_DEVICE int count_bits(unsigned v) { return __builtin_popcount(v); }
+HL_DEVICE int lowest_bit(unsigned v) { return __builtin_ffs(static_cast<int>(v)) - 1; }
 HL_DEVICE int atomic_add(int* p, int v) { return simt::atomic_add(p, v); }
 HL_DEVICE void fence() { simt::fence(); }
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "simt/machine.h"
+#include "simt/race.h"
 
 namespace hotloop::simt {
 namespace {
@@ -45,6 +46,8 @@ bool complete(const Thread& thread) {
   Warp& w = machine.block.warps[thread.warp];
   const unsigned wanted = thread.mask & w.live;
   if (wanted & ~w.waiting) return false;
+  if (thread.whole && w.live != ~0u)
+    fault(thread.site, "needs all 32 lanes of the warp, of which some have left the kernel or never were");
   Thread* const first = &machine.block.threads[thread.warp * kLanes];
   void* mine[kLanes] = {};
   for (unsigned i = 0; i < kLanes; ++i) {
@@ -60,6 +63,19 @@ bool complete(const Thread& thread) {
   for (unsigned i = 0; i < kLanes; ++i)
     if (wanted >> i & 1) first[i].state = State::kReady;
   return true;
+}
+
+void enter_warp(const Site& site, unsigned mask, bool whole, void* mine, Collective all) {
+  Thread& t = *machine.current;
+  if (!(mask >> t.lane & 1))
+    fault(site, "the mask does not name the lane that calls, lane " + std::to_string(t.lane));
+  t.mask = mask;
+  t.whole = whole;
+  t.mine = mine;
+  t.all = all;
+  t.site = site;
+  machine.block.warps[t.warp].waiting |= 1u << t.lane;
+  if (!complete(t)) wait_as(State::kInWarp, site);
 }
 
 void finish_thread() {
@@ -159,6 +175,7 @@ void begin_block() {
     b.warps[i] = {lanes == kLanes ? ~0u : (1u << lanes) - 1, 0};
   }
   ++block_serial;
+  race::begin_block();
 }
 
 }  // namespace
@@ -185,12 +202,16 @@ void run_block() {
   close_shared();
 }
 
-void fault(const Site& site, const std::string& what) {
-  machine.fault = "[" + std::string(machine.launch.name) + "] block " + text_of(block_index) + ", thread " +
-                  text_of(thread_index) + ", " + text_of(site) + ": " + what;
-  if (!machine.current) give_up(std::string(machine.fault));
+void give_up_launch(const std::string& text) {
+  if (!machine.current) give_up(text);
+  machine.fault = text;
   machine.running->leave();
   std::abort();
+}
+
+void fault(const Site& site, const std::string& what) {
+  give_up_launch("[" + std::string(machine.launch.name) + "] block " + text_of(block_index) + ", thread " +
+                 text_of(thread_index) + ", " + text_of(site) + ": " + what);
 }
 
 void block_barrier(const Site& site) {
@@ -214,22 +235,19 @@ bool block_barrier_or(const Site& site, bool any) {
 }
 
 void warp_collective(const Site& site, unsigned mask, void* mine, Collective all) {
-  Thread& t = *machine.current;
-  if (!(mask >> t.lane & 1))
-    fault(site, "the mask does not name the lane that calls, lane " + std::to_string(t.lane));
-  t.mask = mask;
-  t.mine = mine;
-  t.all = all;
-  t.site = site;
-  machine.block.warps[t.warp].waiting |= 1u << t.lane;
-  if (!complete(t)) wait_as(State::kInWarp, site);
+  enter_warp(site, mask, false, mine, all);
 }
 
-void whole_warp(const Site& site, void* mine, Collective all) {
-  const Warp& w = machine.block.warps[machine.current->warp];
-  if (w.live != ~0u)
-    fault(site, "needs all 32 lanes of the warp, of which some have left the kernel or never were");
-  warp_collective(site, ~0u, mine, all);
+void whole_warp(const Site& site, void* mine, Collective all) { enter_warp(site, ~0u, true, mine, all); }
+
+void warp_barrier(const Site& site, unsigned mask) {
+  bool here = true;
+  warp_collective(site, mask, &here, [](Lanes mine) {
+    unsigned lanes = 0;
+    for (unsigned i = 0; i < kLanes; ++i)
+      if (mine[i]) lanes |= 1u << i;
+    race::met(static_cast<unsigned>(warp), lanes);
+  });
 }
 
 }  // namespace hotloop::simt

@@ -5,7 +5,9 @@
 #include <cstring>
 #include <string>
 
+#include "simt/device_memory.h"
 #include "simt/machine.h"
+#include "simt/race.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -102,6 +104,17 @@ bool in_shared(const void* p, std::size_t bytes) {
                      [&](const Array& a) { return q >= memory + a.begin && q + bytes <= memory + a.end; });
 }
 
+std::string place_in_shared(const void* p) {
+  const auto* const q = static_cast<const unsigned char*>(p);
+  for (const Array& a : arrays)
+    if (q >= memory + a.begin && q < memory + a.end + kFence)
+      return "shared memory, " + std::to_string(q - memory - static_cast<std::ptrdiff_t>(a.begin)) +
+             " bytes into " + a.name;
+  return {};
+}
+
+Range shared_range() { return {memory, kRoom}; }
+
 void check_shared(const Site& site, const void* p, std::size_t bytes) {
   if (!in_shared(p, bytes)) fault(site, "an address that is not in an array of the block's shared memory");
 }
@@ -116,9 +129,9 @@ void check_aligned(const Site& site, const void* p, std::size_t bytes) {
 namespace {
 
 void land(const Copy& c) {
-  note_write(c.to, c.bytes);
+  race::wrote(c.to, c.bytes, race::Kind::kCopy);
   if (c.ok) {
-    note_read(c.from, c.bytes);
+    race::read(c.from, c.bytes, race::Kind::kCopy);
     std::memcpy(c.to, c.from, c.bytes);
   } else {
     std::memset(c.to, 0, c.bytes);
@@ -133,7 +146,8 @@ void copy_async(const Site& site, void* to, const void* from, std::size_t bytes,
   check_shared(site, to, bytes);
   const Copy c{to, from, bytes, ok};
   if (!machine.mode.late_copies) return land(c);
-  note_write(to, bytes);
+  race::wrote(to, bytes, race::Kind::kUnderWay);
+  if (ok) race::read(from, bytes, race::Kind::kUnderWay);
   if (machine.mode.poison) std::memset(to, 0xFF, bytes);
   machine.current->copies.push_back(c);
 }

@@ -8,6 +8,7 @@
 
 #include "simt/machine.h"
 #include "simt/portable_host.h"
+#include "simt/race.h"
 
 namespace hotloop::cuda {
 namespace {
@@ -58,7 +59,7 @@ void load(std::uint32_t* r, const void* p, const simt::Site& site) {
   if (static_cast<unsigned>(simt::lane) < matrices * 8) {
     simt::check_aligned(site, p, 16);
     simt::check_shared(site, p, 16);
-    simt::note_read(p, 16);
+    simt::race::read(p, 16, simt::race::Kind::kMatrix);
   }
   Rows mine{p, r};
   simt::whole_warp(site, &mine, load_all<matrices, trans>);

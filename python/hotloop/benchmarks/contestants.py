@@ -45,6 +45,8 @@ class Library(Protocol):
 class Contestant:
     """``module``: its runners; ``needs``: what must be installed; ``family``: its column in summaries.
 
+    What follows a comma in a contestant's name says how its runners are used: ", Adam"; ", cuda"; ", cuda bf16".
+
     ``adam``: trains with Adam instead of AdamW, because it has nothing else. ``variant``: another way to use a
     library that takes part already; quick runs go without.
     """
@@ -66,9 +68,11 @@ CONTESTANTS = (
     Contestant("JAX scan, jax.random.permutation", "jax", "run_jax", "jax", variant=True),
     Contestant("scikit-learn", "sklearn", "run_sklearn", "sklearn", adam=True),
 )
+#: Only on a GPU; see bench/gpu/training.py.
+ON_GPU = (Contestant("torch graph", "torch", "run_torch_graph", "torch"),)
 #: Names that a user may choose from with ``--peers``.
 PEERS = tuple(dict.fromkeys(c.family for c in CONTESTANTS if c.family != "hotloop"))
-BY_NAME = {contestant.name: contestant for contestant in CONTESTANTS}
+BY_NAME = {contestant.name: contestant for contestant in (*CONTESTANTS, *ON_GPU)}
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,16 @@ class Setting:
 
 
 def matmul(m: int, n: int, k: int) -> Setting:
-    sizes = {"m": m, "n": n, "k": k, "a_stride_m": k, "a_stride_k": 1, "b_stride_k": n, "b_stride_n": 1, "out_stride": n}
+    sizes = {
+        "m": m,
+        "n": n,
+        "k": k,
+        "a_stride_m": k,
+        "a_stride_k": 1,
+        "b_stride_k": n,
+        "b_stride_n": 1,
+        "out_stride": n,
+    }
     return Setting({**sizes, "activation": -1, "dropout": -1, "alpha": 1.0}, "bias", flops=2.0 * m * n * k)
 
 
@@ -105,9 +114,14 @@ _FAMILIES = {"unary_fwd": ELEMENTS, "unary_bwd": ELEMENTS, "binary": strided("a 
 SETTINGS |= {name: _FAMILIES[family(name)] for name in _core.kernels() if family(name) in _FAMILIES}
 
 
-def fields_of(kernel: str, rng: np.random.Generator) -> tuple[dict[str, Any], int]:
-    """The fields that `_core.run_kernel` takes, and the bytes of all operands together."""
-    setting = SETTINGS[kernel]
+def fields_of(
+    kernel: str, rng: np.random.Generator, setting: Setting | None = None
+) -> tuple[dict[str, Any], int]:
+    """The fields that `_core.run_kernel` takes, and the bytes of all operands together.
+
+    ``setting``: another one than the kernel's own of `SETTINGS`.
+    """
+    setting = setting or SETTINGS[kernel]
     schema = _core.kernels()[kernel]
     numbers = {
         name: setting.numbers.get(name, 0) for name, kind, _ in schema if kind in ("Dim", "Int", "Real")

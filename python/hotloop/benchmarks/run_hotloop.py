@@ -24,14 +24,22 @@ def prepare(contestant: str, threads: int | None) -> None:
 
 
 def make(network: Network, contestant: str, threads: int | None) -> HotloopRunner:
-    return HotloopRunner(network, threads, adam=contestant == ADAM)
+    """``contestant``: "hotloop", "hotloop, Adam", "hotloop, cuda", "hotloop, cuda bf16", "hotloop, simt"."""
+    device, _, precision = contestant.partition(", ")[2].partition(" ")
+    if device in ("", "Adam"):
+        return HotloopRunner(network, threads, adam=contestant == ADAM)
+    return HotloopRunner(network, threads, device=device, precision=precision or "float32")
 
 
 class HotloopRunner:
-    def __init__(self, network: Network, threads: int | None, *, adam: bool = False) -> None:
+    def __init__(
+        self, network: Network, threads: int | None, *, adam: bool = False, device: str = "cpu",
+        precision: str = "float32",
+    ) -> None:  # fmt: skip
         self.network = network
         self.threads = threads
         self.adam = adam
+        self.where: Any = {"device": device, "precision": precision}
         self.x, self.y = network.data()
         self.reset()
 
@@ -50,8 +58,9 @@ class HotloopRunner:
         self.model.load_state_dict(state)
         optimizer = hl.optim.Adam(LEARNING_RATE) if self.adam else hl.optim.AdamW(LEARNING_RATE)
         self.trainer = hl.Trainer(
-            self.model, loss=network.loss, optimizer=optimizer, threads=self.threads, progress=False
-        )
+            self.model, loss=network.loss, optimizer=optimizer, threads=self.threads, progress=False,
+            **self.where,
+        )  # fmt: skip
 
     def first_step(self) -> float:
         begin = time.perf_counter()

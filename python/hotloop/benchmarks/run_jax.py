@@ -30,6 +30,8 @@ def prepare(contestant: str, threads: int | None) -> None:
 
 
 def make(network: Network, contestant: str, threads: int | None) -> JaxRunner:
+    if ", cuda" in contestant and jax.default_backend() != "gpu":
+        raise RuntimeError("JAX sees no GPU")
     return JaxRunner(network, one_sort="permutation" not in contestant)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from hotloop.callable_engine import CallableEngine
 from hotloop.data import border
 from hotloop.dry_run import DryRun
-from hotloop.engine import EVAL_ROWS, Data, NativeEngine
+from hotloop.engine import Data, NativeEngine
 from hotloop.fit_job import FitJob, StepParams
 from hotloop.graph import Graph
 from hotloop.history import History
@@ -48,7 +48,7 @@ def run_dry(job: FitJob, *, keep_moments: bool) -> History:
         parameters=sum(entry.size for entry in replica.memory.layout.entries), losses=losses,
         validation=validation, seconds_per_step=step_s, seconds_per_epoch=epoch_s,
         seconds=epoch_s * (job.epochs - done), peak_bytes=_peak_bytes(job, replica),
-        threads=job.train_pass.executable.team.threads,
+        threads=job.train_pass.executable.threads,
         warnings=tuple(_warnings(job, replica, losses, validation, epoch_s * (job.epochs - done))),
     )  # fmt: skip
     job.history.stop_reason, job.history.dry_run = "dry_run", report
@@ -84,7 +84,10 @@ def _evaluate(job: FitJob, replica: Replica) -> tuple[dict[str, dict[str, float]
     metrics, seconds = {}, 0.0
     for name, data in job.validation.items():
         some = data.sample
-        part = Data(border.take(some.arrays, np.arange(min(some.rows, _BATCHES * EVAL_ROWS))), data.kind)
+        part = Data(
+            border.take(some.arrays, np.arange(min(some.rows, _BATCHES * replica.engine.session.eval_rows))),
+            data.kind,
+        )
         metrics[name] = replica.engine.evaluate(part).metrics
         begin = time.perf_counter()  # once more: the first pass compiled
         replica.engine.evaluate(part)

@@ -10,8 +10,8 @@ import numpy as np
 
 from hotloop import schedules
 from hotloop.arguments import choice, count, number, rate
+from hotloop.device import check_device
 from hotloop.sklearn.network import ACTIVATIONS
-from hotloop.threads import check_device
 
 SOLVERS = ("lbfgs", "sgd", "adam", "adamw")
 

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table that check_cuda.py goes by: kernels by name, and what their machine code must be."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rule:
+    """``pattern`` finds kernels by name. ``must``, ``must_not``: instructions by parts of their names, so that
+    "LDG.128" is LDG.E.128. ``registers``: the most. ``blocks``: at least so many side by side, with
+    ``dynamic_shared`` bytes each and ``threads`` (else those of the launch bounds). ``since``: the first
+    architecture that it holds for."""
+
+    pattern: str
+    must: tuple[str, ...] = ()
+    must_not: tuple[str, ...] = ()
+    registers: int = 0
+    blocks: int = 0
+    dynamic_shared: int = 0
+    threads: int = 0
+    since: int = 75
+
+    def speaks_of(self, name: str, arch: int) -> bool:
+        return arch >= self.since and re.search(self.pattern, name) is not None
+
+
+#: Kernels that compute with doubles on purpose.
+DOUBLES = re.compile(r"outside|advance_step")
+#: Kernels that may keep values in local memory: none.
+SPILLS = re.compile(r"(?!)")
+
+RULES: list[Rule] = []

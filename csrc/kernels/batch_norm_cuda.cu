@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+// BatchNorm over the rows of x (rows, cols). Few rows, or so many columns that every multiprocessor has some:
+// one launch, in which a block goes through its columns two or three times and finds them in the cache after
+// the first; 8 bytes an element forward, 12 back. Else statistics in one launch and the elements in a second:
+// 12 and 20. Variances never come from a difference of squares: see Moments.
+#include "kernels/columns_cuda.h"
+
+namespace hotloop::cuda {
+namespace {
+
+// mean, variance (cols) of a column, with what is made of them.
+struct Statistics {
+  float mean, variance, rstd;
+};
+
+HL_DEVICE float inverse_root(float variance, float eps) { return 1.0f / ::sqrtf(variance + eps); }
+
+// Attributes in float, as reals are here.
+struct FwdSettings {
+  float eps, keep, momentum, unbias;
+
+  explicit FwdSettings(const BatchNormFwdArgs<float>& a)
+      : eps(static_cast<float>(a.eps)),
+        keep(static_cast<float>(1.0 - a.momentum)),
+        momentum(static_cast<float>(a.momentum)),
+        unbias(static_cast<float>(a.rows > 1 ? static_cast<double>(a.rows) / static_cast<double>(a.rows - 1)
+                                             : 1.0)) {}
+};
+
+// running = (1 - momentum) * running + momentum * batch, unless nothing was seen
+HL_DEVICE void store_statistics(const BatchNormFwdArgs<float>& a, const FwdSettings& s, int64 c,
+                                const Statistics& of) {
+  a.mean[c] = of.mean;
+  a.rstd[c] = of.rstd;
+  if (a.rows == 0) return;
+  if (a.running_mean != nullptr) a.running_mean[c] = ::fmaf(s.keep, a.running_mean[c], s.momentum * of.mean);
+  if (a.running_var != nullptr)
+    a.running_var[c] = ::fmaf(s.keep, a.running_var[c], s.momentum * (of.variance * s.unbias));
+}
+
+// y of a column: (x - mean) * rstd * weight + bias
+struct Normalise {
+  float mean, rstd, weight, bias;
+
+  HL_DEVICE Normalise(float center, float scale, const float* w, const float* b, int64 c)
+      : mean(center), rstd(scale), weight(w != nullptr ? w[c] : 1.0f), bias(b != nullptr ? b[c] : 0.0f) {}
+  HL_DEVICE float operator()(float x) const { return ::fmaf((x - mean) * rstd, weight, bias); }
+};
+
+// dx of a column: weight * rstd * (dy - sum(dy) / rows - hat * sum(dy * hat) / rows)
+struct Gradient {
+  float mean, rstd, scale, mean_dyh, mean_dy;
+
+  HL_DEVICE Gradient(const BatchNormBwdArgs<float>& a, int64 c, float sum_dyh, float sum_dy)
+      : mean(a.mean[c]),
+        rstd(a.rstd[c]),
+        scale((a.weight != nullptr ? a.weight[c] : 1.0f) * rstd),
+        mean_dyh(sum_dyh / static_cast<float>(a.rows)),
+        mean_dy(sum_dy / static_cast<float>(a.rows)) {}
+  HL_DEVICE float operator()(float x, float dy) const {
+    return scale * ::fmaf(-((x - mean) * rstd), mean_dyh, dy - mean_dy);
+  }
+};
+
+// The terms of dweight and dbias.
+struct GradientTerms {
+  const float *dy, *x;
+  float mean, rstd;
+  int64 cols, column;
+
+  HL_DEVICE GradientTerms(const BatchNormBwdArgs<float>& a, const ColumnTile& tile)
+      : dy(a.dy),
+        x(a.x),
+        mean(tile.live ? a.mean[tile.column] : 0.0f),
+        rstd(tile.live ? a.rstd[tile.column] : 0.0f),
+        cols(a.cols),
+        column(tile.column) {}
+  HL_DEVICE void operator()(int64 row, float (&terms)[2]) const {
+    const int64 at = row * cols + column;
+    terms[1] = dy[at];
+    terms[0] = terms[1] * ((x[at] - mean) * rstd);
+  }
+};
+
+// out[at] = f(at) for this thread's elements of its column in the rows [begin, end). Several are read before
+// the first is written, for the compiler cannot know that out is none of what f reads.
+template <class F>
+HL_DEVICE void write_down(const ColumnTile& tile, int64 cols, int64 begin, int64 end, float* out, F f) {
+  if (!tile.live) return;
+  int64 row = begin + tile.slot;
+  const int64 step = tile.slots * cols;
+  for (; row + int64{kRowsAhead - 1} * tile.slots < end; row += int64{kRowsAhead} * tile.slots) {
+    const int64 at = row * cols + tile.column;
+    float v[kRowsAhead];
+    HL_UNROLL
+    for (int u = 0; u < kRowsAhead; ++u) v[u] = f(at + u * step);
+    HL_UNROLL
+    for (int u = 0; u < kRowsAhead; ++u) out[at + u * step] = v[u];
+  }
+  for (; row < end; row += tile.slots) out[row * cols + tile.column] = f(row * cols + tile.column);
+}
+
+// --- one launch: a block has all rows of its columns
+
+constexpr int kWholeThreads = 1024;
+
+HL_KERNEL HL_BOUNDS(kWholeThreads, 1) fwd_whole(BatchNormFwdArgs<float> a, FwdSettings s, int width) {
+  HL_SHARED(float, scratch, [kColumnScratch<1>]);
+  const ColumnTile tile(blockIdx.x, width, a.cols);
+  const float rows = a.rows > 0 ? static_cast<float>(a.rows) : 1.0f;
+  const float* x = a.x + tile.column;
+  Statistics of;
+  float sum[1];
+  sum_down(tile, 0, a.rows, sum, scratch, [&](int64 row, float (&t)[1]) { t[0] = x[row * a.cols]; });
+  of.mean = sum[0] / rows;
+  sum_down(tile, 0, a.rows, sum, scratch, [&](int64 row, float (&t)[1]) {
+    const float d = x[row * a.cols] - of.mean;
+    t[0] = d * d;
+  });
+  of.variance = sum[0] / rows;
+  of.rstd = inverse_root(of.variance, s.eps);
+  if (!tile.live) return;
+  if (tile.first()) store_statistics(a, s, tile.column, of);
+  const Normalise y(of.mean, of.rstd, a.weight, a.bias, tile.column);
+  write_down(tile, a.cols, 0, a.rows, a.y, [&](int64 at) { return y(a.x[at]); });
+}
+
+HL_KERNEL HL_BOUNDS(kWholeThreads, 1) bwd_whole(BatchNormBwdArgs<float> a, int width) {
+  HL_SHARED(float, scratch, [kColumnScratch<2>]);
+  const ColumnTile tile(blockIdx.x, width, a.cols);
+  float sums[2];
+  sum_down(tile, 0, a.rows, sums, scratch, GradientTerms(a, tile));
+  if (!tile.live) return;
+  if (tile.first() && a.dweight != nullptr) a.dweight[tile.column] = sums[0];
+  if (tile.first() && a.dbias != nullptr) a.dbias[tile.column] = sums[1];
+  const Gradient dx(a, tile.column, sums[0], sums[1]);
+  write_down(tile, a.cols, 0, a.rows, a.dx, [&](int64 at) { return dx(a.x[at], a.dy[at]); });
+}
+
+// --- two launches: statistics, then elements
+
+struct JoinMoments {
+  template <class Other>
+  HL_DEVICE void operator()(float (&v)[3], Other other) const {
+    const Moments all = Moments{v[0], v[1], v[2]} + Moments{other(0), other(1), other(2)};
+    v[0] = all.n, v[1] = all.sum, v[2] = all.m2;
+  }
+};
+
+// Rows whose own mean and squares a thread forms in registers before they join what it has.
+constexpr int kMomentRows = 8;
+
+// n, sum and m2 of x - pivot in the rows [begin, end) of a column, for all threads of the column. The pivot,
+// an element of the column, keeps the sums of a column far from 0 short.
+HL_DEVICE void moments_down(const ColumnTile& tile, const float* x, int64 cols, int64 begin, int64 end,
+                            float pivot, float (&v)[3], float* scratch) {
+  Moments all;
+  for (int64 row = begin + tile.slot; tile.live && row < end; row += int64{kMomentRows} * tile.slots) {
+    float d[kMomentRows];
+    int count = 0;
+    HL_UNROLL
+    for (int u = 0; u < kMomentRows; ++u) {
+      const int64 at = row + int64{u} * tile.slots;
+      d[u] = at < end ? x[at * cols] - pivot : 0.0f;
+      count += at < end;
+    }
+    all = all + Moments::of(d, count);
+  }
+  v[0] = all.n, v[1] = all.sum, v[2] = all.m2;
+  join_slots(tile, v, scratch, JoinMoments{});
+}
+
+HL_KERNEL HL_BOUNDS(kThreads, 1)
+    fwd_statistics(BatchNormFwdArgs<float> a, FwdSettings s, int width, int64 run_rows, void* workspace) {
+  HL_SHARED(float, scratch, [kColumnScratch<3>]);
+  const ColumnTile tile(blockIdx.x, width, a.cols);
+  const int64 begin = blockIdx.y * run_rows, end = begin + run_rows < a.rows ? begin + run_rows : a.rows;
+  const float first = tile.live ? a.x[tile.column] : 0.0f;
+  const float pivot = first - first == 0.0f ? first : 0.0f;  // NaN and inf are no place to measure from
+  float v[3];
+  moments_down(tile, a.x + tile.column, a.cols, begin, end, pivot, v, scratch);
+  if (gridDim.y > 1) {
+    const RunPartials<3> partials(workspace, width);
+    if (!partials.last(v)) return;
+    Moments all;
+    for (int64 run = tile.slot; run < gridDim.y; run += tile.slots)
+      all = all + Moments{partials.at(run, 0), partials.at(run, 1), partials.at(run, 2)};
+    v[0] = all.n, v[1] = all.sum, v[2] = all.m2;
+    join_slots(tile, v, scratch, JoinMoments{});
+  }
+  if (!tile.first()) return;
+  const float rows = static_cast<float>(a.rows), variance = v[2] / rows;
+  store_statistics(a, s, tile.column, {pivot + v[1] / rows, variance, inverse_root(variance, s.eps)});
+}
+
+HL_KERNEL HL_BOUNDS(kThreads, 1)
+    bwd_sums(BatchNormBwdArgs<float> a, int width, int64 run_rows, float* totals, void* workspace) {
+  HL_SHARED(float, scratch, [kColumnScratch<2>]);
+  const ColumnTile tile(blockIdx.x, width, a.cols);
+  float sums[2];
+  if (!sum_columns(tile, a.rows, run_rows, sums, scratch, workspace, GradientTerms(a, tile))) return;
+  if (!tile.first()) return;
+  HL_UNROLL
+  for (int k = 0; k < 2; ++k) totals[k * a.cols + tile.column] = sums[k];
+  if (a.dweight != nullptr) a.dweight[tile.column] = sums[0];
+  if (a.dbias != nullptr) a.dbias[tile.column] = sums[1];
+}
+
+// The elements of a tile of columns in a run of rows. `rstd` is that of `mean`, or absent: `variance` is
+// then.
+HL_KERNEL HL_BOUNDS(kThreads, 1) normalise(float* y, const float* x, const float* mean, const float* rstd,
+                                           const float* variance, const float* weight, const float* bias,
+                                           int64 rows, int64 cols, float eps, int width, int64 run_rows) {
+  const ColumnTile tile(blockIdx.x, width, cols);
+  const int64 begin = blockIdx.y * run_rows, end = begin + run_rows < rows ? begin + run_rows : rows;
+  if (!tile.live) return;
+  const int64 c = tile.column;
+  const Normalise f(mean[c], rstd != nullptr ? rstd[c] : inverse_root(variance[c], eps), weight, bias, c);
+  write_down(tile, cols, begin, end, y, [&](int64 at) { return f(x[at]); });
+}
+
+HL_KERNEL HL_BOUNDS(kThreads, 1)
+    bwd_elements(BatchNormBwdArgs<float> a, const float* totals, int width, int64 run_rows) {
+  const ColumnTile tile(blockIdx.x, width, a.cols);
+  const int64 begin = blockIdx.y * run_rows, end = begin + run_rows < a.rows ? begin + run_rows : a.rows;
+  if (!tile.live) return;
+  const Gradient dx(a, tile.column, totals[tile.column], totals[a.cols + tile.column]);
+  write_down(tile, a.cols, begin, end, a.dx, [&](int64 at) { return dx(a.x[at], a.dy[at]); });
+}
+
+// --- which of them
+
+// One launch where a block's own pass over its rows is no longer than a second launch: 512 rows are 16 a
+// thread of the largest block. Or where there are columns enough for all multiprocessors.
+constexpr int64 kWholeRows = 512;
+// 32 bytes, what memory moves at the least, so that few columns still are several blocks.
+constexpr int kWholeColumns = 8;
+
+struct WholePlan {
+  int width, threads;
+  unsigned tiles;
+};
+
+bool takes_whole(int64 rows, int64 cols, const DeviceTraits& traits) {
+  return rows <= kWholeRows || ceil_div(cols, kTileColumns) >= 4 * int64{traits.multiprocessors};
+}
+
+WholePlan plan_whole(int64 rows, int64 cols, const DeviceTraits& traits) {
+  int width = kTileColumns;
+  while (width > kWholeColumns && ceil_div(cols, width) < traits.multiprocessors) width /= 2;
+  while (width / 2 >= cols) width /= 2;
+  constexpr int64 kRowsEach = 4;
+  int threads = kWarp;
+  while (threads < kWholeThreads && threads * kRowsEach < rows * width) threads *= 2;
+  return {width, threads, static_cast<unsigned>(ceil_div(cols, width))};
+}
+
+void launch_elements(const BatchNormFwdArgs<float>& a, const Launch& l, const ColumnPlan& plan) {
+  launch(stream_of(l), normalise, plan.grid(), kThreads, 0, a.y, a.x, a.mean, a.rstd, nullptr, a.weight,
+         a.bias, a.rows, a.cols, a.eps, plan.width, plan.run_rows);
+}
+
+}  // namespace
+
+std::size_t workspace_bytes(const BatchNormFwdArgs<float>& a, const DeviceTraits& traits, Precision) {
+  return takes_whole(a.rows, a.cols, traits) ? 0 : plan_columns(a.rows, a.cols, traits).bytes(3);
+}
+
+// The totals (2, cols) lie behind the partial sums.
+std::size_t workspace_bytes(const BatchNormBwdArgs<float>& a, const DeviceTraits& traits, Precision) {
+  if (takes_whole(a.rows, a.cols, traits)) return 0;
+  return kWorkspaceCounters + plan_columns(a.rows, a.cols, traits).bytes(2) +
+         2 * static_cast<std::size_t>(a.cols) * sizeof(float);
+}
+
+void batch_norm_fwd_launch(const BatchNormFwdArgs<float>& a, const Launch& l) {
+  if (a.cols == 0) return;
+  const FwdSettings settings(a);
+  if (takes_whole(a.rows, a.cols, *l.traits)) {
+    const WholePlan plan = plan_whole(a.rows, a.cols, *l.traits);
+    return launch(stream_of(l), fwd_whole, plan.tiles, plan.threads, 0, a, settings, plan.width);
+  }
+  const ColumnPlan plan = plan_columns(a.rows, a.cols, *l.traits);
+  launch(stream_of(l), fwd_statistics, plan.grid(), kThreads, 0, a, settings, plan.width, plan.run_rows,
+         l.workspace);
+  launch_elements(a, l, plan);
+}
+
+void batch_norm_eval_launch(const BatchNormEvalArgs<float>& a, const Launch& l) {
+  if (a.rows == 0 || a.cols == 0) return;
+  const ColumnPlan plan = plan_columns(a.rows, a.cols, *l.traits);
+  launch(stream_of(l), normalise, plan.grid(), kThreads, 0, a.y, a.x, a.running_mean, nullptr, a.running_var,
+         a.weight, a.bias, a.rows, a.cols, a.eps, plan.width, plan.run_rows);
+}
+
+void batch_norm_bwd_launch(const BatchNormBwdArgs<float>& a, const Launch& l) {
+  if (a.cols == 0) return;
+  if (takes_whole(a.rows, a.cols, *l.traits)) {
+    const WholePlan plan = plan_whole(a.rows, a.cols, *l.traits);
+    return launch(stream_of(l), bwd_whole, plan.tiles, plan.threads, 0, a, plan.width);
+  }
+  const ColumnPlan plan = plan_columns(a.rows, a.cols, *l.traits);
+  const std::size_t bytes = plan.bytes(2);
+  float* totals =
+      reinterpret_cast<float*>(static_cast<char*>(l.workspace) + (bytes > 0 ? bytes : kWorkspaceCounters));
+  launch(stream_of(l), bwd_sums, plan.grid(), kThreads, 0, a, plan.width, plan.run_rows, totals, l.workspace);
+  launch(stream_of(l), bwd_elements, plan.grid(), kThreads, 0, a, totals, plan.width, plan.run_rows);
+}
+
+}  // namespace hotloop::cuda

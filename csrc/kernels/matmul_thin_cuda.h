@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products of which one operand is thin: B of few columns (a network's last layer) or A of few rows (one
+// sample, or that layer's weight gradient). Tiles would leave most of the device idle: there are few of
+// them, and each has a long way along k. Here a thread sums kThin outputs of one row of the other, wide,
+// operand, over a part of k, so that hundreds of threads share a row's or a few rows' k. Which part depends
+// on how the wide operand lies, so that a warp reads 128 bytes of it at once:
+//
+//   along k      a warp for each of 8 rows, a lane for every 32nd step of k; the lanes' sums are then added
+//                up in a butterfly that leaves each lane pair one output: 31 exchanges for 16 sums
+//   across k     a lane for each of 32 rows, a warp for every 8th step; the warps' sums meet in shared memory
+//
+// The thin operand goes through shared memory, kDepth steps at a time, read as quads: 20 floats from step to
+// step put the quads of eight lanes into 32 banks. Floor: the wide operand is read once, 4 bytes for kThin
+// multiply-adds; below some 100 KB of it, latencies: two barriers and a load, 1 to 2 microseconds.
+//
+// The sums over k of A's rows come from ones: a column of ones beside a thin B, or a row beside a wide B.
+#pragma once
+
+#include "kernels/matmul_epilogue_cuda.h"
+#include "kernels/matmul_operand_cuda.h"
+#include "kernels/matmul_split_cuda.h"
+
+namespace hotloop::cuda {
+
+constexpr int kThin = 16;    // columns of B, or rows of A
+constexpr int kDepth = 128;  // steps of k at a time
+
+struct ThinArgs {
+  MatrixView wide, thin;
+  EpilogueArgs epilogue;
+  Split split;
+  const DeviceStep* step;
+  float* row_sum;  // (m) or null
+  int64 k;
+  bool thin_b;  // else A is the thin one
+};
+
+template <bool along_depth>
+struct ThinShape {
+  static constexpr int kThreads = 256, kWarps = kThreads / kWarp;
+  static constexpr int kRows = along_depth ? kWarps : kWarp;  // of the wide operand, a block
+  static constexpr int kStep = along_depth ? kWarp : kWarps;  // from one of a thread's steps of k to the next
+  static constexpr int kSteps = kDepth / kStep;
+  using Loader = TileLoader<kThin, kDepth, kThreads>;
+  static constexpr int kStage = kDepth * Loader::kStride;
+  static constexpr int kOutStride = kRows + 1;  // of the block's sums (kThin, kRows)
+
+  HL_DEVICE static int row() { return along_depth ? warp_id() : lane_id(); }
+  HL_DEVICE static int first_step() { return along_depth ? lane_id() : warp_id(); }
+};
+
+// x = the wide operand's elements of one row at this thread's steps of the next kDepth, `left` of them there;
+// zeros past k, ones all along the row after the last.
+template <class S>
+HL_DEVICE void fetch_wide(const MatrixView& wide, int64 row, int64 depth, int64 left, float (&x)[S::kSteps]) {
+  HL_UNROLL
+  for (int i = 0; i < S::kSteps; ++i) {
+    const int p = S::first_step() + i * S::kStep;
+    x[i] = row < wide.rows && p < left ? *wide.at(row, depth + p) : row == wide.rows ? 1.0f : 0.0f;
+  }
+}
+
+// sums (kThin) of one row over this thread's steps in [begin, end)
+template <class S>
+HL_DEVICE void sum_thin(const ThinArgs& g, int64 row, int64 begin, int64 end, float* shared,
+                        float (&sums)[kThin]) {
+  if (begin >= end) return;
+  typename S::Loader thin(g.thin, 0, begin);
+  // a column of ones is always there in row_sum's place: it is fetched as zeros, and set when put
+  const int ones = g.thin_b && g.row_sum != nullptr ? static_cast<int>(g.thin.rows) : -1;
+  const auto put = [&](float* stage) {
+    thin.put(stage);
+    if (ones < 0) return;
+    sync();
+    for (int p = static_cast<int>(threadIdx.x); p < kDepth; p += S::kThreads)
+      stage[p * S::Loader::kStride + ones] = 1.0f;
+  };
+  float x[S::kSteps], next[S::kSteps];
+  thin.fetch(end - begin);
+  fetch_wide<S>(g.wide, row, begin, end - begin, next);
+  put(shared);
+  sync();
+  int which = 0;
+  HL_NO_UNROLL
+  for (int64 p = begin; p < end; p += kDepth) {
+    const bool more = p + kDepth < end;
+    HL_UNROLL
+    for (int i = 0; i < S::kSteps; ++i) x[i] = next[i];
+    if (more) {
+      thin.fetch(end - p - kDepth);
+      fetch_wide<S>(g.wide, row, p + kDepth, end - p - kDepth, next);
+    }
+    const float* const stage = shared + which * S::kStage;
+    HL_UNROLL
+    for (int i = 0; i < S::kSteps; ++i) {
+      const float* const y = stage + (S::first_step() + i * S::kStep) * S::Loader::kStride;
+      HL_UNROLL
+      for (int j = 0; j < kThin; j += 4) {
+        const Float4 v = load4(y + j);
+        sums[j] = ::fmaf(x[i], v.x, sums[j]);
+        sums[j + 1] = ::fmaf(x[i], v.y, sums[j + 1]);
+        sums[j + 2] = ::fmaf(x[i], v.z, sums[j + 2]);
+        sums[j + 3] = ::fmaf(x[i], v.w, sums[j + 3]);
+      }
+    }
+    which ^= 1;
+    if (more) put(shared + which * S::kStage);
+    sync();
+  }
+}
+
+// out (kThin, kRows) = each lane's sums, added up over the warp: in each round a lane gives away half of its
+// sums for the other half of its partner's.
+template <class S>
+HL_DEVICE void join_lanes(float (&sums)[kThin], float* out) {
+  static_assert(kThin == 16);
+  int mine = 0;  // the output whose sum stays here
+  HL_UNROLL
+  for (int round = 1; round <= 4; ++round) {
+    const int half = kThin >> round;
+    const int partner = 2 * half;  // lanes apart: 16, 8, 4, 2
+    const bool upper = (lane_id() & partner) != 0;
+    HL_UNROLL
+    for (int i = 0; i < half; ++i) {
+      const float give = upper ? sums[i] : sums[i + half];
+      sums[i] = (upper ? sums[i + half] : sums[i]) + shfl_xor(give, partner);
+    }
+    mine += upper ? half : 0;
+  }
+  const float sum = sums[0] + shfl_xor(sums[0], 1);
+  if (lane_id() % 2 == 0) out[mine * S::kOutStride + warp_id()] = sum;
+}
+
+// out (kThin, kRows) = the warps' sums, added up in the order of warps; all (kWarps, kThin, kRows).
+template <class S>
+HL_DEVICE void join_warps(const float (&sums)[kThin], float* all, float* out) {
+  constexpr int kSums = kThin * S::kRows;
+  HL_UNROLL
+  for (int j = 0; j < kThin; ++j) all[warp_id() * kSums + j * S::kRows + lane_id()] = sums[j];
+  sync();
+  for (int e = static_cast<int>(threadIdx.x); e < kSums; e += S::kThreads) {
+    float sum = 0.0f;
+    HL_UNROLL
+    for (int w = 0; w < S::kWarps; ++w) sum += all[w * kSums + e];
+    out[e / S::kRows * S::kOutStride + e % S::kRows] = sum;
+  }
+}
+
+// Four neighbours in a row of the product, or of what is beside it: the sums of A's rows.
+HL_DEVICE void finish_quad(const ThinArgs& g, const Epilogue& finish, int64 wide, int thin,
+                           const float (&v)[4]) {
+  const int64 i = g.thin_b ? wide : thin, j = g.thin_b ? thin : wide;
+  const int64 m = g.thin_b ? g.wide.rows : g.thin.rows, n = g.thin_b ? g.thin.rows : g.wide.rows;
+  if (i >= m) return;
+  const int count = at_most_4(n - j);
+  if (count > 0) finish(i, j, Float4{v[0], v[1], v[2], v[3]}, count);
+  HL_UNROLL
+  for (int e = 0; e < 4; ++e)
+    if (g.row_sum != nullptr && j + e == n) g.row_sum[i] = v[e];
+}
+
+template <bool along_depth>
+HL_KERNEL HL_BOUNDS(256, 2) matmul_thin(ThinArgs g) {
+  using S = ThinShape<along_depth>;
+  constexpr int kQuads = kThin * S::kRows / 4;
+  static_assert(kQuads <= S::kThreads && S::kWarps * kThin * S::kRows <= 2 * S::kStage);
+  HL_SHARED(float, stages, [2 * S::kStage]);
+  HL_SHARED(float, out, [kThin * S::kOutStride]);
+  const int64 block = int64{blockIdx.x} * S::kRows;
+  const int piece = static_cast<int>(blockIdx.y), me = static_cast<int>(threadIdx.x);
+  const int64 begin = piece * g.split.depth, after = begin + g.split.depth;
+  float sums[kThin] = {};
+  sum_thin<S>(g, block + S::row(), begin, after < g.k ? after : g.k, stages, sums);
+  if constexpr (along_depth) {
+    join_lanes<S>(sums, out);
+  } else {
+    join_warps<S>(sums, stages, out);
+  }
+  sync();
+  // quads along the rows of the product: the thin index varies in them if B is thin, else the wide one
+  const int along = g.thin_b ? kThin / 4 : S::kRows / 4;
+  const int thin = g.thin_b ? me % along * 4 : me / along, wide = g.thin_b ? me / along : me % along * 4;
+  float quad[4] = {}, none = 0.0f;
+  HL_UNROLL
+  for (int e = 0; e < 4; ++e)
+    if (me < kQuads)
+      quad[e] = out[(g.thin_b ? thin + e : thin) * S::kOutStride + (g.thin_b ? wide : wide + e)];
+  if (g.split.pieces > 1 && !add_pieces<S::kThreads>(g.split, blockIdx.x, piece, quad, none)) return;
+  if (me < kQuads) finish_quad(g, Epilogue(g.epilogue, g.step), block + wide, thin, quad);
+}
+
+}  // namespace hotloop::cuda

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/device_source.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/error.h"
+#include "kernels/isa.h"
+
+namespace hotloop {
+namespace {
+
+constexpr std::size_t kAlign = 256;
+std::size_t aligned(std::size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+
+// Of a lane at most: several milliseconds of a bus's time, so that what a copy costs to begin does not show.
+constexpr std::size_t kLaneBytes = std::size_t{64} << 20;
+
+std::size_t element_bytes(ElementType type) {
+  switch (type) {
+    case ElementType::kUint8:
+      return 1;
+    case ElementType::kInt32:
+    case ElementType::kFloat32:
+      return 4;
+    case ElementType::kInt64:
+    case ElementType::kFloat64:
+      return 8;
+  }
+  throw InternalError("[source] unknown element type");
+}
+
+std::size_t row_bytes(const SourceArray& array) {
+  return static_cast<std::size_t>(array.row_size) * element_bytes(array.type);
+}
+
+}  // namespace
+
+DeviceSource::DeviceSource(std::shared_ptr<const Device> device, std::vector<SourceArray> arrays,
+                           std::optional<std::size_t> budget)
+    : device_(std::move(device)), arrays_(std::move(arrays)) {
+  check(arrays_.size() <= static_cast<std::size_t>(kMaxFeeds), "[source] ", arrays_.size(),
+        " arrays; a device takes up to ", kMaxFeeds);
+  device_->use();
+  std::size_t free = 0, total = 0;
+  if (!budget) device_->require(device_->api().memory_info(&free, &total), "ask for free memory");
+  budget_ = budget.value_or(free / 2);
+  for (const SourceArray& array : arrays_) {
+    check(array.rows == rows(), "[source] arrays of ", rows(), " and ", array.rows, " rows");
+    row_bytes_ += row_bytes(array);
+  }
+  if (static_cast<std::size_t>(rows()) * row_bytes_ <= budget_ && make_resident()) return;
+  blocks_.clear();
+}
+
+DeviceSource::~DeviceSource() { finish_copies(); }
+
+// A pass that was stopped may leave one that nobody waits for.
+void DeviceSource::finish_copies() const {
+  if (copies_) (void)device_->api().stream_wait(copies_->stream());
+}
+
+// Whether there was room.
+bool DeviceSource::make_resident() {
+  const DeviceQueue queue(device_);
+  try {
+    for (const SourceArray& array : arrays_)
+      blocks_.push_back(
+          std::make_unique<DeviceBlock>(device_, static_cast<std::size_t>(array.rows) * row_bytes(array)));
+  } catch (const DeviceFault& fault) {
+    if (fault.status() == kDeviceMemory) return false;
+    throw;
+  }
+  for (std::size_t i = 0; i < arrays_.size(); ++i)
+    queue.copy(blocks_[i]->data(), arrays_[i].data, blocks_[i]->bytes(), CopyKind::kToDevice);
+  queue.wait();
+  return true;
+}
+
+std::size_t DeviceSource::n_bytes() const {
+  std::size_t n = 0;
+  for (const auto& block : blocks_) n += block->bytes();
+  for (const auto& lane : lanes_) n += lane ? lane->block.bytes() : 0;
+  return n;
+}
+
+// Two lanes within the budget, but at least of a batch each.
+void DeviceSource::make_lanes(int64 batch_size) {
+  const std::size_t batch_bytes = static_cast<std::size_t>(batch_size) * row_bytes_;
+  const std::size_t most = std::min(kLaneBytes, budget_ / 2);
+  const int64 batches = std::max<int64>(1, static_cast<int64>(most / std::max<std::size_t>(1, batch_bytes)));
+  if (lane_rows_ >= batch_size && lane_rows_ % batch_size == 0 && lane_rows_ <= batches * batch_size) return;
+  const int64 lane_rows = batches * batch_size;
+  std::size_t bytes = 0;
+  for (const SourceArray& array : arrays_)
+    bytes += aligned(static_cast<std::size_t>(lane_rows) * row_bytes(array));
+  lane_rows_ = 0;
+  finish_copies();
+  if (!copies_) copies_ = std::make_unique<DeviceQueue>(device_);
+  for (auto& lane : lanes_) lane.reset();
+  for (auto& lane : lanes_) lane = std::make_unique<Lane>(device_, bytes);
+  lane_rows_ = lane_rows;
+}
+
+DeviceFeeder::DeviceFeeder(DeviceSource& source, const DeviceQueue& queue, DeviceStep* step,
+                           const Permutation* order, std::vector<std::pair<void*, bool>> outs,
+                           int64 batch_size, int64 first, int64 last)
+    : source_(source),
+      queue_(queue),
+      step_(step),
+      order_(order),
+      outs_(std::move(outs)),
+      batch_size_(batch_size),
+      first_(first),
+      last_(last) {
+  if (!source_.resident()) source_.make_lanes(batch_size);
+}
+
+int64 DeviceFeeder::rows_end(int64 batch) const { return std::min(batch * batch_size_, source_.rows()); }
+
+DeviceFeeds DeviceFeeder::feeds_of(int64 first_row, const std::vector<std::byte*>& data) const {
+  DeviceFeeds feeds;
+  feeds.first = first_row;
+  feeds.n = static_cast<std::int32_t>(data.size());
+  for (std::size_t i = 0; i < data.size(); ++i) {
+    const SourceArray& array = source_.arrays_[i];
+    feeds.at[i] = {data[i], outs_[i].first, array.row_size, static_cast<FeedType>(array.type),
+                   outs_[i].second};
+  }
+  return feeds;
+}
+
+DeviceFeeds DeviceFeeder::feeds() const {
+  std::vector<std::byte*> data;
+  for (const auto& block : source_.blocks_) data.push_back(block->data());
+  return feeds_of(0, data);
+}
+
+int64 DeviceFeeder::ready(int64 batch) {
+  if (source_.resident()) return last_ - batch;
+  const int64 piece = (batch - first_) / lane_batches();
+  const int64 end = std::min(last_, first_ + (piece + 1) * lane_batches());
+  if (piece == piece_) return end - batch;
+  if (piece_ >= 0) lane(piece_).trained.set(queue_);
+  if (first_ + gathered_ < end) gather(first_ + gathered_, end - first_ - gathered_);
+  piece_ = piece;
+  DeviceSource::Lane& at = lane(piece);
+  at.copied.hold_back(queue_);
+  std::vector<std::byte*> data;
+  std::byte* next = at.block.data();
+  for (const SourceArray& array : source_.arrays_) {
+    data.push_back(next);
+    next += aligned(static_cast<std::size_t>(source_.lane_rows_) * row_bytes(array));
+  }
+  const DeviceFeeds feeds = feeds_of(batch * batch_size_, data);
+  at.fed.wait();  // two pieces ago
+  std::memcpy(at.feeds.data(), &feeds, sizeof feeds);
+  queue_.copy(&step_->feeds, at.feeds.data(), sizeof feeds, CopyKind::kToDevice);
+  at.fed.set(queue_);
+  return end - batch;
+}
+
+// One piece ahead at most, since the other lane is in use.
+void DeviceFeeder::gather_ahead(int64 batches) {
+  if (source_.resident()) return;
+  const int64 room = std::min(last_ - first_, (piece_ + 2) * lane_batches()) - gathered_;
+  if (room > 0) gather(first_ + gathered_, std::min(batches, room));
+}
+
+void DeviceFeeder::gather(int64 batch, int64 count) {
+  while (count > 0) {
+    const int64 piece = (batch - first_) / lane_batches();
+    const int64 begin = first_ + piece * lane_batches(), end = std::min(last_, begin + lane_batches());
+    const int64 now = std::min(count, end - batch);
+    DeviceSource::Lane& to = lane(piece);
+    if (batch == begin) to.copied.wait();  // what it held before has left it
+    const int64 row = rows_end(batch), n = rows_end(batch + now) - row, at = row - rows_end(begin);
+    rows_.resize(static_cast<std::size_t>(n));
+    if (order_ != nullptr) find_isa("").shuffle_rows(*order_, row, n, rows_.data());
+    std::byte* out = to.pinned.data();
+    for (const SourceArray& array : source_.arrays_) {
+      const std::size_t each = row_bytes(array);
+      std::byte* next = out + static_cast<std::size_t>(at) * each;
+      if (order_ == nullptr)
+        std::memcpy(next, array.data + static_cast<std::size_t>(row) * each,
+                    static_cast<std::size_t>(n) * each);
+      else
+        for (const int64 r : rows_) {
+          std::memcpy(next, array.data + static_cast<std::size_t>(r) * each, each);
+          next += each;
+        }
+      out += aligned(static_cast<std::size_t>(source_.lane_rows_) * each);
+    }
+    gathered_ += now;
+    batch += now;
+    count -= now;
+    if (batch == end) send(piece);
+  }
+}
+
+// On a stream of its own; behind the last batch that read what the lane held before.
+void DeviceFeeder::send(int64 piece) {
+  DeviceSource::Lane& at = lane(piece);
+  at.trained.hold_back(*source_.copies_);
+  source_.copies_->copy(at.block.data(), at.pinned.data(), at.block.bytes(), CopyKind::kToDevice);
+  at.copied.set(*source_.copies_);
+}
+
+}  // namespace hotloop

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where a device's batches come from. Arrays that fit lie there as a whole; others come in pieces of whole
+// batches through two buffers: while one trains, the host gathers the next and copies it.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "core/shuffle.h"
+#include "runtime/device_library.h"
+#include "runtime/source.h"
+
+namespace hotloop {
+
+class DeviceSource {
+ public:
+  // The arrays are held by the caller. They are copied now if they take no more than `budget` bytes (without
+  // one: half of what is free), and then changes to them are not seen. Throws DeviceFault.
+  DeviceSource(std::shared_ptr<const Device> device, std::vector<SourceArray> arrays,
+               std::optional<std::size_t> budget);
+
+  ~DeviceSource();
+  DeviceSource(const DeviceSource&) = delete;
+  DeviceSource& operator=(const DeviceSource&) = delete;
+
+  const Device& device() const { return *device_; }
+  const std::vector<SourceArray>& arrays() const { return arrays_; }
+  int64 rows() const { return arrays_.empty() ? 0 : arrays_[0].rows; }
+  bool resident() const { return !blocks_.empty() || arrays_.empty(); }
+  std::size_t n_bytes() const;  // on the device
+
+ private:
+  friend class DeviceFeeder;
+  // One of the two ways in of rows that are not resident.
+  struct Lane {
+    Lane(const std::shared_ptr<const Device>& device, std::size_t bytes)
+        : pinned(device, bytes),
+          block(device, bytes),
+          feeds(device, sizeof(DeviceFeeds)),
+          fed(device),
+          copied(device),
+          trained(device) {}
+    PinnedBlock pinned;
+    DeviceBlock block;
+    PinnedBlock feeds;  // what the step block is told of this piece
+    DeviceMark fed, copied, trained;
+  };
+  bool make_resident();
+  void finish_copies() const;
+  void make_lanes(int64 batch_size);
+
+  std::shared_ptr<const Device> device_;
+  std::vector<SourceArray> arrays_;
+  std::size_t row_bytes_ = 0, budget_ = 0;
+  std::vector<std::unique_ptr<DeviceBlock>> blocks_;  // one for each array
+  std::unique_ptr<Lane> lanes_[2];
+  std::unique_ptr<DeviceQueue> copies_;
+  int64 lane_rows_ = 0;  // room of a lane
+};
+
+// Feeds one pass: batches [first, last) of a source, in that order.
+class DeviceFeeder {
+ public:
+  // `order` may be null: rows as they come. `outs`: for each array the input's address, and whether it holds
+  // indices.
+  DeviceFeeder(DeviceSource& source, const DeviceQueue& queue, DeviceStep* step, const Permutation* order,
+               std::vector<std::pair<void*, bool>> outs, int64 batch_size, int64 first, int64 last);
+
+  // What the step block holds at the start of the pass.
+  DeviceFeeds feeds() const;
+  bool shuffles() const { return order_ != nullptr && source_.resident(); }
+  // Makes batch `batch` ready on the queue; how many batches from it on are.
+  int64 ready(int64 batch);
+  // Gathers so many batches ahead, as far as there is room.
+  void gather_ahead(int64 batches);
+
+ private:
+  int64 lane_batches() const { return source_.lane_rows_ / batch_size_; }
+  DeviceSource::Lane& lane(int64 piece) const { return *source_.lanes_[piece % 2]; }
+  int64 rows_end(int64 batch) const;
+  DeviceFeeds feeds_of(int64 first_row, const std::vector<std::byte*>& data) const;
+  void gather(int64 batch, int64 count);
+  void send(int64 piece);
+
+  DeviceSource& source_;
+  const DeviceQueue& queue_;
+  DeviceStep* step_;
+  const Permutation* order_;
+  std::vector<std::pair<void*, bool>> outs_;
+  int64 batch_size_, first_, last_;
+  int64 piece_ = -1;    // that the queue works on
+  int64 gathered_ = 0;  // batches in lanes
+  std::vector<int64> rows_;
+};
+
+}  // namespace hotloop

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``device="auto"`` means for one run: an estimate for each device, the making of a context included.
+
+Orders of magnitude are enough: where the two are near each other, either is right. A GPU is asked for only if
+the CPU is expected to need longer than a context takes to make, so that small runs touch no driver.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hotloop import _core, device
+from hotloop.compile.explain import touched_bytes
+from hotloop.compile.plan import Plan
+from hotloop.threads import get_num_threads
+
+#: Sustained float32 rate of one thread by its kernels, FLOP/s: about half of what products reach.
+_CPU_FLOPS = {"generic": 2e9, "neon": 15e9, "avx2": 40e9, "avx512": 80e9}
+#: Bytes a second that a processor's caches and memory give steps that only move data.
+_CPU_BYTES = 15e9
+#: Of a present-day GPU whose particulars are not known before it is opened.
+_GPU_FLOPS, _GPU_BYTES, _UPLOAD_BYTES = 8e12, 6e11, 8e9
+#: Seconds of a kernel behind another in a graph, and of making a context.
+_GPU_STEP_S, _CONTEXT_S = 2.5e-6, 0.6
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The device of a run, and why."""
+
+    kind: str
+    reason: str
+
+
+def choose(
+    plan: Plan, *, batches: int, batch_size: int, data_bytes: int, threads: int | None = None
+) -> Choice:
+    """Of the CPU and a GPU the one expected to end sooner: ``batches`` steps in all, each of ``plan``."""
+    quick = batches * (plan.flops.at(batch_size) + plan.arena_bytes) / _CPU_FLOPS["generic"]
+    if quick < _CONTEXT_S / 4:  # without looking at every step
+        return Choice("cpu", "its work is over before a GPU is ready")
+    cpu = batches * _cpu_seconds(plan, batch_size, threads or get_num_threads())
+    if cpu < _CONTEXT_S:
+        return Choice("cpu", f"an estimated {_seconds(cpu)} of work is over before a GPU is ready")
+    reason = device.why_not("cuda")
+    if reason is not None:
+        return Choice("cpu", reason)
+    start = 0.0 if device.is_open("cuda") else _CONTEXT_S
+    gpu = start + data_bytes / _UPLOAD_BYTES + batches * _gpu_seconds(plan, batch_size)
+    kind = "cuda" if gpu < cpu else "cpu"
+    return Choice(kind, f"an estimated {_seconds(cpu)} on the CPU, {_seconds(gpu)} on the GPU")
+
+
+def _cpu_seconds(plan: Plan, rows: int, threads: int) -> float:
+    rate = _CPU_FLOPS.get(_core.best_isa(), 2e9) * threads
+    moved = sum(touched_bytes(plan, step) for step in plan.steps)
+    return plan.flops.at(rows) / rate + moved / (_CPU_BYTES * threads)
+
+
+def _gpu_seconds(plan: Plan, rows: int) -> float:
+    moved = sum(touched_bytes(plan, step) for step in plan.steps)
+    return len(plan.steps) * _GPU_STEP_S + plan.flops.at(rows) / _GPU_FLOPS + moved / _GPU_BYTES
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2g} s" if value < 100 else f"{value:.0f} s"
