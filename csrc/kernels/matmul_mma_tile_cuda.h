@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+// The product by tiles on the matrix units: a block sums a tile of the output over k, a warp WM x WN of its
+// elements in registers; several stages of shared memory, one of which is read while copies fill the others.
+//
+// Floors, in clocks of a multiprocessor for a step of k, by tile, for 1024 (bf16), 512 (tf32) and 171
+// (float32: three products) multiply-adds a clock, which is an A100's peak; the same instructions reach about
+// 1.25 times that on an H100 (0.62 of what its own can do). Operands are float32 in memory and in shared
+// memory, which has 128 bytes a clock: a step is written once and read by every warp. L2 gives a
+// multiprocessor about 25 bytes a clock when all of them ask (5.6 TB/s on an H100), for 4 (BM + BN) bytes.
+//
+//   tile      warps         bf16  tf32  float32   shared   L2
+//   128x256   8 of 64x64      32    64      192       44   61
+//   128x128   8 of 64x32      16    32       96       32   41
+//    64x64    4 of 32x32       4     8       24       12   20
+//
+// So tf32 and bf16 products of large matrices are bound by L2: 128 x 256 moves 6 bytes for 128 multiply-adds
+// where 128 x 128 moves 8. Float32 accuracy is bound by the unit from 64 x 64 on.
+#pragma once
+
+#include "kernels/matmul_epilogue_cuda.h"
+#include "kernels/matmul_mma_operand_cuda.h"
+#include "kernels/matmul_split_cuda.h"
+
+namespace hotloop::cuda {
+
+// kBlocks of them share a multiprocessor: 65536 registers / (kBlocks kThreads) are what a thread has.
+template <int WM, int WN, int warps_m, int warps_n, int stages, int blocks>
+struct MmaShape {
+  static constexpr int kWarpM = WM, kWarpN = WN, kWarpsN = warps_n;
+  static constexpr int BM = WM * warps_m, BN = WN * warps_n;
+  static constexpr int kThreads = warps_m * warps_n * kWarp, kBlocks = blocks;
+  static constexpr int kStages = stages, kStage = (BM + BN) * kMmaDepth;  // floats of a pair of tiles
+  static constexpr std::size_t kShared = sizeof(float) * kStages * kStage;
+  static constexpr int kLefts = WM / 16, kRights = WN / 8;  // fragments of a warp
+  static_assert(BM * BN <= kStages * kStage, "the output passes through the stages' memory");
+  static_assert(BM <= kThreads, "a thread for each row sum");
+};
+
+struct MmaArgs {
+  MatrixView a, b;
+  EpilogueArgs epilogue;
+  Split split;
+  const DeviceStep* step;
+  float* row_sum;  // (m) or null
+  int64 k, tile_rows, tile_columns;
+  bool a_wide, b_wide;  // see MmaFetch
+};
+
+template <class S>
+using MmaSums = float[S::kLefts][S::kRights][4];
+
+// sums += the tiles of one stage
+template <class S, class Terms, bool a_deep, bool b_deep>
+HL_DEVICE void mma_stage(const float* stage, MmaSums<S>& sums) {
+  const int first_row = warp_id() / S::kWarpsN * S::kWarpM, first_column = warp_id() % S::kWarpsN * S::kWarpN;
+  HL_UNROLL
+  for (int half = 0; half < kMmaDepth / kMmaHalf; ++half) {
+    float y[S::kRights][4];
+    MmaTile<b_deep, S::BN>::template load<S::kRights / 4>(stage + S::BM * kMmaDepth, first_column, half, y);
+    typename Terms::Right right[S::kRights];
+    HL_UNROLL
+    for (int j = 0; j < S::kRights; ++j) right[j] = Terms::right(y[j]);
+    HL_UNROLL
+    for (int i = 0; i < S::kLefts; i += 2) {
+      float x[4][4];
+      MmaTile<a_deep, S::BM>::template load<1>(stage, first_row + i * 16, half, x);
+      Terms::multiply(sums[i], Terms::left(x[0], x[1]), right);
+      Terms::multiply(sums[i + 1], Terms::left(x[2], x[3]), right);
+    }
+  }
+}
+
+// sums += [begin, end) of k of the tile at (row, column); total, unless null, += row threadIdx.x of A
+template <class S, class Terms, bool a_deep, bool b_deep>
+HL_DEVICE void mma_steps(const MmaArgs& g, int64 row, int64 column, int64 begin, int64 end, float* shared,
+                         MmaSums<S>& sums, float* total) {
+  MmaFetch<a_deep, S::BM, S::kThreads> a(g.a, g.a_wide, row, begin, end);
+  MmaFetch<b_deep, S::BN, S::kThreads> b(g.b, g.b_wide, column, begin, end);
+  const int steps = static_cast<int>(ceil_div(end - begin, kMmaDepth));
+  const auto fetch = [&](int stage, bool more) {  // a group of copies each, so that they can be counted
+    if (more) {
+      a(shared + stage * S::kStage);
+      b(shared + stage * S::kStage + S::BM * kMmaDepth);
+    }
+    cp_commit();
+  };
+  HL_UNROLL
+  for (int s = 0; s < S::kStages - 1; ++s) fetch(s, s < steps);
+  int read = 0, write = S::kStages - 1;
+  HL_NO_UNROLL
+  for (int i = 0; i < steps; ++i) {
+    cp_wait<S::kStages - 2>();
+    sync();  // the stage to read has landed for all, and all have read the one to write
+    fetch(write, i + S::kStages - 1 < steps);
+    const float* const stage = shared + read * S::kStage;
+    if (total != nullptr && threadIdx.x < S::BM)
+      *total += MmaTile<a_deep, S::BM>::sum_row(stage, static_cast<int>(threadIdx.x));
+    mma_stage<S, Terms, a_deep, b_deep>(stage, sums);
+    read = read + 1 == S::kStages ? 0 : read + 1;
+    write = write + 1 == S::kStages ? 0 : write + 1;
+  }
+  cp_wait<0>();
+  sync();
+}
+
+// The same for either form of either operand. One kernel holds the four loops: its epilogue is there once.
+template <class S, class Terms>
+HL_DEVICE void mma_sum(const MmaArgs& g, int64 row, int64 column, int64 begin, int64 end, float* shared,
+                       MmaSums<S>& sums, float* total) {
+  if (g.a.along_depth) {
+    if (g.b.along_depth)
+      return mma_steps<S, Terms, true, true>(g, row, column, begin, end, shared, sums, total);
+    return mma_steps<S, Terms, true, false>(g, row, column, begin, end, shared, sums, total);
+  }
+  if (g.b.along_depth)
+    return mma_steps<S, Terms, false, true>(g, row, column, begin, end, shared, sums, total);
+  mma_steps<S, Terms, false, false>(g, row, column, begin, end, shared, sums, total);
+}
+
+template <class S>
+HL_DEVICE bool any_nan(const MmaSums<S>& sums) {
+  float all = 0.0f;  // 0 x is NaN for infinities too, which the careful way may find to be finite
+  HL_UNROLL
+  for (int i = 0; i < S::kLefts; ++i) HL_UNROLL
+  for (int j = 0; j < S::kRights; ++j) HL_UNROLL
+  for (int e = 0; e < 4; ++e) all += 0.0f * sums[i][j][e];
+  return sync_or(all != all);
+}
+
+// Through shared memory, as (BM, BN) with quads in the places of a tile of lines along k, and out of it by
+// whole lines.
+template <class S>
+HL_DEVICE void mma_finish(const MmaArgs& g, int64 row, int64 column, float* shared, const MmaSums<S>& sums) {
+  constexpr int kQuads = S::BN / 4;
+  const auto place = [](int r, int quad) { return (r * kQuads + (quad ^ (r / 16 % 2 * 4))) * 4; };
+  const int first_row = warp_id() / S::kWarpsN * S::kWarpM, first_column = warp_id() % S::kWarpsN * S::kWarpN;
+  HL_UNROLL
+  for (int i = 0; i < 2 * S::kLefts; ++i) HL_UNROLL
+  for (int j = 0; j < S::kRights / 2; ++j) {
+    // row i of a thread is its word pair i % 2 of fragment i / 2; of four fragments of columns it holds
+    // columns 4 t ... of the first 16 in one word, of the others in the next
+    const auto& v = sums[i / 2];
+    const int e = i % 2 * 2 + j % 2, from = j / 2 * 4;
+    const int r = first_row + i / 4 * 32 + mma_row(i % 4);
+    store4(shared + place(r, first_column / 4 + j * 4 + lane_id() % 4),
+           Float4{v[from][e], v[from + 1][e], v[from + 2][e], v[from + 3][e]});
+  }
+  sync();
+  const Epilogue finish(g.epilogue, g.step);
+  HL_NO_UNROLL
+  for (int q = static_cast<int>(threadIdx.x); q < S::BM * kQuads; q += S::kThreads) {
+    const int64 i = row + q / kQuads, j = column + q % kQuads * 4;
+    const int count = at_most_4(g.b.rows - j);
+    if (i < g.a.rows && count > 0) finish(i, j, load4(shared + place(q / kQuads, q % kQuads)), count);
+  }
+}
+
+// Tiles of neighbouring blocks share operands in L2: eight rows of tiles are gone through column by column.
+constexpr int64 kMmaBand = 8;
+struct TilePlace {
+  int64 row, column;
+};
+HL_DEVICE TilePlace mma_place(int64 tile, int64 rows, int64 columns) {
+  const int64 first = tile / (kMmaBand * columns) * kMmaBand, i = tile % (kMmaBand * columns);
+  const int64 height = rows - first < kMmaBand ? rows - first : kMmaBand;
+  return {first + i % height, i / height};
+}
+
+template <class S, class Terms>
+HL_KERNEL HL_BOUNDS(S::kThreads, S::kBlocks) matmul_mma_tiles(MmaArgs g) {
+  HL_DYNAMIC_SHARED(float, shared);
+  const int64 tile = blockIdx.x;
+  const TilePlace place = mma_place(tile, g.tile_rows, g.tile_columns);
+  const int64 row = place.row * S::BM, column = place.column * S::BN;
+  const int piece = static_cast<int>(blockIdx.y);
+  const int64 begin = piece * g.split.depth, after = begin + g.split.depth, end = after < g.k ? after : g.k;
+  MmaSums<S> sums = {};
+  float total = 0.0f;
+  mma_sum<S, Terms>(g, row, column, begin, end, shared, sums,
+                    g.row_sum != nullptr && column == 0 ? &total : nullptr);
+  if constexpr (requires { typename Terms::Careful; }) {
+    // Infinities must not become NaN. They are rare, and not worth an instruction where numbers are split.
+    if (any_nan<S>(sums)) {
+      HL_UNROLL
+      for (int i = 0; i < S::kLefts; ++i) HL_UNROLL
+      for (int j = 0; j < S::kRights; ++j) HL_UNROLL
+      for (int e = 0; e < 4; ++e) sums[i][j][e] = 0.0f;
+      mma_sum<S, typename Terms::Careful>(g, row, column, begin, end, shared, sums, nullptr);
+    }
+  }
+  if (g.split.pieces > 1) {
+    auto& flat = reinterpret_cast<float (&)[S::kLefts * S::kRights * 4]>(sums);
+    if (!add_pieces<S::kThreads>(g.split, tile, piece, flat, total)) return;
+  }
+  const int64 mine = row + threadIdx.x;
+  if (g.row_sum != nullptr && column == 0 && threadIdx.x < S::BM && mine < g.a.rows) g.row_sum[mine] = total;
+  mma_finish<S>(g, row, column, shared, sums);
+}
+
+}  // namespace hotloop::cuda
