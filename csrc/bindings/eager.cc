@@ -13,11 +13,6 @@
 namespace hotloop {
 namespace {
 
-bool is_operand(FieldKind kind) { return kind < FieldKind::Dim; }
-bool is_written(FieldKind kind) {
-  return is_operand(kind) && kind != FieldKind::In && kind != FieldKind::InOpt;
-}
-
 int type_num(DType dtype, bool is_double) {
   switch (dtype) {
     case DType::kReal:

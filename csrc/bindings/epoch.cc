@@ -3,9 +3,9 @@
 // for a whole run.
 #include "runtime/epoch.h"
 
-#include <exception>
 #include <optional>
 
+#include "bindings/epoch_call.h"
 #include "bindings/register.h"
 #include "core/error.h"
 #include "core/fingerprint.h"
@@ -19,71 +19,17 @@ using DoubleArray = py::array_t<double, py::array::c_style>;
 // Keeps the arrays alive next to the pointers into them.
 class Source {
  public:
-  explicit Source(std::vector<py::array> arrays) : owned_(std::move(arrays)) {
-    for (const py::array& array : owned_) arrays_.push_back(describe(array));
-  }
+  explicit Source(std::vector<py::array> arrays) : owned_(std::move(arrays)), arrays_(describe(owned_)) {}
   const std::vector<SourceArray>& arrays() const { return arrays_; }
   int64 rows() const { return arrays_.empty() ? 0 : arrays_[0].rows; }
 
  private:
-  static SourceArray describe(const py::array& array) {
-    check(array.ndim() >= 1, "[source] an array has no rows");
-    check((array.flags() & py::array::c_style) != 0, "[source] an array is not C-contiguous");
-    SourceArray out{static_cast<const std::byte*>(array.data()), element_type(array), array.shape(0), 1};
-    for (py::ssize_t axis = 1; axis < array.ndim(); ++axis) out.row_size *= array.shape(axis);
-    return out;
-  }
-
   std::vector<py::array> owned_;
   std::vector<SourceArray> arrays_;
 };
 
-struct StopFlag {
-  std::atomic<bool> value{false};
-};
-
-EpochOutput epoch_output(const Program& program, const Source& source, int buffer, const py::array& out) {
-  const Plan& plan = program.plan();
-  check(buffer >= 0 && buffer < static_cast<int>(plan.buffers.size()), "[epoch] output names buffer ",
-        buffer);
-  const Buffer& b = plan.buffers[static_cast<std::size_t>(buffer)];
-  check(b.size.constant == 0 && b.dtype == DType::kReal, "[epoch] output buffer ", buffer, " is not per row");
-  check(static_cast<std::size_t>(out.itemsize()) == real_bytes(plan.real) && out.dtype().kind() == 'f' &&
-            out.writeable() && (out.flags() & py::array::c_style) != 0 &&
-            out.size() == source.rows() * b.size.per_row,
-        "[epoch] an output array does not fit its buffer");
-  return {buffer, static_cast<std::byte*>(const_cast<void*>(out.data()))};
-}
-
-using Outputs = std::vector<std::pair<int, py::array>>;
-
-using EpochAnswer = std::pair<int64, std::string>;
-
-// Runs an epoch with the GIL released. Python's signal handlers run every 50 ms; what one of them raises ends
-// the epoch after the step in hand.
 EpochAnswer drive(Program& program, const Source& source, ThreadTeam& team, EpochOptions& options) {
-  std::exception_ptr raised;
-  options.poll = [&raised] {
-    const py::gil_scoped_acquire acquire;
-    if (PyErr_CheckSignals() != 0) raised = std::make_exception_ptr(py::error_already_set());
-    return raised != nullptr;
-  };
-  EpochResult result;
-  {
-    const py::gil_scoped_release
-        release;  // arrays are held by Source and by the caller; nothing else is touched
-    result = run_epoch(program, source.arrays(), team, options);
-  }
-  if (raised) std::rethrow_exception(raised);
-  constexpr const char* kStatus[] = {"done", "stopped", "time", "diverged", "paused"};
-  return {result.steps, kStatus[static_cast<int>(result.status)]};
-}
-
-void set_params(EpochOptions& options, const Program& program, const DoubleArray& params) {
-  check(params.ndim() == 2 && params.shape(1) == program.plan().params_width(),
-        "[epoch] step parameters must be (steps, ", program.plan().params_width(), ")");
-  options.params = params.data();
-  options.n_params = params.shape(0);
+  return with_signals(options, [&] { return run_epoch(program, source.arrays(), team, options); });
 }
 
 EpochAnswer epoch(Program& program, const Source& source, ThreadTeam& team, const std::vector<int>& inputs,
@@ -94,8 +40,7 @@ EpochAnswer epoch(Program& program, const Source& source, ThreadTeam& team, cons
                   int64 before, bool more) {
   EpochOptions options;
   options.inputs = inputs;
-  for (const auto& [buffer, array] : outputs)
-    options.outputs.push_back(epoch_output(program, source, buffer, array));
+  options.outputs = epoch_outputs(program.plan(), source.rows(), outputs);
   options.batch_size = batch_size;
   options.shuffle = shuffle;
   options.seed = seed;
@@ -104,7 +49,7 @@ EpochAnswer epoch(Program& program, const Source& source, ThreadTeam& team, cons
   options.step = step;
   options.first_batch = first_batch;
   options.batches = batches;
-  set_params(options, program, params);
+  set_params(options, program.plan(), params);
   options.begin = begin;
   options.end = end < 0 ? static_cast<int64>(program.plan().steps.size()) : end;
   options.accumulate = accumulate;
@@ -143,7 +88,7 @@ class BoundEpoch {
     options.epoch = epoch_number;
     options.step = static_cast<std::uint64_t>(epoch_number) *
                    static_cast<std::uint64_t>(ceil_div(source_.rows(), options.batch_size));
-    set_params(options, program_, params);
+    set_params(options, program_.plan(), params);
     options.stop = stop == nullptr ? nullptr : &stop->value;
     options.deadline_s = deadline_s.value_or(-1.0);
     options.first_batch = first_batch;

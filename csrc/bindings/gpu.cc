@@ -85,13 +85,6 @@ class StepBlock {
   DeviceBlock numbers_, step_;
 };
 
-Precision precision_of(const std::string& name) {
-  if (name == "float32") return Precision::kFloat32;
-  if (name == "tf32") return Precision::kTf32;
-  check(name == "bf16", "[device] precision must be float32, tf32 or bf16, got ", name);
-  return Precision::kBf16;
-}
-
 // Seconds of one of `times` launches in a row, as the device's clock saw them: one per round. They are a
 // graph's, so that what the host needs for a launch does not count.
 template <class LaunchOnce>
@@ -166,6 +159,13 @@ std::vector<double> run_kernel(const DevicePtr& device, const std::string& name,
 }
 
 }  // namespace
+
+Precision precision_of(const std::string& name) {
+  if (name == "float32") return Precision::kFloat32;
+  if (name == "tf32") return Precision::kTf32;
+  check(name == "bf16", "[device] precision must be float32, tf32 or bf16, got ", name);
+  return Precision::kBf16;
+}
 
 void register_gpu(py::module_& m) {
   py::register_exception_translator([](std::exception_ptr pending) {

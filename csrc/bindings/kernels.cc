@@ -21,8 +21,6 @@ const char* name_of(DType dtype) {
   return kNames[static_cast<int>(dtype)];
 }
 
-bool is_operand(FieldKind kind) { return kind < FieldKind::Dim; }
-
 py::dict kernels() {
   py::dict all;
   for (int k = 0; k < kNumKernels; ++k) {

@@ -34,4 +34,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   register_step(m);
   register_passes(m);
   register_epoch(m);
+  register_gpu_program(m);
+  register_gpu_epoch(m);
 }

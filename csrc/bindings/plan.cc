@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Plan: from the compiler's tuples and dicts to plain data.
+#include <optional>
+
 #include "bindings/register.h"
 #include "core/error.h"
 
@@ -73,7 +75,7 @@ std::shared_ptr<Plan> make_plan(const std::string& dtype, int64 max_rows, std::s
                                 int64 metric_doubles, int64 prepare, const std::vector<double>& constants,
                                 int n_groups, int n_dropout, const std::vector<BufferTuple>& buffers,
                                 const std::vector<StepTuple>& steps, const std::vector<StageTuple>& stages,
-                                int64 update) {
+                                int64 update, const std::optional<std::vector<int>>& outputs) {
   auto plan = std::make_shared<Plan>();
   plan->real = real_of(dtype);
   plan->max_rows = max_rows;
@@ -87,6 +89,8 @@ std::shared_ptr<Plan> make_plan(const std::string& dtype, int64 max_rows, std::s
   for (const auto& [kind, element, per_row, constant, offset] : buffers)
     plan->buffers.push_back({space_of(kind), dtype_of(element), {per_row, constant}, offset});
   for (const auto& [name, fields] : steps) plan->steps.push_back(plan_step(name, fields));
+  plan->knows_outputs = outputs.has_value();
+  plan->outputs = outputs.value_or(std::vector<int>());
   for (const auto& [rows, begin, end] : stages) plan->stages.push_back({rows, begin, end});
   return plan;
 }
@@ -105,7 +109,7 @@ void register_plan(py::module_& m) {
       .def(py::init(&make_plan), py::kw_only(), py::arg("dtype"), py::arg("max_rows"), py::arg("arena_bytes"),
            py::arg("metric_doubles"), py::arg("prepare"), py::arg("constants"), py::arg("n_groups"),
            py::arg("n_dropout"), py::arg("buffers"), py::arg("steps"), py::arg("stages"),
-           py::arg("update") = -1)
+           py::arg("update") = -1, py::arg("outputs") = py::none())
       .def_property_readonly("n_steps", [](const Plan& plan) { return plan.steps.size(); })
       .def_property_readonly("params_width", &Plan::params_width);
 }

@@ -15,6 +15,8 @@ namespace py = pybind11;
 
 void register_kernels(py::module_& m);
 void register_gpu(py::module_& m);
+void register_gpu_program(py::module_& m);
+void register_gpu_epoch(py::module_& m);
 void register_device(py::module_& m);
 void register_build_info(py::module_& m);
 void register_eager(py::module_& m);
@@ -29,6 +31,9 @@ void register_epoch(py::module_& m);
 
 // "float32" or "float64"
 Real real_of(const std::string& dtype);
+
+// "float32", "tf32" or "bf16"
+Precision precision_of(const std::string& name);
 
 // Throws TypeError for a dtype that no plan reads.
 ElementType element_type(const py::array& array);

@@ -70,6 +70,8 @@ struct ChainStep {
   const void* args = nullptr;             // as of the whole batch
   const std::int64_t* per_row = nullptr;  // for each field: operands: elements that a row moves it on; sizes:
                                           // how much of it each row adds
+  std::uint32_t unread = 0;  // bit f: field f is an output that only later steps of this chain read, so that
+                             // it need not be in memory afterwards
 };
 
 constexpr std::uint32_t kDeviceApiVersion = 1;

@@ -66,13 +66,40 @@ void DeviceBinding::find_chains(const PlanStage& stage, std::size_t& workspace) 
     if (n > 1) {
       auto chain = std::make_unique<Chain>();
       chain->steps.assign(first, first + n);
-      const std::size_t bytes = api.chain_workspace(first, static_cast<std::size_t>(n), rows_,
-                                                    device_->traits(), precision_);
+      for (int64 i = 0; i < n; ++i)
+        chain->steps[static_cast<std::size_t>(i)].unread = unread_outputs(begin + i, begin, begin + n);
+      const std::size_t bytes =
+          api.chain_workspace(first, static_cast<std::size_t>(n), rows_, device_->traits(), precision_);
       chain->call = {begin, begin + n, &chain->steps, take(bytes, workspace)};
       chains_.push_back(std::move(chain));
     }
     begin += n;
   }
+}
+
+// Outputs of step `number` that nobody reads but steps [begin, end).
+std::uint32_t DeviceBinding::unread_outputs(int64 number, int64 begin, int64 end) const {
+  const PlanStep& step = plan_.steps[static_cast<std::size_t>(number)];
+  const auto fields = kernel_info(step.kernel).fields;
+  std::uint32_t found = 0;
+  for (std::size_t f = 0; f < fields.size(); ++f) {
+    const int buffer = step.fields[f].buffer;
+    if (!is_written(fields[f].kind) || buffer < 0) continue;
+    const bool ours = plan_.buffers[static_cast<std::size_t>(buffer)].space == Space::kArena;
+    if (ours && plan_.knows_outputs && !is_read_outside(buffer, begin, end)) found |= 1u << f;
+  }
+  return found;
+}
+
+// A buffer of the arena, by its number: others that get its bytes later are written before they are read.
+bool DeviceBinding::is_read_outside(int buffer, int64 begin, int64 end) const {
+  if (std::find(plan_.outputs.begin(), plan_.outputs.end(), buffer) != plan_.outputs.end()) return true;
+  for (int64 i = 0; i < static_cast<int64>(plan_.steps.size()); ++i) {
+    if (begin <= i && i < end) continue;
+    for (const FieldValue& value : plan_.steps[static_cast<std::size_t>(i)].fields)
+      if (value.buffer == buffer) return true;
+  }
+  return false;
 }
 
 std::vector<DeviceCall> DeviceBinding::calls(int64 begin, int64 end) const {

@@ -41,6 +41,8 @@ class DeviceBinding {
   };
   ChainStep chain_step(int64 number) const;
   void find_chains(const PlanStage& stage, std::size_t& workspace);
+  std::uint32_t unread_outputs(int64 number, int64 begin, int64 end) const;
+  bool is_read_outside(int buffer, int64 begin, int64 end) const;
   std::size_t take(std::size_t bytes, std::size_t& workspace) const;
 
   const Plan& plan_;

@@ -12,8 +12,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int64 kMostBatches = 32;  // of a graph: its launch is then 1/32 of one batch's
-constexpr double kMostSeconds = 25e-3;  // of a graph, two of which may be under way when somebody says stop
+constexpr int64 kMostBatches = 32;        // of a graph: its launch is then 1/32 of one batch's
+constexpr double kMostSeconds = 25e-3;    // of a graph, two of which may be under way when somebody says stop
 constexpr std::size_t kMostCalls = 1024;  // of a graph: making one takes some microseconds for each
 constexpr int kInFlight = DeviceProgram::kLanes;
 
@@ -246,8 +246,7 @@ EpochResult run_epoch(DeviceProgram& program, DeviceSource& source, const EpochO
   const int64 batches = check_source(program.plan(), source.arrays(), o);
   check(&source.device().api() == &program.device()->api(), "[epoch] the source lies on another device");
   DeviceRun held(program);
-  if (o.before + o.first_batch == 0)
-    std::fill_n(program.metrics(), program.plan().metric_doubles, 0.0);
+  if (o.before + o.first_batch == 0) std::fill_n(program.metrics(), program.plan().metric_doubles, 0.0);
   const EpochResult result = Pass(program, source, o, batches).run();
   held.finish();
   return result;

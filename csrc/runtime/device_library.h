@@ -119,8 +119,8 @@ class DeviceMark {
   DeviceMark(const DeviceMark&) = delete;
   DeviceMark& operator=(const DeviceMark&) = delete;
 
-  void set(const DeviceQueue& queue);           // behind all that is in the queue now
-  void wait() const;                            // the host waits; at once if it was never set
+  void set(const DeviceQueue& queue);              // behind all that is in the queue now
+  void wait() const;                               // the host waits; at once if it was never set
   void hold_back(const DeviceQueue& queue) const;  // what comes next in that queue waits
   double seconds_until(const DeviceMark& end) const;
 

@@ -62,8 +62,8 @@ class DeviceMirror {
   const Part& part(Space space) const { return parts_[static_cast<int>(space)]; }
   bool is_lent(Space space) const { return loans_[static_cast<int>(space)].load() > 0; }
   void require_idle() const;
-  void push(Space space);        // makes the device's bytes current
-  void take(Space space);        // makes the host's bytes current
+  void push(Space space);          // makes the device's bytes current
+  void take(Space space);          // makes the host's bytes current
   void written_here(Space space);  // on the device, outside a run
 
   std::shared_ptr<const Device> device_;

@@ -145,9 +145,8 @@ std::vector<DeviceWork> DeviceProgram::work(const DeviceBinding& binding, const 
     for (const DeviceCall& call : binding.calls(begin, end)) {
       Accesses touched;
       for (int64 i = call.begin; i < call.end; ++i) add_accesses(*plan_, i, rows, touched);
-      found.push_back({std::move(touched), [&binding, call, at](DeviceStream s) {
-                         binding.launch(call, s, at);
-                       }});
+      found.push_back(
+          {std::move(touched), [&binding, call, at](DeviceStream s) { binding.launch(call, s, at); }});
     }
   }
   return found;

@@ -17,8 +17,8 @@ namespace hotloop {
 // Batches of one size, one after another: what is captured as one graph.
 struct DevicePass {
   int64 rows = 0;
-  bool advances = false;    // each begins with a step forward in the step block
-  std::vector<int> inputs;  // that are gathered then; none: they hold the batch
+  bool advances = false;                         // each begins with a step forward in the step block
+  std::vector<int> inputs;                       // that are gathered then; none: they hold the batch
   std::vector<std::pair<int64, int64>> batches;  // steps [begin, end) of each
   bool operator==(const DevicePass&) const = default;
 };
@@ -44,9 +44,9 @@ class DeviceProgram final : public Places {
   void put(int buffer, const std::byte* data, std::size_t bytes);
   void get(int buffer, std::byte* out, std::size_t bytes) const;
 
-  // Runs steps [begin, end) on what the inputs hold, `times` over with a step number one higher each time; those
-  // of the prepare section only if what they made is out of date. `params`: params_width() numbers. seed, run,
-  // step, first and last are taken from `like`.
+  // Runs steps [begin, end) on what the inputs hold, `times` over with a step number one higher each time;
+  // those of the prepare section only if what they made is out of date. `params`: params_width() numbers.
+  // seed, run, step, first and last are taken from `like`.
   void run(int64 rows, int64 begin, int64 end, const DeviceStep& like, const double* params, int64 times);
 
   // --- parts of a pass, for device_epoch.cc; within a DeviceRun
@@ -67,7 +67,8 @@ class DeviceProgram final : public Places {
   bool is_warm = false;         // a pass has launched something
   // Ways back to the host for what comes with every launch: two, so that the device never waits for the host.
   struct Lane {
-    Lane(const std::shared_ptr<const Device>& device, std::size_t bytes) : pinned(device, bytes), done(device) {}
+    Lane(const std::shared_ptr<const Device>& device, std::size_t bytes)
+        : pinned(device, bytes), done(device) {}
     PinnedBlock pinned;
     DeviceMark done;
   };

@@ -92,7 +92,8 @@ void DeviceSource::make_lanes(int64 batch_size) {
   if (lane_rows_ >= batch_size && lane_rows_ % batch_size == 0 && lane_rows_ <= batches * batch_size) return;
   const int64 lane_rows = batches * batch_size;
   std::size_t bytes = 0;
-  for (const SourceArray& array : arrays_) bytes += aligned(static_cast<std::size_t>(lane_rows) * row_bytes(array));
+  for (const SourceArray& array : arrays_)
+    bytes += aligned(static_cast<std::size_t>(lane_rows) * row_bytes(array));
   lane_rows_ = 0;
   finish_copies();
   if (!copies_) copies_ = std::make_unique<DeviceQueue>(device_);
@@ -104,8 +105,14 @@ void DeviceSource::make_lanes(int64 batch_size) {
 DeviceFeeder::DeviceFeeder(DeviceSource& source, const DeviceQueue& queue, DeviceStep* step,
                            const Permutation* order, std::vector<std::pair<void*, bool>> outs,
                            int64 batch_size, int64 first, int64 last)
-    : source_(source), queue_(queue), step_(step), order_(order), outs_(std::move(outs)),
-      batch_size_(batch_size), first_(first), last_(last) {
+    : source_(source),
+      queue_(queue),
+      step_(step),
+      order_(order),
+      outs_(std::move(outs)),
+      batch_size_(batch_size),
+      first_(first),
+      last_(last) {
   if (!source_.resident()) source_.make_lanes(batch_size);
 }
 
@@ -175,7 +182,8 @@ void DeviceFeeder::gather(int64 batch, int64 count) {
       const std::size_t each = row_bytes(array);
       std::byte* next = out + static_cast<std::size_t>(at) * each;
       if (order_ == nullptr)
-        std::memcpy(next, array.data + static_cast<std::size_t>(row) * each, static_cast<std::size_t>(n) * each);
+        std::memcpy(next, array.data + static_cast<std::size_t>(row) * each,
+                    static_cast<std::size_t>(n) * each);
       else
         for (const int64 r : rows_) {
           std::memcpy(next, array.data + static_cast<std::size_t>(r) * each, each);

@@ -89,8 +89,8 @@ class DeviceFeeder {
   const Permutation* order_;
   std::vector<std::pair<void*, bool>> outs_;
   int64 batch_size_, first_, last_;
-  int64 piece_ = -1;      // that the queue works on
-  int64 gathered_ = 0;    // batches in lanes
+  int64 piece_ = -1;    // that the queue works on
+  int64 gathered_ = 0;  // batches in lanes
   std::vector<int64> rows_;
 };
 

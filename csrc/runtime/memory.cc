@@ -120,8 +120,7 @@ void Memory::begin_ema() {
   check(ema_ != nullptr, "[memory] no room for an average of the parameters");
   if (mirror_) mirror_->overwrite(Space::kEmaCounter);
   ema_->counter = 0;
-  if (mirror_ && mirror_->is_current(Space::kParameter))
-    return mirror_->copy(Space::kEma, Space::kParameter);
+  if (mirror_ && mirror_->is_current(Space::kParameter)) return mirror_->copy(Space::kEma, Space::kParameter);
   if (mirror_) mirror_->overwrite(Space::kEma);
   if (parameters_.bytes() > 0) std::memcpy(ema_->average.data(), parameters_.data(), parameters_.bytes());
 }
@@ -145,7 +144,8 @@ bool Memory::is_finite() const {
     return real_ == Real::kFloat32 ? all_finite<std::uint32_t>(block.data(), n, 0x7F800000u)
                                    : all_finite<std::uint64_t>(block.data(), n, 0x7FF0000000000000u);
   };
-  return finite(Space::kParameter, parameters_, sizes_.parameters) && finite(Space::kState, state_, sizes_.state);
+  return finite(Space::kParameter, parameters_, sizes_.parameters) &&
+         finite(Space::kState, state_, sizes_.state);
 }
 
 }  // namespace hotloop

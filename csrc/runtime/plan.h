@@ -89,6 +89,8 @@ struct Plan {
   std::vector<Buffer> buffers;
   std::vector<PlanStep> steps;
   std::vector<PlanStage> stages;  // they cover the steps; none: each step is one of its own
+  std::vector<int> outputs;       // buffers that somebody reads after a run, beside what no program owns
+  bool knows_outputs = false;     // else it may be any
 
   int params_width() const { return 2 * n_groups + n_dropout; }
 };

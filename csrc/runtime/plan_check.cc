@@ -66,7 +66,8 @@ void check_operand(const Plan& plan, const Field& field, const FieldValue& value
   check(b.dtype == field.dtype, where, ": operand ", field.name, " has the wrong element type");
   check(value.offset >= 0 && value.offset <= b.size.at(plan.max_rows), where, ": operand ", field.name,
         " begins outside its buffer");
-  check(!is_written(field.kind) || b.space != Space::kConstant, where, ": operand ", field.name, " would write a constant");
+  check(!is_written(field.kind) || b.space != Space::kConstant, where, ": operand ", field.name,
+        " would write a constant");
 }
 
 // That rows [r, s) of what a step writes need only rows [r, s) of the batch is the compiler's to know; here,

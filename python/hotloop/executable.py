@@ -205,4 +205,5 @@ def native_plan(plan: Plan) -> Any:
         buffers=[(b.kind, b.dtype, b.size.per_row, b.size.const, b.offset) for b in plan.buffers],
         steps=[(s.kernel, {name: value(field) for name, field in s.fields}) for s in plan.steps],
         stages=[(s.kind == "rows", s.begin, s.end) for s in plan.stages],
+        outputs=[buffer for _, buffer in plan.outputs],
     )

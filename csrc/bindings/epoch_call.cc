@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bindings/epoch_call.h"
+
+#include <exception>
+
+#include "core/error.h"
+
+namespace hotloop {
+namespace {
+
+SourceArray describe_one(const py::array& array) {
+  check(array.ndim() >= 1, "[source] an array has no rows");
+  check((array.flags() & py::array::c_style) != 0, "[source] an array is not C-contiguous");
+  SourceArray out{static_cast<const std::byte*>(array.data()), element_type(array), array.shape(0), 1};
+  for (py::ssize_t axis = 1; axis < array.ndim(); ++axis) out.row_size *= array.shape(axis);
+  return out;
+}
+
+EpochOutput epoch_output(const Plan& plan, int64 rows, int buffer, const py::array& out) {
+  check(buffer >= 0 && buffer < static_cast<int>(plan.buffers.size()), "[epoch] output names buffer ",
+        buffer);
+  const Buffer& b = plan.buffers[static_cast<std::size_t>(buffer)];
+  check(b.size.constant == 0 && b.dtype == DType::kReal, "[epoch] output buffer ", buffer, " is not per row");
+  check(static_cast<std::size_t>(out.itemsize()) == real_bytes(plan.real) && out.dtype().kind() == 'f' &&
+            out.writeable() && (out.flags() & py::array::c_style) != 0 && out.size() == rows * b.size.per_row,
+        "[epoch] an output array does not fit its buffer");
+  return {buffer, static_cast<std::byte*>(const_cast<void*>(out.data()))};
+}
+
+}  // namespace
+
+std::vector<SourceArray> describe(const std::vector<py::array>& arrays) {
+  std::vector<SourceArray> found;
+  for (const py::array& array : arrays) found.push_back(describe_one(array));
+  return found;
+}
+
+std::vector<EpochOutput> epoch_outputs(const Plan& plan, int64 rows, const Outputs& outputs) {
+  std::vector<EpochOutput> found;
+  for (const auto& [buffer, array] : outputs) found.push_back(epoch_output(plan, rows, buffer, array));
+  return found;
+}
+
+void set_params(EpochOptions& options, const Plan& plan,
+                const py::array_t<double, py::array::c_style>& params) {
+  check(params.ndim() == 2 && params.shape(1) == plan.params_width(),
+        "[epoch] step parameters must be (steps, ", plan.params_width(), ")");
+  options.params = params.data();
+  options.n_params = params.shape(0);
+}
+
+EpochAnswer with_signals(EpochOptions& options, const std::function<EpochResult()>& run) {
+  std::exception_ptr raised;
+  options.poll = [&raised] {
+    const py::gil_scoped_acquire acquire;
+    if (PyErr_CheckSignals() != 0) raised = std::make_exception_ptr(py::error_already_set());
+    return raised != nullptr;
+  };
+  EpochResult result;
+  {
+    const py::gil_scoped_release release;  // sources hold the arrays, the caller too; nothing else is touched
+    result = run();
+  }
+  if (raised) std::rethrow_exception(raised);
+  constexpr const char* kStatus[] = {"done", "stopped", "time", "diverged", "paused"};
+  return {result.steps, kStatus[static_cast<int>(result.status)]};
+}
+
+}  // namespace hotloop

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// What calls of an epoch share, be it on the CPU or on a device: arrays as sources and outputs, the flag that
+// stops, and Python's signals meanwhile.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bindings/register.h"
+#include "runtime/epoch.h"
+
+namespace hotloop {
+
+struct StopFlag {
+  std::atomic<bool> value{false};
+};
+
+using Outputs = std::vector<std::pair<int, py::array>>;
+using EpochAnswer = std::pair<int64, std::string>;
+
+// Dense arrays as rows; the caller keeps them. Throws TypeError for a dtype that no plan reads.
+std::vector<SourceArray> describe(const std::vector<py::array>& arrays);
+
+// Arrays for so many rows of buffers. Throws InternalError where one does not fit.
+std::vector<EpochOutput> epoch_outputs(const Plan& plan, int64 rows, const Outputs& outputs);
+
+// `params`: (steps, params_width), held by the caller.
+void set_params(EpochOptions& options, const Plan& plan,
+                const py::array_t<double, py::array::c_style>& params);
+
+// Runs an epoch with the GIL released. Python's signal handlers run every 50 ms; what one of them raises ends
+// the epoch after the step in hand.
+EpochAnswer with_signals(EpochOptions& options, const std::function<EpochResult()>& run);
+
+}  // namespace hotloop

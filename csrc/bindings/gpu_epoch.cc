@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// Passes over a data set on a device, as bindings/epoch.cc has them for the CPU.
+#include <optional>
+
+#include "bindings/epoch_call.h"
+#include "core/error.h"
+#include "runtime/device_epoch.h"
+
+namespace hotloop {
+namespace {
+
+using DoubleArray = py::array_t<double, py::array::c_style>;
+
+// Keeps the arrays alive that rows may come from.
+class HeldSource {
+ public:
+  HeldSource(const std::shared_ptr<Device>& device, std::vector<py::array> arrays,
+             std::optional<std::size_t> budget)
+      : owned_(std::move(arrays)), source_(device, describe(owned_), budget) {
+    if (source_.resident()) owned_.clear();
+  }
+  DeviceSource& source() { return source_; }
+  const DeviceSource& source() const { return source_; }
+
+ private:
+  std::vector<py::array> owned_;
+  DeviceSource source_;
+};
+
+EpochAnswer drive(DeviceProgram& program, HeldSource& source, EpochOptions& options) {
+  return with_signals(options, [&] { return run_epoch(program, source.source(), options); });
+}
+
+EpochAnswer epoch(DeviceProgram& program, HeldSource& source, const std::vector<int>& inputs,
+                  int64 batch_size, bool shuffle, std::uint64_t seed, std::uint32_t run,
+                  std::uint32_t epoch_number, std::uint64_t step, int64 first_batch, int64 batches,
+                  const DoubleArray& params, int64 begin, int64 end, int64 accumulate, const Outputs& outputs,
+                  const StopFlag* stop, std::optional<double> deadline_s, bool check_finite, int64 before,
+                  bool more) {
+  EpochOptions options;
+  options.inputs = inputs;
+  options.outputs = epoch_outputs(program.plan(), source.source().rows(), outputs);
+  options.batch_size = batch_size;
+  options.shuffle = shuffle;
+  options.seed = seed;
+  options.run = run;
+  options.epoch = epoch_number;
+  options.step = step;
+  options.first_batch = first_batch;
+  options.batches = batches;
+  set_params(options, program.plan(), params);
+  options.begin = begin;
+  options.end = end < 0 ? static_cast<int64>(program.plan().steps.size()) : end;
+  options.accumulate = accumulate;
+  options.deadline_s = deadline_s.value_or(-1.0);
+  options.check_finite = check_finite;
+  options.before = before;
+  options.more = more;
+  options.stop = stop == nullptr ? nullptr : &stop->value;
+  return drive(program, source, options);
+}
+
+// The epochs of one training run; see BoundEpoch.
+class DeviceEpoch {
+ public:
+  DeviceEpoch(DeviceProgram& program, HeldSource& source, std::vector<int> inputs, int64 batch_size,
+              bool shuffle, std::uint64_t seed, std::uint32_t run, int64 accumulate)
+      : program_(program), source_(source) {
+    check(batch_size >= 1, "[epoch] batch size ", batch_size);
+    options_.inputs = std::move(inputs);
+    options_.batch_size = batch_size;
+    options_.shuffle = shuffle;
+    options_.seed = seed;
+    options_.run = run;
+    options_.accumulate = accumulate;
+    options_.check_finite = true;
+    options_.end = static_cast<int64>(program.plan().steps.size());
+  }
+
+  EpochAnswer run(std::uint32_t epoch_number, const DoubleArray& params, const StopFlag* stop,
+                  std::optional<double> deadline_s, int64 first_batch, int64 batches) {
+    EpochOptions options = options_;
+    options.epoch = epoch_number;
+    options.step = static_cast<std::uint64_t>(epoch_number) *
+                   static_cast<std::uint64_t>(ceil_div(source_.source().rows(), options.batch_size));
+    set_params(options, program_.plan(), params);
+    options.stop = stop == nullptr ? nullptr : &stop->value;
+    options.deadline_s = deadline_s.value_or(-1.0);
+    options.first_batch = first_batch;
+    options.batches = batches;
+    return drive(program_, source_, options);
+  }
+
+ private:
+  DeviceProgram& program_;
+  HeldSource& source_;
+  EpochOptions options_;
+};
+
+}  // namespace
+
+void register_gpu_epoch(py::module_& m) {
+  py::class_<HeldSource>(m, "DeviceSource",
+                         "Arrays of equal row count for batches on a device: copied there if they take no "
+                         "more than `budget` bytes (None: half of what is free), else streamed.")
+      .def(py::init<const std::shared_ptr<Device>&, std::vector<py::array>, std::optional<std::size_t>>(),
+           py::arg("device"), py::arg("arrays"), py::arg("budget") = py::none())
+      .def_property_readonly("rows", [](const HeldSource& held) { return held.source().rows(); })
+      .def_property_readonly(
+          "resident", [](const HeldSource& held) { return held.source().resident(); },
+          "Whether the device holds all of it; later changes to the arrays are not seen then.")
+      .def_property_readonly(
+          "nbytes", [](const HeldSource& held) { return held.source().n_bytes(); }, "Bytes on the device.");
+  py::class_<DeviceEpoch>(m, "DeviceEpoch", "The epochs of one training run over one source, on a device.")
+      .def(py::init<DeviceProgram&, HeldSource&, std::vector<int>, int64, bool, std::uint64_t, std::uint32_t,
+                    int64>(),
+           py::arg("program"), py::arg("source"), py::kw_only(), py::arg("inputs"), py::arg("batch_size"),
+           py::arg("shuffle"), py::arg("seed"), py::arg("run"), py::arg("accumulate") = 1,
+           py::keep_alive<1, 2>(), py::keep_alive<1, 3>())
+      .def("run", &DeviceEpoch::run, py::arg("epoch"), py::arg("params"), py::arg("stop") = py::none(),
+           py::arg("deadline_s") = py::none(), py::arg("first_batch") = 0, py::arg("batches") = -1,
+           "One epoch, or a part of it, as run_epoch_on_device; ends at the first loss that is not finite.");
+  m.def("run_epoch_on_device", &epoch, py::arg("program"), py::arg("source"), py::kw_only(),
+        py::arg("inputs"), py::arg("batch_size"), py::arg("shuffle"), py::arg("seed") = 0, py::arg("run") = 0,
+        py::arg("epoch") = 0, py::arg("step") = 0, py::arg("first_batch") = 0, py::arg("batches") = -1,
+        py::arg("params"), py::arg("begin") = 0, py::arg("end") = -1, py::arg("accumulate") = 1,
+        py::arg("outputs") = Outputs(), py::arg("stop") = py::none(), py::arg("deadline_s") = py::none(),
+        py::arg("check_finite") = false, py::arg("before") = 0, py::arg("more") = false,
+        "One pass over the source as run_epoch makes it, on a device: (steps run, 'done' | 'stopped' | "
+        "'time' | "
+        "'diverged' | 'paused'). A stop takes effect after the launches in hand.");
+}
+
+}  // namespace hotloop
