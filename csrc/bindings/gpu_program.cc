@@ -103,6 +103,10 @@ void register_gpu_program(py::module_& m) {
             return view(p.metrics(), p.plan().metric_doubles, self);
           },
           "The sums and losses, float64, on the host: read at the begin of a run, written at its end.")
+      .def_readwrite(
+          "batch_seconds", &DeviceProgram::batch_seconds,
+          "Seconds that a batch of a pass takes, which settles how many go in one launch; negative "
+          "until a pass has measured it.")
       .def("put", &put, py::arg("buffer"), py::arg("array"),
            "Copy a dense array of the buffer's dtype into its first elements.")
       .def("get", &get, py::arg("buffer"), py::arg("rows"),
