@@ -117,7 +117,7 @@ class Pass {
   // How many batches a graph may hold, as far as time and size go.
   int64 most_batches() {
     if (!o_.outputs.empty() || program_.batch_seconds < 0.0) return 1;
-    const std::size_t calls = program_.n_calls(o_.batch_size, o_.begin, o_.end) + 2;
+    const std::size_t calls = program_.calls(o_.batch_size, o_.begin, o_.end).size() + 2;
     const auto fit = std::min({static_cast<double>(kMostBatches), kMostSeconds / program_.batch_seconds,
                                static_cast<double>(kMostCalls / calls)});
     return std::max<int64>(1, static_cast<int64>(fit));
