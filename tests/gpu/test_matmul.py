@@ -161,7 +161,8 @@ def test_any_product(device: str, of: Product, extra: str, shift: int) -> None:
         of.activation if gate or of.activation not in ("log", "sqrt", "reciprocal", "exp") else "relu"
     )
     of = replace(of, saved=extra == "saved", gate=gate, activation=activation)
-    check_case(device, case(of), shift=shift)
+    # a sum of k terms rounds by up to k / 4 of their eps, and tanh makes 1 of it however large the terms
+    check_case(device, replace(case(of), cancels=of.k / 2), shift=shift)
 
 
 @on_devices
