@@ -83,6 +83,7 @@ HL_DEVICE void sum_thin(const ThinArgs& g, int64 row, int64 begin, int64 end, fl
   typename S::Loader thin(g.thin, 0, begin);
   // a column of ones is always there in row_sum's place: it is fetched as zeros, and set when put
   const int ones = g.thin_b && g.row_sum != nullptr ? static_cast<int>(g.thin.rows) : -1;
+  const int used = static_cast<int>(g.thin.rows) + (ones < 0 ? 0 : 1);  // the other sums stay zero
   const auto put = [&](float* stage) {
     thin.put(stage);
     if (ones < 0) return;
@@ -112,6 +113,7 @@ HL_DEVICE void sum_thin(const ThinArgs& g, int64 row, int64 begin, int64 end, fl
       const float* const y = stage + (S::first_step() + i * S::kStep) * S::Loader::kStride;
       HL_UNROLL
       for (int j = 0; j < kThin; j += 4) {
+        if (j >= used) break;
         const Float4 v = load4(y + j);
         sums[j] = ::fmaf(x[i], v.x, sums[j]);
         sums[j + 1] = ::fmaf(x[i], v.y, sums[j + 1]);
