@@ -27,9 +27,18 @@ class Rule:
         return arch >= self.since and re.search(self.pattern, name) is not None
 
 
-#: Kernels that compute with doubles on purpose.
-DOUBLES = re.compile(r"outside|advance_step")
+#: Kernels that compute with doubles on purpose; products do with one, the step's drop probability.
+DOUBLES = re.compile(r"outside|advance_step|matmul_(tiles|thin)<")
 #: Kernels that may keep values in local memory: none.
 SPILLS = re.compile(r"(?!)")
 
-RULES: list[Rule] = []
+RULES: list[Rule] = [
+    # products on the multiply-add units: 128 x 128, 64 x 64, 32 x 32, 128 x 16 and 16 x 128 outputs a block
+    Rule(r"matmul_tiles<", must=("FFMA", "LDS.128", "LDG.128", "STG.128")),
+    Rule(r"matmul_tiles<Tile<8, 8, 8", registers=128, blocks=2),
+    Rule(r"matmul_tiles<Tile<8, 4, 16", registers=128, blocks=4, since=80),
+    Rule(r"matmul_tiles<Tile<4, 4, 16, 2", registers=80, blocks=9, since=80),
+    Rule(r"matmul_tiles<Tile<4, 4, 16, (4|1)", registers=96, blocks=4, since=80),
+    Rule(r"matmul_thin<", must=("FFMA", "LDS.128", "STG.128"), blocks=2),
+    Rule(r"matmul_thin<true>", must=("SHFL",)),
+]
