@@ -5,7 +5,7 @@
 //
 //   Left   of 16 rows of A: from the rows g and h that the instruction has at g and g + 8
 //   Right  of 8 columns of B
-//   kLong  whether a multiply takes long enough for the loads of the next to wait
+//   kLong  whether a multiply takes so long that the loads of the next may wait
 //   multiply(sums, left, right): sums (n) += left right[j], n columns of tiles at a time, so that no
 //   instruction waits for the one before it
 #pragma once

@@ -32,6 +32,8 @@ struct MmaShape {
   static constexpr int kStages = stages, kStage = (BM + BN) * kMmaDepth;  // floats of a pair of tiles
   static constexpr std::size_t kShared = sizeof(float) * kStages * kStage;
   static constexpr int kLefts = WM / 16, kRights = WN / 8;  // fragments of a warp
+  // A piece of k that is read back beside twice as many sums would not find registers.
+  static constexpr bool kSplits = kLefts * kRights <= 16;
   static_assert(BM * BN <= kStages * kStage, "the output passes through the stages' memory");
   static_assert(BM <= kThreads, "a thread for each row sum");
 };
@@ -71,7 +73,7 @@ HL_DEVICE void mma_half(const float* stage, int half, MmaSums<S>& sums) {
 // sums += the tiles of one stage
 template <class S, class Terms, bool a_deep, bool b_deep>
 HL_DEVICE void mma_stage(const float* stage, MmaSums<S>& sums) {
-  if constexpr (Terms::kLong) {  // nothing to gain by loads for the second half, and no registers for them
+  if constexpr (Terms::kLong || S::kLefts * S::kRights > 16) {  // no registers for the second half's loads
     HL_NO_UNROLL
     for (int half = 0; half < 2; ++half) mma_half<S, Terms, a_deep, b_deep>(stage, half, sums);
   } else {
@@ -80,10 +82,10 @@ HL_DEVICE void mma_stage(const float* stage, MmaSums<S>& sums) {
   }
 }
 
-// sums += [begin, end) of k of the tile at (row, column); total, unless null, += row threadIdx.x of A
+// sums += [begin, end) of k of the tile at (row, column); total += row threadIdx.x of A, if that is wanted
 template <class S, class Terms, bool a_deep, bool b_deep>
 HL_DEVICE void mma_steps(const MmaArgs& g, int64 row, int64 column, int64 begin, int64 end, float* shared,
-                         MmaSums<S>& sums, float* total) {
+                         MmaSums<S>& sums, bool with_total, float& total) {
   MmaFetch<a_deep, S::BM, S::kThreads> a(g.a, g.a_wide, row, begin, end);
   MmaFetch<b_deep, S::BN, S::kThreads> b(g.b, g.b_wide, column, begin, end);
   const int steps = static_cast<int>(ceil_div(end - begin, kMmaDepth));
@@ -103,8 +105,8 @@ HL_DEVICE void mma_steps(const MmaArgs& g, int64 row, int64 column, int64 begin,
     sync();  // the stage to read has landed for all, and all have read the one to write
     fetch(write, i + S::kStages - 1 < steps);
     const float* const stage = shared + read * S::kStage;
-    if (total != nullptr && threadIdx.x < S::BM)
-      *total += MmaTile<a_deep, S::BM>::sum_row(stage, static_cast<int>(threadIdx.x));
+    if (with_total && threadIdx.x < S::BM)
+      total += MmaTile<a_deep, S::BM>::sum_row(stage, static_cast<int>(threadIdx.x));
     mma_stage<S, Terms, a_deep, b_deep>(stage, sums);
     read = read + 1 == S::kStages ? 0 : read + 1;
     write = write + 1 == S::kStages ? 0 : write + 1;
@@ -116,15 +118,15 @@ HL_DEVICE void mma_steps(const MmaArgs& g, int64 row, int64 column, int64 begin,
 // The same for either form of either operand. One kernel holds the four loops: its epilogue is there once.
 template <class S, class Terms>
 HL_DEVICE void mma_sum(const MmaArgs& g, int64 row, int64 column, int64 begin, int64 end, float* shared,
-                       MmaSums<S>& sums, float* total) {
+                       MmaSums<S>& sums, bool with_total, float& total) {
   if (g.a.along_depth) {
     if (g.b.along_depth)
-      return mma_steps<S, Terms, true, true>(g, row, column, begin, end, shared, sums, total);
-    return mma_steps<S, Terms, true, false>(g, row, column, begin, end, shared, sums, total);
+      return mma_steps<S, Terms, true, true>(g, row, column, begin, end, shared, sums, with_total, total);
+    return mma_steps<S, Terms, true, false>(g, row, column, begin, end, shared, sums, with_total, total);
   }
   if (g.b.along_depth)
-    return mma_steps<S, Terms, false, true>(g, row, column, begin, end, shared, sums, total);
-  mma_steps<S, Terms, false, false>(g, row, column, begin, end, shared, sums, total);
+    return mma_steps<S, Terms, false, true>(g, row, column, begin, end, shared, sums, with_total, total);
+  mma_steps<S, Terms, false, false>(g, row, column, begin, end, shared, sums, with_total, total);
 }
 
 template <class S>
@@ -185,9 +187,9 @@ HL_KERNEL HL_BOUNDS(S::kThreads, S::kBlocks) matmul_mma_tiles(MmaArgs g) {
   const int piece = static_cast<int>(blockIdx.y);
   const int64 begin = piece * g.split.depth, after = begin + g.split.depth, end = after < g.k ? after : g.k;
   MmaSums<S> sums = {};
+  const bool with_total = g.row_sum != nullptr && column == 0;
   float total = 0.0f;
-  mma_sum<S, Terms>(g, row, column, begin, end, shared, sums,
-                    g.row_sum != nullptr && column == 0 ? &total : nullptr);
+  mma_sum<S, Terms>(g, row, column, begin, end, shared, sums, with_total, total);
   if constexpr (requires { typename Terms::Careful; }) {
     // Infinities must not become NaN. They are rare, and not worth an instruction where numbers are split.
     if (any_nan<S>(sums)) {
@@ -195,15 +197,15 @@ HL_KERNEL HL_BOUNDS(S::kThreads, S::kBlocks) matmul_mma_tiles(MmaArgs g) {
       for (int i = 0; i < S::kLefts; ++i) HL_UNROLL
       for (int j = 0; j < S::kRights; ++j) HL_UNROLL
       for (int e = 0; e < 4; ++e) sums[i][j][e] = 0.0f;
-      mma_sum<S, typename Terms::Careful>(g, row, column, begin, end, shared, sums, nullptr);
+      mma_sum<S, typename Terms::Careful>(g, row, column, begin, end, shared, sums, false, total);
     }
   }
-  if (g.split.pieces > 1) {
+  if constexpr (S::kSplits) {
     auto& flat = reinterpret_cast<float (&)[S::kLefts * S::kRights * 4]>(sums);
-    if (!add_pieces<S::kThreads>(g.split, tile, piece, flat, total)) return;
+    if (g.split.pieces > 1 && !add_pieces<S::kThreads>(g.split, tile, piece, flat, total)) return;
   }
   const int64 mine = row + threadIdx.x;
-  if (g.row_sum != nullptr && column == 0 && threadIdx.x < S::BM && mine < g.a.rows) g.row_sum[mine] = total;
+  if (with_total && threadIdx.x < S::BM && mine < g.a.rows) g.row_sum[mine] = total;
   mma_finish<S>(g, row, column, shared, sums);
 }
 
