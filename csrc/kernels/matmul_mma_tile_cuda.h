@@ -84,11 +84,11 @@ HL_DEVICE void mma_stage(const float* stage, MmaSums<S>& sums) {
 
 // sums += [begin, end) of k of the tile at (row, column); total += row threadIdx.x of A, if that is wanted
 template <class S, class Terms, bool a_deep, bool b_deep>
-HL_DEVICE void mma_steps(const MmaArgs& g, int64 row, int64 column, int64 begin, int64 end, float* shared,
+HL_DEVICE void mma_steps(const MmaArgs& g, int row, int column, int begin, int end, float* shared,
                          MmaSums<S>& sums, bool with_total, float& total) {
   MmaFetch<a_deep, S::BM, S::kThreads> a(g.a, g.a_wide, row, begin, end);
   MmaFetch<b_deep, S::BN, S::kThreads> b(g.b, g.b_wide, column, begin, end);
-  const int steps = static_cast<int>(ceil_div(end - begin, kMmaDepth));
+  const int steps = (end - begin + kMmaDepth - 1) / kMmaDepth;
   const auto fetch = [&](int stage, bool more) {  // a group of copies each, so that they can be counted
     if (more) {
       a(shared + stage * S::kStage);
@@ -98,18 +98,17 @@ HL_DEVICE void mma_steps(const MmaArgs& g, int64 row, int64 column, int64 begin,
   };
   HL_UNROLL
   for (int s = 0; s < S::kStages - 1; ++s) fetch(s, s < steps);
-  int read = 0, write = S::kStages - 1;
+  int read = 0;
   HL_NO_UNROLL
-  for (int i = 0; i < steps; ++i) {
+  for (int left = steps; left > 0; --left) {
     cp_wait<S::kStages - 2>();
-    sync();  // the stage to read has landed for all, and all have read the one to write
-    fetch(write, i + S::kStages - 1 < steps);
+    sync();  // the stage to read has landed for all, and all have read the one before it
+    fetch(read == 0 ? S::kStages - 1 : read - 1, left > S::kStages - 1);
     const float* const stage = shared + read * S::kStage;
     if (with_total && threadIdx.x < S::BM)
       total += MmaTile<a_deep, S::BM>::sum_row(stage, static_cast<int>(threadIdx.x));
     mma_stage<S, Terms, a_deep, b_deep>(stage, sums);
     read = read + 1 == S::kStages ? 0 : read + 1;
-    write = write + 1 == S::kStages ? 0 : write + 1;
   }
   cp_wait<0>();
   sync();
@@ -117,7 +116,7 @@ HL_DEVICE void mma_steps(const MmaArgs& g, int64 row, int64 column, int64 begin,
 
 // The same for either form of either operand. One kernel holds the four loops: its epilogue is there once.
 template <class S, class Terms>
-HL_DEVICE void mma_sum(const MmaArgs& g, int64 row, int64 column, int64 begin, int64 end, float* shared,
+HL_DEVICE void mma_sum(const MmaArgs& g, int row, int column, int begin, int end, float* shared,
                        MmaSums<S>& sums, bool with_total, float& total) {
   if (g.a.along_depth) {
     if (g.b.along_depth)
@@ -142,7 +141,7 @@ HL_DEVICE bool any_nan(const MmaSums<S>& sums) {
 // Through shared memory, as (BM, BN) with quads in the places of a tile of lines along k, and out of it by
 // whole lines.
 template <class S>
-HL_DEVICE void mma_finish(const MmaArgs& g, int64 row, int64 column, float* shared, const MmaSums<S>& sums) {
+HL_DEVICE void mma_finish(const MmaArgs& g, int row, int column, float* shared, const MmaSums<S>& sums) {
   constexpr int kQuads = S::BN / 4;
   const auto place = [](int r, int quad) { return (r * kQuads + (quad ^ (r / 16 % 2 * 4))) * 4; };
   const int first_row = warp_id() / S::kWarpsN * S::kWarpM, first_column = warp_id() % S::kWarpsN * S::kWarpN;
@@ -161,7 +160,7 @@ HL_DEVICE void mma_finish(const MmaArgs& g, int64 row, int64 column, float* shar
   const Epilogue finish(g.epilogue, g.step);
   HL_NO_UNROLL
   for (int q = static_cast<int>(threadIdx.x); q < S::BM * kQuads; q += S::kThreads) {
-    const int64 i = row + q / kQuads, j = column + q % kQuads * 4;
+    const int i = row + q / kQuads, j = column + q % kQuads * 4;
     const int count = at_most_4(g.b.rows - j);
     if (i < g.a.rows && count > 0) finish(i, j, load4(shared + place(q / kQuads, q % kQuads)), count);
   }
@@ -183,9 +182,11 @@ HL_KERNEL HL_BOUNDS(S::kThreads, S::kBlocks) matmul_mma_tiles(MmaArgs g) {
   HL_DYNAMIC_SHARED(float, shared);
   const unsigned tile = blockIdx.x;
   const TilePlace place = mma_place(tile, g.tile_rows, g.tile_columns);
-  const int64 row = int64{place.row} * S::BM, column = int64{place.column} * S::BN;
-  const int piece = static_cast<int>(blockIdx.y);
-  const int64 begin = piece * g.split.depth, after = begin + g.split.depth, end = after < g.k ? after : g.k;
+  // m, n and k are below 2^30
+  const auto row = static_cast<int>(place.row) * S::BM, column = static_cast<int>(place.column) * S::BN;
+  const auto piece = static_cast<int>(blockIdx.y), begin = piece * static_cast<int>(g.split.depth);
+  const int64 after = begin + g.split.depth;
+  const auto end = static_cast<int>(after < g.k ? after : g.k);
   MmaSums<S> sums = {};
   const bool with_total = g.row_sum != nullptr && column == 0;
   float total = 0.0f;
@@ -204,7 +205,7 @@ HL_KERNEL HL_BOUNDS(S::kThreads, S::kBlocks) matmul_mma_tiles(MmaArgs g) {
     auto& flat = reinterpret_cast<float (&)[S::kLefts * S::kRights * 4]>(sums);
     if (g.split.pieces > 1 && !add_pieces<S::kThreads>(g.split, tile, piece, flat, total)) return;
   }
-  const int64 mine = row + threadIdx.x;
+  const int64 mine = int64{row} + threadIdx.x;
   if (with_total && threadIdx.x < S::BM && mine < g.a.rows) g.row_sum[mine] = total;
   mma_finish<S>(g, row, column, shared, sums);
 }
