@@ -24,9 +24,9 @@ from tests.gpu.kernel_harness import DEVICE_CONTEXT, call_device, on_devices, ru
 from tests.kernels.harness import assert_close, assert_same_bits, initial, run_reference
 
 LOW = ["bf16", "tf32"]
-#: Around each tile; k around a tile's 32 steps and their halves, and of several stages.
-SHAPES = [(70, 90, 100), (64, 64, 32), (65, 63, 31), (33, 47, 17), (130, 140, 65), (128, 128, 160), (127, 129, 48),
-          (256, 512, 40), (255, 513, 7), (257, 300, 97)]  # fmt: skip
+#: Around the tiles; k around a tile's 32 steps and their halves, and of several stages.
+SHAPES = [(70, 90, 100), (64, 64, 32), (33, 47, 17), (127, 140, 49)]
+WIDE = [(256, 512, 40), (255, 513, 7), (257, 300, 33), (130, 512, 16)]  # one for each form
 FORMS = [(a, b) for a in ("rows", "columns") for b in ("rows", "columns")]
 
 
@@ -83,7 +83,7 @@ def assert_float32(got: np.ndarray, a: np.ndarray, b: np.ndarray, what: str) -> 
 @pytest.mark.parametrize("precision", LOW)
 def test_whole_numbers_exactly(device: str, precision: str, form: tuple[str, str]) -> None:
     rng = np.random.default_rng(1)
-    for m, n, k in SHAPES:
+    for m, n, k in [*SHAPES, WIDE[FORMS.index(form)]]:
         a, b = whole_numbers(rng, m, n, k)
         f = product_fields(a, b, form)
         call_device(device, "matmul", f, precision=precision)
@@ -98,7 +98,7 @@ def test_whole_numbers_exactly(device: str, precision: str, form: tuple[str, str
 def test_operands_are_rounded_and_nothing_else(
     device: str, precision: str, form: tuple[str, str], pad: int, shift: int
 ) -> None:
-    for m, n, k in [(70, 90, 100), (132, 140, 68), (256, 300, 33)]:
+    for m, n, k in [(68, 72, 36), (132, 136, 20)] + ([(256, 300, 33)] if pad == shift == 0 else []):
         a, b = normals(k, m, n, k)
         f = product_fields(a, b, form, pad)
         call_device(device, "matmul", f, precision=precision, shift=shift)
@@ -116,7 +116,7 @@ def test_operands_are_rounded_and_nothing_else(
 def test_every_epilogue(device: str, precision: str, how: dict[str, Any]) -> None:
     if how.get("packed"):  # panels are not for the matrix units
         how = {**how, "packed": False}
-    for m, n, k in [(70, 90, 36), (129, 140, 33)]:
+    for m, n, k in [(70, 90, 36), (120, 140, 9)]:
         one = case(Product(m, n, k, **{**how, "row_sum": False}))
         start = initial(one, one.fields(np.float32))
         for name in (
@@ -132,7 +132,7 @@ def test_every_epilogue(device: str, precision: str, how: dict[str, Any]) -> Non
 @on_devices
 @pytest.mark.parametrize("precision", LOW)
 def test_pieces_of_k_give_equal_bits(device: str, precision: str) -> None:
-    for m, n, k in [(40, 50, 3000), (64, 64, 1111), (128, 100, 900)]:
+    for m, n, k in [(40, 50, 1500), (64, 64, 555), (128, 100, 600)]:
         a, b = whole_numbers(np.random.default_rng(k), m, n, k)
         f = product_fields(a, b, ("columns", "rows"))
         call_device(device, "matmul", f, precision=precision, times=3)  # counters are zero again after each
@@ -147,26 +147,25 @@ def test_pieces_of_k_give_equal_bits(device: str, precision: str) -> None:
         assert len(bits) == 1
 
 
-#: float32 products are theirs from 2^24 multiply-adds on.
-LARGE = [(256, 256, 260), (200, 300, 300), (1030, 1024, 16)]
+#: float32 products are theirs from 2^24 multiply-adds on; one for each form.
+LARGE = [(256, 256, 260), (260, 257, 255), (200, 300, 300), (1030, 1024, 16)]
 
 
 @on_devices
-@pytest.mark.parametrize(("m", "n", "k"), LARGE)
-def test_three_products_are_as_accurate_as_float32(device: str, m: int, n: int, k: int) -> None:
-    form = FORMS[LARGE.index((m, n, k))]
+@pytest.mark.parametrize("form", FORMS)
+def test_three_products_are_as_accurate_as_float32(device: str, form: tuple[str, str]) -> None:
+    m, n, k = LARGE[FORMS.index(form)]
     a, b = normals(k, m, n, k)
+    if form[0] == "columns":  # of one sign, of many magnitudes: what is lost does not cancel
+        a, b = np.exp(3 * a), np.exp(3 * b)
     f = product_fields(a, b, form)
     call_device(device, "matmul", f)
     assert_float32(f["out"], a, b, f"{m}x{n}x{k}")
     assert_float32(f["row_sum"], a, np.ones((k, 1)), "row sums")
-    # of one sign, of many magnitudes: what is lost does not cancel
-    a, b = np.exp(3 * a), np.exp(3 * b)
-    f = product_fields(a, b, form)
-    call_device(device, "matmul", f)
-    exact = a.astype(np.float64) @ b.astype(np.float64)
-    usual = np.abs((a @ b) / exact - 1).max()
-    assert np.abs(f["out"].reshape(m, n) / exact - 1).max() <= max(2 * usual, 8 * np.finfo(np.float32).eps)
+    if form[0] == "columns":
+        exact = a.astype(np.float64) @ b.astype(np.float64)
+        usual = np.abs((a @ b) / exact - 1).max()
+        assert np.abs(f["out"].reshape(m, n) / exact - 1).max() <= max(2 * usual, 1e-6)
 
 
 @on_devices
@@ -175,8 +174,8 @@ def test_three_products_are_exact_on_whole_numbers(device: str) -> None:
     rng = np.random.default_rng(2)
     few, small = rng.integers(-1, 2, (257, 255)), rng.integers(-8, 9, (255, 260))
     assert 255 * 4099 * 8 < 2**24
-    for i, form in enumerate(FORMS):
-        a, b = (few * 4099, small) if i % 2 else (few, small // 8 * 4099 + small % 2)
+    for form in (FORMS[0], FORMS[3]):
+        a, b = (few * 4099, small) if form == FORMS[0] else (few, small // 8 * 4099 + small % 2)
         f = product_fields(a, b, form)
         call_device(device, "matmul", f)
         np.testing.assert_array_equal(f["out"].reshape(257, 260), a @ b)
@@ -199,10 +198,6 @@ def test_three_products_are_what_is_computed(device: str) -> None:
 def test_infinities_nan_and_the_largest_numbers(device: str) -> None:
     a, b = normals(3, 256, 256, 256)
     b = np.abs(b) + 0.5
-    f = product_fields(a, b, ("rows", "columns"))
-    call_device(device, "matmul", f)
-    without = f["out"].reshape(256, 256)
-    a = a.copy()
     a[3, 5], a[70, 0], a[200, 255] = np.inf, np.nan, -np.inf
     a[130] = 0
     a[130, 9] = np.finfo(np.float32).max  # rounds to infinity in 11 bits
@@ -217,7 +212,6 @@ def test_infinities_nan_and_the_largest_numbers(device: str) -> None:
     others = np.setdiff1d(np.arange(256), [3, 70, 130, 200])
     assert np.isfinite(got[others]).all()
     assert_float32(got[others], a[others], b, "rows beside them")
-    assert np.isfinite(without).all()
 
 
 @on_devices
@@ -266,7 +260,7 @@ def digest() -> str:
 def test_neither_order_nor_copies_change_a_bit() -> None:
     script = "from tests.gpu.test_matmul_mma import digest; print(digest())"
     found = {}
-    for mode in ("forward late", "reversed eager", "random=7 late", "eager nopoison"):
+    for mode in ("forward late", "reversed eager", "random=7 late nopoison"):
         done = subprocess.run(
             [sys.executable, "-c", script],
             capture_output=True,
