@@ -8,6 +8,7 @@
 //   four. 64-64x4 at batch 2^16: 4.8 GFLOP, 82 us of multiply-adds at 59 TFLOP/s; written are activations and
 //   their gradients for the weights' products, 2 x 5 x 16.8 MB: 56 us at 3 TB/s. Kernel by kernel, reads add
 //   as much.
+#include "kernels/chain_mma_cuda.h"
 #include "kernels/chain_plan.h"
 #include "kernels/chain_product_cuda.h"
 #include "kernels/chain_rows_cuda.h"
@@ -74,10 +75,17 @@ std::size_t chain_workspace(const ChainStep*, std::size_t, std::int64_t, const D
 void chain_launch(const ChainStep* steps, std::size_t n, std::int64_t rows, const Launch& launch) {
   ChainLaunch found;
   if (!plan_chain(steps, n, rows, *launch.traits, launch.precision, found)) return;
-  if (launch.traits->has_mma != 0)
-    launch_chain<ChainPlain<true>>(found, launch);
-  else
-    launch_chain<ChainPlain<false>>(found, launch);
+  switch (found.path) {
+    case ChainPath::kTf32:
+      return launch_chain<ChainMma<MmaTf32>>(found, launch);
+    case ChainPath::kBf16:
+      return launch_chain<ChainMma<MmaBf16>>(found, launch);
+    case ChainPath::kSplitTf32:
+      return launch_chain<ChainMma<MmaFloat32<true>>>(found, launch);
+    case ChainPath::kPlain:
+      if (launch.traits->has_mma != 0) return launch_chain<ChainPlain<true>>(found, launch);
+      return launch_chain<ChainPlain<false>>(found, launch);
+  }
 }
 
 }  // namespace hotloop::cuda

@@ -208,11 +208,16 @@ class Layout {
   int weights_begin_ = 0;
 };
 
-ChainPath path_of(int tile, const DeviceTraits&, Precision) {
-  return tile > 0 ? ChainPath::kPlain : ChainPath::kPlain;
+// Matrix units take 16 rows at a time. float32 accuracy costs three products there, which pays where tiles
+// are high enough for warps to use each operand several times; lower ones are bound by what they wait for.
+ChainPath path_of(int tile, const DeviceTraits& traits, Precision precision) {
+  if (traits.has_mma == 0 || tile < 16) return ChainPath::kPlain;
+  if (precision == Precision::kTf32) return ChainPath::kTf32;
+  if (precision == Precision::kBf16) return ChainPath::kBf16;
+  return tile >= 64 ? ChainPath::kSplitTf32 : ChainPath::kPlain;
 }
 
-int granule_of(ChainPath path) { return path == ChainPath::kPlain ? 4 : path == ChainPath::kBf16 ? 16 : 8; }
+int granule_of(ChainPath path) { return path == ChainPath::kPlain ? 4 : 16; }
 
 // k of a streamed piece, at most: short where a tile is high, so that two pieces of A and B are some 70 KB;
 // long where it is low, so that 32 lanes that share a sum find 16 bytes each.

@@ -11,6 +11,7 @@
 
 #include <math.h>
 
+#include "cuda/reduce.h"
 #include "kernels/chain_tile_cuda.h"
 
 namespace hotloop::cuda {
@@ -109,9 +110,9 @@ HL_DEVICE void multiply_share(const ChainTile& t, const ChainInstruction& s, con
   const int stride = padded(n, t.program.granule);
   HL_UNROLL
   for (int r = 0; r < height; ++r) {
+    warp_reduce(sums[r], Sum{}, share.lanes);
     HL_UNROLL
     for (int i = 0; i < 4; ++i) {
-      for (int lanes = 1; lanes < share.lanes; lanes *= 2) sums[r][i] += shfl_xor(sums[r][i], lanes);
       const int j = by_columns ? share.column + i * share.across : 4 * share.column + i;
       if (share.lane == 0 && j < n)
         t.shared[s.out.place + (share.row + r * share.down) * stride + j] = sums[r][i];
