@@ -26,7 +26,8 @@ LIMITS = {75: (64, 1024), 80: (164, 2048), 86: (100, 1536), 90: (228, 2048), 120
 REGISTERS = 65536  # of a multiprocessor; a warp takes them by 256
 RESERVED_SHARED = 1024  # of each block, by the system, from sm_80 on
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", re.MULTILINE)
-DOUBLE = re.compile(r"^D(ADD|MUL|FMA|SETP|MNMX)\b|\.F64|64H\b")
+#: Arithmetic in double precision; a conversion or comparison of a scalar of the step is none.
+DOUBLE = re.compile(r"^D(ADD|MUL|FMA)\b|64H\b")
 
 
 @dataclass
@@ -55,7 +56,7 @@ class Code:
         """How many blocks run on a multiprocessor at once."""
         shared_kb, most_threads = LIMITS[self.arch]
         warps = -(-threads // 32)
-        of_a_warp = -(-self.registers * 32 // 256) * 256
+        of_a_warp = -(-self.registers // 8) * 256
         found = [most_threads // threads, REGISTERS // (of_a_warp * warps)]
         shared = self.shared + dynamic_shared
         if shared:

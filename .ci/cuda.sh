@@ -37,3 +37,9 @@ step_cuda_guards() {
   path=$(find "$WORK/disassemblers" -type d -name bin -printf '%p:')
   PATH=$path$PATH "$TOOLS/bin/python" .ci/check_cuda.py "$folder"
 }
+
+# The command for machines with a GPU, on the emulator: each of its parts, tiny.
+step_gpu_check() {
+  simt_build _simt
+  PYTHONPATH=$(simt_site _simt) "$TOOLS/bin/python" tools/gpu_check.py --device simt --out "$WORK/gpu_check"
+}

@@ -5,7 +5,7 @@ step_lint_python() { "$TOOLS/bin/ruff" check . && "$TOOLS/bin/ruff" format --che
 step_lint_types() { "$TOOLS/bin/mypy" --python-executable "$TOOLS/bin/python"; }
 
 step_lint_cpp() {
-  find csrc tests/cpp \( -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) -print0 |
+  find csrc tests/cpp tests/simt \( -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) -print0 |
     xargs -0 "$TOOLS/bin/clang-format" --dry-run -Werror
 }
 

@@ -49,6 +49,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, found: Library) -> None:
             Library(count=refusal(2), versions=(11040, 13000)),
             "the NVIDIA driver is too old: it knows CUDA 11.4, this build needs 13.0; update the driver",
         ),
+        (Library(count=refusal(2), versions=(0, 13000)), "no NVIDIA driver was found .*missing or broken"),
         (Library(count=refusal(3)), "there is no NVIDIA GPU"),
         (Library(count=0), "there is no NVIDIA GPU"),
         (Library(count=refusal(5)), "could not count the devices"),

@@ -73,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
     "patterns": set(),
     "reference": {"reference"},
     "rules": RULES,
-    "ops": BASE | {"env", "threads", "compile.plan", "optim", "ops"},
+    "ops": BASE | {"env", "threads", "compile.plan", "device", "optim", "ops"},
     "trace": RULES | {"trace"},
     "nn": DESCRIBE | {"nn", "export"},  # a module knows how to be exported
     "losses": DESCRIBE | {"losses"},

@@ -25,6 +25,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   register_device(m);
   register_build_info(m);
   register_gpu(m);
+  register_gpu_dlpack(m);
+  register_gpu_arrays(m);
   register_gpu_chain(m);
   register_eager(m);
   register_eager_plain(m);

@@ -17,6 +17,8 @@ void register_kernels(py::module_& m);
 void register_gpu(py::module_& m);
 void register_gpu_program(py::module_& m);
 void register_gpu_epoch(py::module_& m);
+void register_gpu_dlpack(py::module_& m);
+void register_gpu_arrays(py::module_& m);
 void register_gpu_chain(py::module_& m);
 void register_device(py::module_& m);
 void register_build_info(py::module_& m);

@@ -9,7 +9,8 @@
 
 #define HL_KERNEL __global__ void
 #define HL_DEVICE __device__ __forceinline__
-#define HL_BOUNDS(threads, blocks) __launch_bounds__(threads, blocks)
+#define HL_BOUNDS(threads, blocks) \
+  __launch_bounds__(threads, ::hotloop::cuda::blocks_at_once(threads, blocks))
 #define HL_SHARED(T, name, dims) __shared__ __align__(128) T name dims
 #define HL_DYNAMIC_SHARED(T, name)                                    \
   extern __shared__ __align__(128) unsigned char hl_dynamic_shared[]; \
@@ -23,6 +24,18 @@ using Dim3 = dim3;
 using Stream = cudaStream_t;
 using Float4 = float4;
 using Float2 = float2;
+
+// The blocks that a kernel was written for, less where the compiler's target runs fewer threads at once.
+constexpr int blocks_at_once(int threads, int blocks) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ == 800 || __CUDA_ARCH__ / 100 == 9 || __CUDA_ARCH__ / 100 == 10
+  constexpr int kMost = 2048;
+#elif __CUDA_ARCH__ < 800
+  constexpr int kMost = 1024;
+#else
+  constexpr int kMost = 1536;
+#endif
+  return threads * blocks <= kMost ? blocks : kMost / threads;
+}
 
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xFFFFFFFFu;

@@ -139,58 +139,76 @@ HL_KERNEL HL_BOUNDS(kWholeThreads, 1) bwd_whole(BatchNormBwdArgs<float> a, int w
 
 // --- two launches: statistics, then elements
 
+// Of a column: moments of x - pivot, and the sum of x itself, of which the mean is made: were the pivot far
+// from a mean near 0, that of the distances would lose its last bits.
+struct ColumnMoments {
+  Moments apart;
+  float sum = 0.0f;
+
+  HL_DEVICE void give(float (&v)[4]) const { v[0] = apart.n, v[1] = apart.sum, v[2] = apart.m2, v[3] = sum; }
+  template <class Other>
+  HL_DEVICE void join(Other other) {
+    apart = apart + Moments{other(0), other(1), other(2)};
+    sum += other(3);
+  }
+};
+
 struct JoinMoments {
   template <class Other>
-  HL_DEVICE void operator()(float (&v)[3], Other other) const {
-    const Moments all = Moments{v[0], v[1], v[2]} + Moments{other(0), other(1), other(2)};
-    v[0] = all.n, v[1] = all.sum, v[2] = all.m2;
+  HL_DEVICE void operator()(float (&v)[4], Other other) const {
+    ColumnMoments all{{v[0], v[1], v[2]}, v[3]};
+    all.join(other);
+    all.give(v);
   }
 };
 
 // Rows whose own mean and squares a thread forms in registers before they join what it has.
 constexpr int kMomentRows = 8;
 
-// n, sum and m2 of x - pivot in the rows [begin, end) of a column, for all threads of the column. The pivot,
-// an element of the column, keeps the sums of a column far from 0 short.
+// The moments of the rows [begin, end) of a column x, for all threads of the column. The pivot, an element of
+// the column, keeps the distances of a column far from 0 short.
 HL_DEVICE void moments_down(const ColumnTile& tile, const float* x, int64 cols, int64 begin, int64 end,
-                            float pivot, float (&v)[3], float* scratch) {
-  Moments all;
+                            float pivot, float (&v)[4], float* scratch) {
+  ColumnMoments all;
   for (int64 row = begin + tile.slot; tile.live && row < end; row += int64{kMomentRows} * tile.slots) {
-    float d[kMomentRows];
+    float of[kMomentRows], sum = 0.0f;
     int count = 0;
     HL_UNROLL
     for (int u = 0; u < kMomentRows; ++u) {
       const int64 at = row + int64{u} * tile.slots;
-      d[u] = at < end ? x[at * cols] - pivot : 0.0f;
+      of[u] = at < end ? x[at * cols] : 0.0f;
       count += at < end;
     }
-    all = all + Moments::of(d, count);
+    HL_UNROLL
+    for (int u = 0; u < kMomentRows; ++u) sum += of[u], of[u] -= pivot;
+    all.apart = all.apart + Moments::of(of, count);
+    all.sum += sum;
   }
-  v[0] = all.n, v[1] = all.sum, v[2] = all.m2;
+  all.give(v);
   join_slots(tile, v, scratch, JoinMoments{});
 }
 
 HL_KERNEL HL_BOUNDS(kThreads, 1)
     fwd_statistics(BatchNormFwdArgs<float> a, FwdSettings s, int width, int64 run_rows, void* workspace) {
-  HL_SHARED(float, scratch, [kColumnScratch<3>]);
+  HL_SHARED(float, scratch, [kColumnScratch<4>]);
   const ColumnTile tile(blockIdx.x, width, a.cols);
   const int64 begin = blockIdx.y * run_rows, end = begin + run_rows < a.rows ? begin + run_rows : a.rows;
   const float first = tile.live ? a.x[tile.column] : 0.0f;
   const float pivot = first - first == 0.0f ? first : 0.0f;  // NaN and inf are no place to measure from
-  float v[3];
+  float v[4];
   moments_down(tile, a.x + tile.column, a.cols, begin, end, pivot, v, scratch);
   if (gridDim.y > 1) {
-    const RunPartials<3> partials(workspace, width);
+    const RunPartials<4> partials(workspace, width);
     if (!partials.last(v)) return;
-    Moments all;
+    ColumnMoments all;
     for (int64 run = tile.slot; run < gridDim.y; run += tile.slots)
-      all = all + Moments{partials.at(run, 0), partials.at(run, 1), partials.at(run, 2)};
-    v[0] = all.n, v[1] = all.sum, v[2] = all.m2;
+      all.join([&](int k) { return partials.at(run, k); });
+    all.give(v);
     join_slots(tile, v, scratch, JoinMoments{});
   }
   if (!tile.first()) return;
   const float rows = static_cast<float>(a.rows), variance = v[2] / rows;
-  store_statistics(a, s, tile.column, {pivot + v[1] / rows, variance, inverse_root(variance, s.eps)});
+  store_statistics(a, s, tile.column, {v[3] / rows, variance, inverse_root(variance, s.eps)});
 }
 
 HL_KERNEL HL_BOUNDS(kThreads, 1)
@@ -263,7 +281,7 @@ void launch_elements(const BatchNormFwdArgs<float>& a, const Launch& l, const Co
 }  // namespace
 
 std::size_t workspace_bytes(const BatchNormFwdArgs<float>& a, const DeviceTraits& traits, Precision) {
-  return takes_whole(a.rows, a.cols, traits) ? 0 : plan_columns(a.rows, a.cols, traits).bytes(3);
+  return takes_whole(a.rows, a.cols, traits) ? 0 : plan_columns(a.rows, a.cols, traits).bytes(4);
 }
 
 // The totals (2, cols) lie behind the partial sums.

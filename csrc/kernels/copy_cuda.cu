@@ -30,7 +30,7 @@ constexpr int kTileRows = kThreads / kTile;
 
 // Of dimensions 2 and 3, x is dense along 2 and out along 3. A block moves a tile of 32 x 32; the row of 33
 // words keeps the lanes that read a column in different banks.
-HL_KERNEL HL_BOUNDS(kThreads, 8) transpose(float* out, const float* x, Shape shape, int64 tiles) {
+HL_KERNEL HL_BOUNDS(kThreads, 4) transpose(float* out, const float* x, Shape shape, int64 tiles) {
   HL_SHARED(float, tile, [kTile][kTile + 1]);
   const int lane = lane_id();
   const int64 down = ceil_div(shape.size[2], kTile), across = ceil_div(shape.size[3], kTile);

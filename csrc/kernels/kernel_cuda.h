@@ -41,6 +41,10 @@ std::size_t workspace_bytes(const Args&, const DeviceTraits&, Precision) {
 std::size_t workspace_bytes(const MatmulArgs<float>&, const DeviceTraits&, Precision);
 std::size_t workspace_bytes(const ReduceSumArgs<float>&, const DeviceTraits&, Precision);
 std::size_t workspace_bytes(const ReduceMaxFwdArgs<float>&, const DeviceTraits&, Precision);
+std::size_t workspace_bytes(const LayerNormParamBwdArgs<float>&, const DeviceTraits&, Precision);
+std::size_t workspace_bytes(const RmsNormParamBwdArgs<float>&, const DeviceTraits&, Precision);
+std::size_t workspace_bytes(const BatchNormFwdArgs<float>&, const DeviceTraits&, Precision);
+std::size_t workspace_bytes(const BatchNormBwdArgs<float>&, const DeviceTraits&, Precision);
 std::size_t workspace_bytes(const EmbeddingBwdArgs<float>&, const DeviceTraits&, Precision);
 std::size_t workspace_bytes(const RowWeightArgs<float>&, const DeviceTraits&, Precision);
 std::size_t workspace_bytes(const LossStatsArgs<float>&, const DeviceTraits&, Precision);

@@ -11,7 +11,7 @@ namespace {
 
 template <class T>
 void launch_tiles(const MatmulArgs<float>& a, const Launch& l, const MatmulWay& way) {
-  const int64 columns = ceil_div(a.n == 0 ? 1 : a.n, T::BN);
+  const auto columns = static_cast<unsigned>(ceil_div(a.n == 0 ? 1 : a.n, T::BN));
   const TileArgs args{
       view_of_a(a), view_of_b(a), epilogue_of(a), split_of(l.workspace, way.pieces, way.depth), l.step,
       a.row_sum,    a.k,          columns};

@@ -19,9 +19,7 @@ enum class MmaKernel { k128x256, k128x128, k64x64 };
 struct MmaWay {
   bool takes = false;
   MmaKernel kernel = MmaKernel::k64x64;
-  int pieces = 1;
-  int64 depth = 0;  // of a piece
-  std::size_t workspace = 0;
+  MatmulWay way{};  // its tiles and pieces
 };
 
 // Multiply-adds a clock of a multiprocessor, and bytes a clock of L2 for each, when all work.
@@ -31,45 +29,40 @@ constexpr double mma_rate(Precision precision) {
 constexpr double kL2BytesPerClock = 25.0;
 // Clocks of a tile's 32 steps that one block alone spends at the barrier and on its first fragments' way.
 constexpr double kMmaWait = 160.0;
+constexpr int64 kLeastMmaDepth = 64;  // of a piece of k: two tiles
 // Products for float32 that are below: some two microseconds on the multiply-add units whatever is done.
 constexpr double kLeastFloat32Work = 16777216.0;
 constexpr int64 kMostMmaSize = int64{1} << 30;  // of m, n, k: places in lines are int
 
 template <class S>
-TileSpeed mma_speed(Precision precision) {
+KernelSpeed mma_speed(Precision precision) {
   constexpr double kSums = S::BM * S::BN, kWarps = S::kThreads / kWarp;
   const double unit = kSums / mma_rate(precision);
   const double shared = (kWarps * (S::kWarpM + S::kWarpN) + S::BM + S::BN) * 4.0 / 128.0;
   const double l2 = (S::BM + S::BN) * 4.0 / kL2BytesPerClock, here = unit > shared ? unit : shared;
-  return {MatmulKernel{}, S::BM, S::BN, S::kThreads, here > l2 ? here : l2, here + kMmaWait / kMmaDepth};
+  return {MatmulKernel{}, S::BM, S::BN, S::kThreads, here > l2 ? here : l2, here + kMmaWait / kMmaDepth,
+          kLeastMmaDepth};
 }
 
-// The better of `best` and the ways of one tile; `least`: clocks of `best`.
+// The better of `best`, which takes `least` clocks, and one tile.
 template <class S>
 void consider_mma(MmaKernel kernel, const MatmulArgs<float>& a, const DeviceTraits& traits,
                   Precision precision, MmaWay& best, double& least) {
   if (S::kShared > traits.shared_per_block) return;
-  const TileSpeed speed = mma_speed<S>(precision);
-  const int64 tiles = ceil_div(a.m, S::BM) * ceil_div(a.n, S::BN);
-  for (int pieces = 1; pieces <= kMostPieces; pieces += pieces < 8 ? 1 : pieces / 4) {
-    const int64 depth = ceil_div(ceil_div(a.k, pieces), kMmaDepth) * kMmaDepth;
-    if (pieces > 1 && (depth < kLeastDepth || tiles > kMostSplitTiles)) break;
-    const double clocks = clocks_of(speed, tiles, pieces, depth, traits);
-    if (clocks >= least) continue;
-    least = clocks;
-    const int64 used = ceil_div(a.k, depth);
-    constexpr int64 kFloats = S::BM * S::BN + S::kThreads;  // of a piece, see add_pieces
-    best = {true, kernel, static_cast<int>(used), depth,
-            used > 1 ? static_cast<std::size_t>(tiles * used * kFloats) * sizeof(float) : 0};
-  }
+  const KernelSpeed speed = mma_speed<S>(precision);
+  WayChoice choice(a, traits);
+  choice.consider(speed);
+  const double clocks = clocks_of(speed, choice.best(), traits);
+  if (clocks >= least) return;
+  least = clocks;
+  best = {true, kernel, choice.best()};
 }
 
+// Clocks of the multiply-add units; 0 where an operand is too thin for any tile of the matrix units.
 inline double plain_clocks(const MatmulArgs<float>& a, const DeviceTraits& traits) {
   const MatmulWay way = way_of(a, traits);
-  for (const TileSpeed& t : kTileSpeeds) {
-    if (t.kernel == way.kernel)
-      return clocks_of(t, ceil_div(a.m, t.bm) * ceil_div(a.n, t.bn), way.pieces, way.depth, traits);
-  }
+  for (const KernelSpeed& s : kTileSpeeds)
+    if (s.kernel == way.kernel) return clocks_of(s, way, traits);
   return 0.0;
 }
 

@@ -16,12 +16,13 @@ bool is_wide(const MatrixView& view, int64 k) {
 
 template <class S, class Terms>
 void launch_mma(const MatmulArgs<float>& a, const Launch& l, const MmaWay& way) {
-  const int64 rows = ceil_div(a.m, S::BM), columns = ceil_div(a.n, S::BN);
+  const auto rows = static_cast<unsigned>(ceil_div(a.m, S::BM));
+  const auto columns = static_cast<unsigned>(ceil_div(a.n, S::BN));
   const MatrixView left = view_of_a(a), right = view_of_b(a);
   const MmaArgs args{left,
                      right,
                      epilogue_of(a),
-                     split_of(l.workspace, way.pieces, way.depth),
+                     split_of(l.workspace, way.way.pieces, way.way.depth),
                      l.step,
                      a.row_sum,
                      a.k,
@@ -29,7 +30,7 @@ void launch_mma(const MatmulArgs<float>& a, const Launch& l, const MmaWay& way) 
                      columns,
                      is_wide(left, a.k),
                      is_wide(right, a.k)};
-  const Dim3 grid(static_cast<unsigned>(rows * columns), static_cast<unsigned>(way.pieces));
+  const Dim3 grid(rows * columns, static_cast<unsigned>(way.way.pieces));
   launch(stream_of(l), matmul_mma_tiles<S, Terms>, grid, S::kThreads, S::kShared, args);
 }
 
@@ -48,7 +49,7 @@ bool matmul_mma_takes(const MatmulArgs<float>& a, const Launch& l) {
 
 std::size_t matmul_mma_workspace(const MatmulArgs<float>& a, const DeviceTraits& traits,
                                  Precision precision) {
-  return mma_way_of(a, traits, precision).workspace;
+  return mma_way_of(a, traits, precision).way.workspace();
 }
 
 void matmul_mma(const MatmulArgs<float>& a, const Launch& l) {

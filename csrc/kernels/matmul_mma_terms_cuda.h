@@ -5,6 +5,7 @@
 //
 //   Left   of 16 rows of A: from the rows g and h that the instruction has at g and g + 8
 //   Right  of 8 columns of B
+//   kLong  whether a multiply takes long enough for the loads of the next to wait
 //   multiply(sums, left, right): sums (n) += left right[j], n columns of tiles at a time, so that no
 //   instruction waits for the one before it
 #pragma once
@@ -15,6 +16,7 @@ namespace hotloop::cuda {
 
 // Operands rounded to 8 bits, two in a word: 16 steps by one instruction.
 struct MmaBf16 {
+  static constexpr bool kLong = false;
   struct Left {
     std::uint32_t word[4];
   };
@@ -37,6 +39,7 @@ struct MmaBf16 {
 
 // Operands rounded to 11 bits.
 struct MmaTf32 {
+  static constexpr bool kLong = false;
   struct Left {
     std::uint32_t word[2][4];
   };
@@ -86,6 +89,7 @@ HL_DEVICE TwoWords two_words(float x) {
 template <bool careful>
 struct MmaFloat32 {
   using Careful = MmaFloat32<true>;
+  static constexpr bool kLong = true;
   struct Left {
     std::uint32_t high[2][4], low[2][4];
   };

@@ -42,31 +42,41 @@ struct MmaArgs {
   Split split;
   const DeviceStep* step;
   float* row_sum;  // (m) or null
-  int64 k, tile_rows, tile_columns;
+  int64 k;
+  unsigned tile_rows, tile_columns;
   bool a_wide, b_wide;  // see MmaFetch
 };
 
 template <class S>
 using MmaSums = float[S::kLefts][S::kRights][4];
 
+// sums += a half of the tiles of one stage
+template <class S, class Terms, bool a_deep, bool b_deep>
+HL_DEVICE void mma_half(const float* stage, int half, MmaSums<S>& sums) {
+  const int first_row = warp_id() / S::kWarpsN * S::kWarpM, first_column = warp_id() % S::kWarpsN * S::kWarpN;
+  float y[S::kRights][4];
+  MmaTile<b_deep, S::BN>::template load<S::kRights / 4>(stage + S::BM * kMmaDepth, first_column, half, y);
+  typename Terms::Right right[S::kRights];
+  HL_UNROLL
+  for (int j = 0; j < S::kRights; ++j) right[j] = Terms::right(y[j]);
+  HL_UNROLL
+  for (int i = 0; i < S::kLefts; i += 2) {
+    float x[4][4];
+    MmaTile<a_deep, S::BM>::template load<1>(stage, first_row + i * 16, half, x);
+    Terms::multiply(sums[i], Terms::left(x[0], x[1]), right);
+    Terms::multiply(sums[i + 1], Terms::left(x[2], x[3]), right);
+  }
+}
+
 // sums += the tiles of one stage
 template <class S, class Terms, bool a_deep, bool b_deep>
 HL_DEVICE void mma_stage(const float* stage, MmaSums<S>& sums) {
-  const int first_row = warp_id() / S::kWarpsN * S::kWarpM, first_column = warp_id() % S::kWarpsN * S::kWarpN;
-  HL_UNROLL
-  for (int half = 0; half < kMmaDepth / kMmaHalf; ++half) {
-    float y[S::kRights][4];
-    MmaTile<b_deep, S::BN>::template load<S::kRights / 4>(stage + S::BM * kMmaDepth, first_column, half, y);
-    typename Terms::Right right[S::kRights];
-    HL_UNROLL
-    for (int j = 0; j < S::kRights; ++j) right[j] = Terms::right(y[j]);
-    HL_UNROLL
-    for (int i = 0; i < S::kLefts; i += 2) {
-      float x[4][4];
-      MmaTile<a_deep, S::BM>::template load<1>(stage, first_row + i * 16, half, x);
-      Terms::multiply(sums[i], Terms::left(x[0], x[1]), right);
-      Terms::multiply(sums[i + 1], Terms::left(x[2], x[3]), right);
-    }
+  if constexpr (Terms::kLong) {  // nothing to gain by loads for the second half, and no registers for them
+    HL_NO_UNROLL
+    for (int half = 0; half < 2; ++half) mma_half<S, Terms, a_deep, b_deep>(stage, half, sums);
+  } else {
+    mma_half<S, Terms, a_deep, b_deep>(stage, 0, sums);
+    mma_half<S, Terms, a_deep, b_deep>(stage, 1, sums);
   }
 }
 
@@ -156,22 +166,22 @@ HL_DEVICE void mma_finish(const MmaArgs& g, int64 row, int64 column, float* shar
 }
 
 // Tiles of neighbouring blocks share operands in L2: eight rows of tiles are gone through column by column.
-constexpr int64 kMmaBand = 8;
+constexpr unsigned kMmaBand = 8;
 struct TilePlace {
-  int64 row, column;
+  unsigned row, column;
 };
-HL_DEVICE TilePlace mma_place(int64 tile, int64 rows, int64 columns) {
-  const int64 first = tile / (kMmaBand * columns) * kMmaBand, i = tile % (kMmaBand * columns);
-  const int64 height = rows - first < kMmaBand ? rows - first : kMmaBand;
+HL_DEVICE TilePlace mma_place(unsigned tile, unsigned rows, unsigned columns) {
+  const unsigned first = tile / (kMmaBand * columns) * kMmaBand, i = tile % (kMmaBand * columns);
+  const unsigned height = rows - first < kMmaBand ? rows - first : kMmaBand;
   return {first + i % height, i / height};
 }
 
 template <class S, class Terms>
 HL_KERNEL HL_BOUNDS(S::kThreads, S::kBlocks) matmul_mma_tiles(MmaArgs g) {
   HL_DYNAMIC_SHARED(float, shared);
-  const int64 tile = blockIdx.x;
+  const unsigned tile = blockIdx.x;
   const TilePlace place = mma_place(tile, g.tile_rows, g.tile_columns);
-  const int64 row = place.row * S::BM, column = place.column * S::BN;
+  const int64 row = int64{place.row} * S::BM, column = int64{place.column} * S::BN;
   const int piece = static_cast<int>(blockIdx.y);
   const int64 begin = piece * g.split.depth, after = begin + g.split.depth, end = after < g.k ? after : g.k;
   MmaSums<S> sums = {};

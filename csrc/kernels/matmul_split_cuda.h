@@ -49,7 +49,7 @@ HL_DEVICE bool add_pieces(const Split& split, int64 tile, int piece, float (&sum
   for (int i = 0; i < n; ++i) sums[i] = 0.0f;
   extra = 0.0f;
   // Several pieces are under way at once, as far as registers go: a load takes some 600 clocks.
-  constexpr int kAhead = n <= 16 ? 4 : n <= 32 ? 2 : 1;
+  constexpr int kAhead = n <= 16 ? 4 : 1;
   HL_NO_UNROLL
   for (int first = 0; first < split.pieces; first += kAhead) {
     Float4 v[kAhead][n / 4];

@@ -109,24 +109,28 @@ HL_DEVICE void sum_thin(const ThinArgs& g, int64 row, int64 begin, int64 end, fl
   }
 }
 
-// out (kThin, kRows) = each lane's sums, added up over the warp: in each round a lane gives away half of its
-// sums for the other half of its partner's.
+// A round of adding up over a warp: of 2 half sums a lane gives one half to the lane 2 half away and adds
+// what it gets to the other. `mine` grows by the number of the first sum that is left.
+template <int half>
+HL_DEVICE void exchange(float (&sums)[kThin], int& mine) {
+  const bool upper = (lane_id() & (2 * half)) != 0;
+  HL_UNROLL
+  for (int i = 0; i < half; ++i) {
+    const float give = upper ? sums[i] : sums[i + half];
+    sums[i] = (upper ? sums[i + half] : sums[i]) + shfl_xor(give, 2 * half);
+  }
+  mine += upper ? half : 0;
+}
+
+// out (kThin, kRows) = each lane's sums, added up over the warp
 template <class S>
 HL_DEVICE void join_lanes(float (&sums)[kThin], float* out) {
-  static_assert(kThin == 16);
-  int mine = 0;  // the output whose sum stays here
-  HL_UNROLL
-  for (int round = 1; round <= 4; ++round) {
-    const int half = kThin >> round;
-    const int partner = 2 * half;  // lanes apart: 16, 8, 4, 2
-    const bool upper = (lane_id() & partner) != 0;
-    HL_UNROLL
-    for (int i = 0; i < half; ++i) {
-      const float give = upper ? sums[i] : sums[i + half];
-      sums[i] = (upper ? sums[i + half] : sums[i]) + shfl_xor(give, partner);
-    }
-    mine += upper ? half : 0;
-  }
+  static_assert(kThin == 16 && kWarp == 32);
+  int mine = 0;
+  exchange<8>(sums, mine);
+  exchange<4>(sums, mine);
+  exchange<2>(sums, mine);
+  exchange<1>(sums, mine);
   const float sum = sums[0] + shfl_xor(sums[0], 1);
   if (lane_id() % 2 == 0) out[mine * S::kOutStride + warp_id()] = sum;
 }

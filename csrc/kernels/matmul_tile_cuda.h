@@ -36,7 +36,7 @@ struct Tile {
 };
 
 using Tile128x128 = Tile<8, 8, 8, 4, 2, 4, 2>;  // 256 threads of 128 registers, 16 warps a multiprocessor
-using Tile64x64 = Tile<8, 4, 16, 2, 2, 4, 5>;   // 128 threads of 96 registers, 20 warps
+using Tile64x64 = Tile<8, 4, 16, 2, 2, 4, 4>;   // 128 threads of 128 registers, 16 warps
 using Tile32x32 = Tile<4, 4, 16, 2, 1, 4, 12>;  // 64 threads of 80 registers, 24 warps
 using Tile128x16 = Tile<4, 4, 16, 4, 1, 8, 5>;  // 128 threads of 96 registers, 20 warps
 using Tile16x128 = Tile<4, 4, 16, 1, 4, 4, 5>;
@@ -47,7 +47,8 @@ struct TileArgs {
   Split split;
   const DeviceStep* step;
   float* row_sum;  // (m) or null
-  int64 k, tile_columns;
+  int64 k;
+  unsigned tile_columns;
 };
 
 // Where a thread's elements are: row i of its TM, in groups of four that are kLanesM of them apart.
@@ -155,8 +156,8 @@ HL_DEVICE void finish_tile(const TileArgs& g, int64 row, int64 column, float* sl
 template <class T>
 HL_KERNEL HL_BOUNDS(T::kThreads, T::kBlocks) matmul_tiles(TileArgs g) {
   HL_SHARED(float, shared, [T::kShared]);
-  const int64 tile = blockIdx.x;
-  const int64 row = tile / g.tile_columns * T::BM, column = tile % g.tile_columns * T::BN;
+  const unsigned tile = blockIdx.x;  // 32 bits: a division of 64 is a hundred instructions
+  const int64 row = int64{tile / g.tile_columns} * T::BM, column = int64{tile % g.tile_columns} * T::BN;
   const int piece = static_cast<int>(blockIdx.y);
   const int64 begin = piece * g.split.depth, after = begin + g.split.depth;
   float sums[T::TM * T::TN] = {};

@@ -234,7 +234,8 @@ void binary_accuracy_launch(const BinaryAccuracyArgs<float>& a, const Launch& l)
 void regression_stats_launch(const RegressionStatsArgs<float>& a, const Launch& l) {
   const Cut cut = cut_reduction(1, a.rows, a.cols, *l.traits);
   if (a.cols == 0) return;
-  launch(stream_of(l), sum_residuals, cut.blocks(), kThreads, 0, a.totals, a.pred, a.target, cut, l.workspace);
+  launch(stream_of(l), sum_residuals, cut.blocks(), kThreads, 0, a.totals, a.pred, a.target, cut,
+         l.workspace);
 }
 
 }  // namespace hotloop::cuda

@@ -15,7 +15,7 @@ namespace {
 using V = Vec<float>;
 
 // partial_j = sum of x^2 over run j of x (n): a block each. Squared in double: a gradient of 1e20 has a norm.
-HL_KERNEL HL_BOUNDS(kThreads, 8) square_sum(double* partial, const float* x, int64 n, int64 n4) {
+HL_KERNEL HL_BOUNDS(kThreads, 4) square_sum(double* partial, const float* x, int64 n, int64 n4) {
   HL_SHARED(double, scratch, [kWarp]);
   const auto square = [](float v) { return static_cast<double>(v) * static_cast<double>(v); };
   const int64 begin = int64{blockIdx.x} * kSquareSumRun;

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from hotloop.freeze_plan import FreezePlan as FreezePlan
     from hotloop.history import History as History
     from hotloop.model_file import load as load
+    from hotloop.ops.device import DeviceArray as DeviceArray
     from hotloop.probes.lr_result import LrFind as LrFind
     from hotloop.probes.overfit import OverfitCheck as OverfitCheck
     from hotloop.sklearn import MLPClassifier as MLPClassifier
@@ -71,6 +72,7 @@ _HOMES = {
     "Checkpoint": "checkpoint",
     "CostPlan": "cost",
     "Device": "device",
+    "DeviceArray": "ops.device",
     "DryRun": "dry_run",
     "EarlyStopping": "early_stopping",
     "FitState": "callbacks",

@@ -116,9 +116,12 @@ def _too_old(found: Any) -> str:
         driver, built_for = found.versions()
     except DeviceError:
         return "the NVIDIA driver is too old for this build; update it"
+    if driver == 0:  # how CUDA's runtime answers where it finds no driver, or one that it cannot use
+        return "no NVIDIA driver was found (libcuda.so.1 is missing or broken); install one"
+    # Code built with a release runs with the drivers of every release of the same major number.
     return (
         f"the NVIDIA driver is too old: it knows CUDA {driver // 1000}.{driver % 1000 // 10}, this build needs "
-        f"{built_for // 1000}.{built_for % 1000 // 10}; update the driver"
+        f"{built_for // 1000}.0; update the driver"
     )
 
 

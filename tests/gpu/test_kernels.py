@@ -95,7 +95,7 @@ REDUCTIONS = [
 
 @on_devices
 @pytest.mark.parametrize("shape", REDUCTIONS, ids=str)
-@pytest.mark.parametrize("mean", (0, 1))
+@pytest.mark.parametrize("mean", [0, 1])
 def test_sums_cut_in_runs(device: str, shape: tuple[int, int, int], mean: int) -> None:
     outer, reduce, inner = shape
     x, out = normal(*shape), np.empty((outer, inner), np.float32)
@@ -116,7 +116,15 @@ def test_maxima_cut_in_runs(device: str, shape: tuple[int, int, int]) -> None:
 
 
 # (n, vocab, dim): one segment and several, lists that are emptied in between, slices of columns
-EMBEDDINGS = [(2048, 100, 4), (4097, 200, 3), (9000, 300, 5), (5000, 1, 2), (3000, 3, 40), (70, 9, 300), (0, 5, 3)]
+EMBEDDINGS = [
+    (2048, 100, 4),
+    (4097, 200, 3),
+    (9000, 300, 5),
+    (5000, 1, 2),
+    (3000, 3, 40),
+    (70, 9, 300),
+    (0, 5, 3),
+]
 
 
 @on_devices
@@ -135,9 +143,7 @@ def test_embedding_gradients(device: str, shape: tuple[int, int, int]) -> None:
 @on_devices
 def test_ids_out_of_range_touch_nothing(device: str) -> None:
     ids = np.array([1, -1, 3, 0, -(2**31), 2**31 - 1], np.int32)
-    fields: Fields = dict(
-        y=np.empty((6, 4), np.float32), weight=normal(3, 4), ids=ids, n=6, vocab=3, dim=4
-    )
+    fields: Fields = dict(y=np.empty((6, 4), np.float32), weight=normal(3, 4), ids=ids, n=6, vocab=3, dim=4)
     call_device(device, "embedding_fwd", fields)
     good = (ids >= 0) & (ids < 3)
     np.testing.assert_array_equal(fields["y"][good], fields["weight"][ids[good]])
@@ -149,7 +155,7 @@ def test_ids_out_of_range_touch_nothing(device: str) -> None:
 
 
 @on_devices
-@pytest.mark.parametrize("rows", (1, 255, 4096, 4097, 9000))
+@pytest.mark.parametrize("rows", [1, 255, 4096, 4097, 9000])
 def test_weights_and_losses_of_many_rows(device: str, rows: int) -> None:
     rng = np.random.default_rng(rows)
     sample, of_class = rng.random(rows, np.float32), rng.random(3, np.float32)
@@ -185,7 +191,9 @@ def test_metrics_of_many_rows(device: str, shape: tuple[int, int]) -> None:
     check(device, "accuracy", "probs", totals=totals, logits=logits, probs=probs, **sizes)
     for k in (1, 2, cols):
         check(device, "top_k_accuracy", str(k), totals=totals, logits=logits, labels=labels, top_k=k, **sizes)
-    check(device, "binary_accuracy", "", totals=totals, logits=logits, target=np.float32(probs > 1.5), **sizes)
+    check(
+        device, "binary_accuracy", "", totals=totals, logits=logits, target=np.float32(probs > 1.5), **sizes
+    )
     check(
         device, "regression_stats", "", totals=np.arange(1.0 + 4 * cols), pred=normal(*shape), target=probs, **sizes
     )  # fmt: skip
@@ -195,7 +203,13 @@ def test_metrics_of_many_rows(device: str, shape: tuple[int, int]) -> None:
 def test_optimizer_begin(device: str) -> None:
     """Counting, skipping, clipping, and the parameters of the group, over some steps."""
     rng = np.random.default_rng(0)
-    for n_partial, total, clip in ((0, None, 0.0), (1, 2.0, 0.0), (300, 2.0, 0.5), (300, 0.0, 0.5), (700, 1.0, 1e9)):
+    for n_partial, total, clip in (
+        (0, None, 0.0),
+        (1, 2.0, 0.0),
+        (300, 2.0, 0.5),
+        (300, 0.0, 0.5),
+        (700, 1.0, 1e9),
+    ):
         fields: Fields = dict(
             scalars=np.full(8, np.nan), counter=np.full(600, 4, np.int64), n_counter=600, n_partial=n_partial,
             total=None if total is None else np.array([total]), partial=rng.random(n_partial) if n_partial else None,
@@ -219,8 +233,6 @@ def test_workspaces_can_be_used_again(device: str) -> None:
     totals = np.zeros(2)
     logits, labels = normal(5000, 3), np.zeros(5000, np.int32)
     right = int((logits.argmax(1) == 0).sum())
-    metric: Fields = dict(
-        totals=totals, logits=logits, labels=labels, probs=None, rows=5000, cols=3
-    )
+    metric: Fields = dict(totals=totals, logits=logits, labels=labels, probs=None, rows=5000, cols=3)
     call_device(device, "accuracy", metric, times=3)
     np.testing.assert_array_equal(totals, [3 * right, 15000])

@@ -3,16 +3,21 @@
 
     python -m tests.simt.conformance --library PATH --save FILE
 
-runs the cases of conformance.cu, compiled into the library at PATH by nvcc or for the emulator, compares its answers
-with those worked out here from the PTX manual, prints a line for each and writes inputs and answers to FILE (.npz).
-A file from a real GPU belongs into fixtures/, where the tests hold the emulator to it.
+runs the cases of conformance.cu, compares the answers with those worked out here from the PTX manual, prints a line
+for each and writes inputs and answers to FILE (.npz). A file from a real GPU belongs into fixtures/, where the tests
+hold the emulator to it. The emulator's library holds the cases; a device's own does not, and nvcc makes one that does,
+for the GPU of this machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import os
+import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +65,19 @@ class Library:
             if wrong is not None:
                 raise RuntimeError(f"[conformance] {case.name}: {wrong.decode()}")
         return answers
+
+
+def with_cases(path: Path, folder: Path) -> Path:
+    """The library at ``path`` if the cases are in it, else one that nvcc puts into ``folder``."""
+    if hasattr(ctypes.CDLL(str(path), mode=os.RTLD_LAZY), "hotloop_conformance_count"):
+        return path
+    home = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"))
+    nvcc = shutil.which("nvcc") or str(home / "bin" / "nvcc")
+    root, made = Path(__file__).resolve().parents[2], folder / "conformance_cuda.so"
+    command = [nvcc, "-std=c++20", "-O3", "-arch=native", "-shared", "-cudart", "static", "-Xcompiler", "-fPIC",
+               f"-I{root / 'csrc'}", f"-I{root / 'tests'}", str(root / "tests/simt/conformance.cu"), "-o", str(made)]  # fmt: skip
+    subprocess.run(command, check=True)
+    return made
 
 
 def draw(case: Case) -> Words:
@@ -122,7 +140,7 @@ def _copies(w: Words) -> Words:
     flat = w.reshape(-1)
     planes = [flat[: 4 * LANES].reshape(LANES, 4), flat[4 * LANES : 6 * LANES].reshape(LANES, 2)]
     planes.append(flat[6 * LANES : 7 * LANES].reshape(LANES, 1))
-    copied = np.concatenate(planes, 1) * (flat[7 * LANES :] % 2)[:, None]
+    copied: Words = np.concatenate(planes, 1) * (flat[7 * LANES :] % 2)[:, None]
     return copied[np.arange(LANES) ^ 1]
 
 
@@ -170,7 +188,8 @@ def _product(w: Words, depth: int) -> Words:
 def _to_tf32(w: Words) -> Words:
     finite = np.isfinite(w.view(np.float32))
     rounded = (w + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
-    return np.where(finite, rounded, np.where(np.isnan(w.view(np.float32)), np.uint32(0x7FFFFFFF), w))
+    special = np.where(np.isnan(w.view(np.float32)), np.uint32(0x7FFFFFFF), w)
+    return np.where(finite, rounded, special).astype(np.uint32)
 
 
 def _to_bf16(w: Words) -> Words:
@@ -225,7 +244,8 @@ def main() -> int:
     parser.add_argument("--library", type=Path, required=True)
     parser.add_argument("--save", type=Path)
     options = parser.parse_args()
-    library = Library(options.library)
+    with tempfile.TemporaryDirectory() as folder:
+        library = Library(with_cases(options.library, Path(folder)))  # stays open when its file is gone
     record: dict[str, Words] = {}
     failed = 0
     for case in library.cases:

@@ -2,10 +2,26 @@
 // Reads modes from words.
 #include "simt/mode.h"
 
+#include <charconv>
 #include <sstream>
 #include <stdexcept>
+#include <string_view>
+#include <system_error>
 
 namespace hotloop::simt {
+
+namespace {
+
+// Whether the word is "random=" and a number of 64 bits, which goes to seed.
+bool read_seed(const std::string& word, std::uint64_t& seed) {
+  constexpr std::string_view kName = "random=";
+  if (!word.starts_with(kName)) return false;
+  const char* const end = word.data() + word.size();
+  const auto [last, error] = std::from_chars(word.data() + kName.size(), end, seed);
+  return error == std::errc() && last == end;
+}
+
+}  // namespace
 
 Mode parse_mode(const std::string& words) {
   Mode mode;
@@ -15,11 +31,8 @@ Mode parse_mode(const std::string& words) {
       mode.order = Order::kForward;
     } else if (word == "reversed") {
       mode.order = Order::kReversed;
-    } else if (word.rfind("random=", 0) == 0 &&
-               word.find_first_not_of("0123456789", 7) == std::string::npos && word.size() > 7 &&
-               word.size() < 26) {
+    } else if (read_seed(word, mode.seed)) {
       mode.order = Order::kRandom;
-      mode.seed = std::stoull(word.substr(7));
     } else if (word == "late" || word == "eager") {
       mode.late_copies = word == "late";
     } else if (word == "deferred" || word == "prompt") {

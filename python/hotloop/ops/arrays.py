@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The border of `hotloop.ops`: any array on the CPU in, without a copy; the same kind of array out.
+"""The border of `hotloop.ops`: any array in, without a copy; the same kind of array out.
 
-NumPy arrays pass as they are, everything else through DLPack. torch and JAX get their own kind back; they are
-found among the modules that are loaded, because whoever passes a tensor has imported its library. Nothing is
-converted: a dtype that no kernel reads is refused, with the conversion to write.
+NumPy arrays pass as they are, everything else in the memory of the CPU through DLPack; what lies on a GPU becomes a
+`device.View`, which has what is asked of arrays here. torch, JAX and CuPy get their own kind back; they are found
+among the modules that are loaded, because whoever passes a tensor has imported its library. Nothing is converted: a
+dtype that no kernel reads is refused, with the conversion to write.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Any, Union
+from typing import Any, cast
 
 import numpy as np
 
 from hotloop.errors import DeviceError, DTypeError, LabelError, ShapeError
+from hotloop.ops import device
+from hotloop.ops.device import View, library_of
 
 Array = np.ndarray[Any, Any]
 
@@ -25,7 +28,10 @@ _DEVICES = {2: "CUDA", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
 
 
 def as_array(x: Any, where: str, name: str) -> Array:
-    """A NumPy view of an array on the CPU. Raises `TypeError`, `DTypeError` or `DeviceError`."""
+    """A NumPy view of an array on the CPU, or a `View` of one on a GPU.
+
+    Raises `TypeError`, `DTypeError` or `DeviceError`.
+    """
     if type(x) is np.ndarray:
         return x
     if isinstance(x, np.ndarray):
@@ -34,7 +40,8 @@ def as_array(x: Any, where: str, name: str) -> Array:
         return x
     if isinstance(x, np.generic) and name != "out":  # what NumPy makes of arrays without dimensions
         return np.asarray(x)
-    if not hasattr(x, "__dlpack__"):
+    on_device = device.is_device_array(x)
+    if not on_device and not hasattr(x, "__dlpack__"):
         raise TypeError(
             f"[ops.{where}] {name} must be an array, got {type(x).__name__}; wrap it in np.asarray(..., np.float32)"
         )
@@ -42,10 +49,12 @@ def as_array(x: Any, where: str, name: str) -> Array:
         raise TypeError(
             f"[ops.{where}] {name} requires grad, which these functions do not record; pass {name}.detach()"
         )
+    if on_device:
+        return cast(Array, device.read(x, where, name))
     _check_device(x, where, name)
     try:
         # torch lends memory that may be written to; through DLPack NumPy takes it as read-only
-        return np.asarray(x.numpy() if _library(x) == "torch" else np.from_dlpack(x))
+        return np.asarray(x.numpy() if library_of(x) == "torch" else np.from_dlpack(x))
     except (TypeError, BufferError, RuntimeError) as error:
         raise DTypeError(
             f"[ops.{where}] {name} cannot be read: {error}; allowed float32 and float64"
@@ -67,7 +76,7 @@ def _check_device(x: Any, where: str, name: str) -> None:
 
 
 def real_arrays(where: str, **arrays: Any) -> list[Any]:
-    """NumPy views of floating-point arrays that share one dtype; None stays None."""
+    """Views of floating-point arrays that share one dtype and one memory; None stays None."""
     views: list[Any] = []
     dtype = None
     for name, x in arrays.items():
@@ -75,6 +84,8 @@ def real_arrays(where: str, **arrays: Any) -> list[Any]:
             views.append(None)
             continue
         view = as_array(x, where, name)
+        if isinstance(view, View) and view.dtype != np.float32:
+            raise DTypeError(f"[ops.{where}] {name} must be float32 on a device, got {view.dtype}")
         if view.dtype not in _REAL:
             raise DTypeError(
                 f"[ops.{where}] {name} must be float32 or float64, got {view.dtype}; "
@@ -86,14 +97,18 @@ def real_arrays(where: str, **arrays: Any) -> list[Any]:
             )
         dtype = view.dtype
         views.append(view)
+    device.same_place(dict(zip(arrays, views, strict=True)), where)
     return views
 
 
 def out_array(out: Any, shape: tuple[int, ...], like: Array, where: str) -> Array:
     """Where the result goes: a view of ``out``, which must fit exactly, or new memory, C-contiguous."""
     if out is None:
-        return np.empty(shape, like.dtype)
+        return (
+            cast(Array, device.result(like, shape)) if isinstance(like, View) else np.empty(shape, like.dtype)
+        )
     view = as_array(out, where, "out")
+    device.same_place({"out": view, "the arguments": like}, where)
     if view.shape != shape or view.dtype != like.dtype:
         raise (ShapeError if view.shape != shape else DTypeError)(
             f"[ops.{where}] out must be {like.dtype} {shape}, got {view.dtype} {view.shape}"
@@ -114,6 +129,8 @@ def writable(view: Array, where: str, name: str) -> Array:
 
 def dense(x: Array, *, beside: Array | None = None, in_place: bool = False) -> Array:
     """``x`` in C order, and apart from ``beside``, which is written; ``in_place``: the very same place is fine."""
+    if isinstance(x, View):
+        return cast(Array, device.dense(x, cast(Any, beside), in_place))
     flat: Array = np.ascontiguousarray(x).reshape(x.shape)  # ascontiguousarray gives 0-d arrays a dimension
     if beside is None or not np.may_share_memory(flat, beside):
         return flat
@@ -121,9 +138,45 @@ def dense(x: Array, *, beside: Array | None = None, in_place: bool = False) -> A
     return flat if same else flat.copy()
 
 
-def indices(x: Any, where: str, name: str, *, below: int) -> Array:
-    """Whole numbers in [0, below) as int32. Raises `DTypeError`, or `LabelError` with the first bad one."""
+def overlap(a: Array, b: Array) -> bool:
+    """Whether the two may share an element."""
+    return device.overlap(a, cast(Any, b)) if isinstance(a, View) else np.may_share_memory(a, b)
+
+
+def new(like: Array, shape: tuple[int, ...]) -> Array:
+    """Memory beside ``like`` for the length of a call, of its dtype; its content is undefined."""
+    return cast(Array, device.new(like, shape)) if isinstance(like, View) else np.empty(shape, like.dtype)
+
+
+def assign(to: Array, x: Array) -> None:
+    """``to[...] = x``"""
+    if isinstance(to, View):
+        device.assign(to, cast(Any, x))
+    else:
+        to[...] = x
+
+
+def filled(like: Array, count: int, value: float) -> Array:
+    """(count,) of one number, as `new`."""
+    if isinstance(like, View):
+        return cast(Array, device.filled(like, count, value))
+    return np.full(count, value, like.dtype)
+
+
+def mean(x: Array) -> float:
+    """The mean of x (n,), summed in double."""
+    return device.mean(x) if isinstance(x, View) else float(x.mean(dtype=np.float64))
+
+
+def indices(x: Any, where: str, name: str, *, below: int, beside: Array) -> Array:
+    """Whole numbers in [0, below) as int32, in the memory of ``beside``.
+
+    Raises `DTypeError`, `DeviceError`, or `LabelError` with the first bad one.
+    """
     view = as_array(x, where, name)
+    device.same_place({name: view, "the other arguments": beside}, where)
+    if isinstance(view, View):
+        return cast(Array, device.indices(view, where, name, below))
     if view.dtype.kind not in "iu":
         raise DTypeError(
             f"[ops.{where}] {name} must be integers, got {view.dtype}; use {name}.astype(np.int64)"
@@ -140,20 +193,11 @@ def returned(result: Array, like: Any, out: Any = None) -> Any:
     """The result as the caller knows arrays: ``out`` itself, or a new array of the kind of ``like``."""
     if out is not None:
         return out
-    library = _library(like)
+    if isinstance(result, View):
+        return device.returned(result)
+    library = library_of(like)
     if library == "torch":
         return sys.modules["torch"].from_numpy(result)
     if library == "jax":
         return sys.modules["jax"].numpy.asarray(result)
     return result
-
-
-def _library(x: Any) -> Union[str, None]:
-    """The library of an array among those that get their own kind back."""
-    if isinstance(x, np.ndarray):
-        return None
-    for name, kind in (("torch", "Tensor"), ("jax", "Array")):
-        module = sys.modules.get(name)
-        if module is not None and isinstance(x, getattr(module, kind)):
-            return name
-    return None

@@ -14,6 +14,7 @@ from typing import Any, Union
 import numpy as np
 
 from hotloop import _core
+from hotloop.ops import device
 from hotloop.ops.arrays import Array
 from hotloop.threads import get_num_threads
 
@@ -35,6 +36,9 @@ def launch(
     name: str, dtype: Union[np.dtype[Any], str], fields: tuple[Any, ...], work_ns: float, **context: Any
 ) -> None:
     """Run a kernel; ``fields`` in the order of its schema. ``work_ns`` is a guess of its time on one thread."""
+    if isinstance(fields[0], device.View):
+        device.launch(name, fields, **context)
+        return
     kernel(name, dtype if isinstance(dtype, str) else dtype.name)(fields, team_for(work_ns), **context)
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from hotloop import _core
 from hotloop.errors import ShapeError
-from hotloop.ops.arrays import Array, out_array, real_arrays, returned
+from hotloop.ops import device
+from hotloop.ops.arrays import Array, out_array, overlap, real_arrays, returned
 from hotloop.ops.launch import launch, scratch
 
 _PANEL = 16  # kPanel of args.h
@@ -61,8 +62,11 @@ def matmul(
     if beta and out is None:
         raise ValueError(f"[ops.matmul] beta={beta} needs out, which it multiplies")
     result = out_array(out, shape, left, "matmul")
-    if out is not None and any(np.may_share_memory(result, x) for x in (left, right, shift) if x is not None):
+    if out is not None and any(overlap(result, x) for x in (left, right, shift) if x is not None):
         raise ValueError("[ops.matmul] out overlaps an operand; give it memory of its own")
+    if isinstance(result, device.View):
+        device.multiply(result, left, right, shift, (*batch, m, n), index, (p0, p1), alpha, beta)
+        return returned(result, a, out)
     target = result.reshape(*batch, m, n)
     _multiply(target, left, right, shift, index, (p0, p1), alpha, beta)
     return returned(result, a, out)

@@ -10,7 +10,7 @@ import numpy as np
 from hotloop import _core
 from hotloop.arguments import number
 from hotloop.errors import ShapeError
-from hotloop.ops.arrays import Array, dense, indices, out_array, real_arrays, returned
+from hotloop.ops.arrays import Array, dense, filled, indices, mean, new, out_array, real_arrays, returned
 from hotloop.ops.launch import launch, team_for
 
 _NS_EXP, _NS_MOVE = 0.8, 0.3  # of one thread, per element
@@ -48,7 +48,7 @@ def cross_entropy(
     if view.ndim != 2 or not view.size:
         raise ShapeError(f"[ops.cross_entropy] logits must be (rows, classes), neither 0, got {view.shape}")
     rows, classes = view.shape
-    numbers = indices(labels, "cross_entropy", "labels", below=classes)
+    numbers = indices(labels, "cross_entropy", "labels", below=classes, beside=view)
     if numbers.shape != (rows,):
         raise ShapeError(f"[ops.cross_entropy] labels must be ({rows},), got {numbers.shape}")
     per_row, grad, share = _outputs("cross_entropy", view, return_grad, out)
@@ -114,11 +114,11 @@ def _outputs(
     if out is not None and not return_grad:
         raise ValueError(f"[ops.{where}] out is where the gradient goes; ask for it with return_grad=True")
     if not return_grad:
-        return np.empty(rows, view.dtype), None, None
+        return new(view, (rows,)), None, None
     grad = out_array(out, view.shape, view, where)
-    return np.empty(rows, view.dtype), grad, np.full(rows, 1 / rows, view.dtype)
+    return new(view, (rows,)), grad, filled(view, rows, 1 / rows)
 
 
 def _result(per_row: Array, grad: Array | None, like: Any, out: Any) -> Any:
-    loss = float(per_row.mean(dtype=np.float64))
+    loss = mean(per_row)
     return loss if grad is None else (loss, returned(grad, like, out))

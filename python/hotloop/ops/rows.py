@@ -9,7 +9,7 @@ from typing import Any, Union
 import numpy as np
 
 from hotloop.errors import ShapeError
-from hotloop.ops.arrays import Array, as_array, dense, indices, out_array, real_arrays, returned
+from hotloop.ops.arrays import Array, as_array, assign, dense, indices, new, out_array, real_arrays, returned
 from hotloop.ops.launch import launch
 
 _NS_EXP, _NS_NORM, _NS_COPY = 0.6, 0.3, 0.15  # of one thread, per element
@@ -43,11 +43,11 @@ def _softmax(name: str, x: Any, axis: int, out: Any) -> Any:
         return returned(result, x, out)
     last = axis in (-1, view.ndim - 1)
     source = dense(np.moveaxis(view, axis, -1), beside=result if last else None)
-    target = result if last else np.empty(source.shape, source.dtype)
+    target = result if last else new(source, source.shape)
     cols = source.shape[-1]
     launch(f"{name}_fwd", view.dtype, (target, source, source.size // cols, cols), source.size * _NS_EXP)
     if not last:
-        result[...] = np.moveaxis(target, -1, axis)
+        assign(result, np.moveaxis(target, -1, axis))
     return returned(result, x, out)
 
 
@@ -111,7 +111,7 @@ def embedding(ids: Any, weight: Any, *, out: Any = None) -> Any:
         raise ShapeError(f"[ops.embedding] weight must be (vocab, dim), got {table.shape}")
     vocab, dim = table.shape
     shape = as_array(ids, "embedding", "ids").shape
-    numbers = indices(ids, "embedding", "ids", below=vocab)
+    numbers = indices(ids, "embedding", "ids", below=vocab, beside=table)
     result = out_array(out, (*shape, dim), table, "embedding")
     if result.size:
         fields = (result, dense(table, beside=result), numbers, numbers.size, vocab, dim)

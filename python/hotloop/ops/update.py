@@ -8,7 +8,8 @@ parameters in one pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Union
 
 import numpy as np
@@ -16,7 +17,8 @@ import numpy as np
 from hotloop import _core, optim
 from hotloop.arguments import count
 from hotloop.errors import ShapeError
-from hotloop.ops.arrays import Array, dense, real_arrays, writable
+from hotloop.ops.arrays import Array, dense, overlap, real_arrays, writable
+from hotloop.ops.device import View, same_place
 from hotloop.ops.launch import ALONE_BELOW_NS, launch, team_for
 
 _NS_ADAM, _NS_SGD = 0.7, 0.4  # of one thread, per element
@@ -84,11 +86,16 @@ def sgd_(
     if isinstance(param, (list, tuple)):
         arrays = {"param": param, "grad": grad, "momentum_buffer": momentum_buffer}
         numbers = (_SGD, rule.lr, rule.weight_decay, rule.momentum, 0.0, 0.0, 0.0, rule.nesterov, False)
-        _many("sgd_", arrays, numbers, [1])
+        _many("sgd_", arrays, numbers, [1], lambda views, _: _sgd_one(rule, *views))
         return
-    p, g, buffer = _checked("sgd_", param=param, grad=grad, momentum_buffer=momentum_buffer)
+    _sgd_one(rule, *_checked("sgd_", param=param, grad=grad, momentum_buffer=momentum_buffer))
+
+
+def _sgd_one(rule: optim.SGD, p: Array, g: Array, buffer: Array | None = None) -> None:
+    """The update of arrays that have been checked."""
     fields = (p, buffer, g, _scalars(rule, 1), p.size, int(rule.nesterov), rule.momentum)
-    launch("sgd", p.dtype, fields, p.size * _NS_SGD)
+    if p.size:
+        launch("sgd", p.dtype, fields, p.size * _NS_SGD)
 
 
 def _adam(
@@ -105,18 +112,31 @@ def _adam(
         kind = _ADAMW if rule.kind == "adamw" else _ADAM
         numbers = (kind, rule.lr, rule.weight_decay, *rule.betas, rule.eps, 0.0, False, False)
         steps = step if isinstance(step, (list, tuple)) else [step]
-        _many(where, arrays, numbers, [count(f"ops.{where}", "step", one, low=1) for one in steps])
+        counts = [count(f"ops.{where}", "step", one, low=1) for one in steps]
+        _many(where, arrays, numbers, counts, lambda views, step: _adam_one(rule, step, *views))
         return
     step = count(f"ops.{where}", "step", step, low=1)
-    p, g, m, v = _checked(where, param=param, grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+    views = _checked(where, param=param, grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+    _adam_one(rule, step, *views)
+
+
+def _adam_one(rule: optim.AdamW | optim.Adam, step: int, p: Array, g: Array, m: Array, v: Array) -> None:
+    """The update of arrays that have been checked."""
     beta1, beta2 = rule.betas
     scalars = _scalars(rule, step, 1 - beta1**step, math.sqrt(1 - beta2**step))
     fields = (p, m, v, g, scalars, p.size, int(rule.kind == "adamw"), beta1, beta2, rule.eps)
-    launch("adam", p.dtype, fields, p.size * _NS_ADAM)
+    if p.size:
+        launch("adam", p.dtype, fields, p.size * _NS_ADAM)
 
 
-def _many(where: str, arrays: dict[str, Any], rule: tuple[Any, ...], steps: list[int]) -> None:
-    """One call for lists of arrays. What the native side does not take as it is, is checked and explained here."""
+def _many(
+    where: str, arrays: dict[str, Any], rule: tuple[Any, ...], steps: list[int],
+    one: Callable[[list[Array], int], None],
+) -> None:  # fmt: skip
+    """One call for lists of arrays. What the native side does not take as it is, is checked and explained here.
+
+    ``one``: the update of a single set of arrays, of which a GPU gets one after the other.
+    """
     given = {name: value for name, value in arrays.items() if value is not None}
     length = len(given["param"])
     for name, value in given.items():
@@ -133,7 +153,21 @@ def _many(where: str, arrays: dict[str, Any], rule: tuple[Any, ...], steps: list
     rows = [
         _checked(where, **dict(zip(given, row, strict=True))) for row in zip(*given.values(), strict=True)
     ]
+    if any(isinstance(row[0], View) for row in rows):
+        _check_apart(where, rows)
+        for row, step in zip(rows, steps * (length if len(steps) == 1 else 1), strict=True):
+            one(row, step)
+        return
     if not _update([list(column) for column in zip(*rows, strict=True)], steps, rule, team):
+        raise ValueError(f"[ops.{where}] two of the arrays overlap; each needs memory of its own")
+
+
+def _check_apart(where: str, rows: list[list[Any]]) -> None:
+    """Raises unless all arrays lie in one memory and none that is written overlaps another."""
+    for row in rows:
+        same_place({"param": rows[0][0], "another": row[0]}, where)
+    written = sorted(v.extent() for row in rows for i, v in enumerate(row) if i != 1 and v.size)
+    if any(after[0] < before[1] for before, after in pairwise(written)):
         raise ValueError(f"[ops.{where}] two of the arrays overlap; each needs memory of its own")
 
 
@@ -161,6 +195,6 @@ def _checked(where: str, **arrays: Any) -> list[Any]:
             result.append(dense(view) if name == "grad" else writable(view, where, name))
     written = [view for name, view in zip(arrays, result, strict=True) if view is not None and view.size]
     for i, view in enumerate(written):
-        if any(np.may_share_memory(view, other) for other in written[:i]):
+        if any(overlap(view, other) for other in written[:i]):
             raise ValueError(f"[ops.{where}] two of the arrays overlap; each needs memory of its own")
     return result

@@ -29,7 +29,10 @@ def row_weight(a: SimpleNamespace, ctx: Context) -> None:
 @reference("cross_entropy")
 def cross_entropy(a: SimpleNamespace, ctx: Context) -> None:
     logits = a.logits.reshape(a.rows, a.cols)
-    target = np.eye(a.cols)[a.labels] if a.labels is not None else a.probs.reshape(a.rows, a.cols)
+    if a.labels is not None:
+        target = (a.labels[:, None] == np.arange(a.cols)).astype(np.float64)
+    else:
+        target = a.probs.reshape(a.rows, a.cols)
     q = (1 - a.label_smoothing) * target + a.label_smoothing / a.cols
     log_p = log_softmax(logits)
     if a.row_loss is not None:

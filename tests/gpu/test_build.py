@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tools around the CUDA part: reading machine code and its rules, and running parts that may hang or die."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from importlib import util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SASS = """
+Fatbin elf code:
+================
+arch = sm_80
+
+	code for sm_80
+		Function : _ZN7hotloop4cuda3mulEv
+	.headerflags	@"EF_CUDA_SM80"
+        /*0000*/                   LDC R1, c[0x0][0x28] ;           /* 0x00000a00ff017b82 */
+                                                                     /* 0x000fe20000000800 */
+        /*0010*/              @!P0 LDG.E.128.CONSTANT R4, [R2.64] ; /* 0x0000000002047981 */
+        /*0020*/                   HMMA.16816.F32.BF16 R4, R2, R3, R4 ;
+        /*0030*/                   F2F.F32.F64 R6, R6 ;
+        /*0040*/             @UP0  DADD R6, R6, R8 ;
+"""
+
+
+def load(path: str) -> ModuleType:
+    """A script as a module; scripts lie beside what they import."""
+    file = ROOT / path
+    sys.path.insert(0, str(file.parent))
+    try:
+        spec = util.spec_from_file_location(f"loaded_{file.stem}", file)
+        assert spec is not None and spec.loader is not None
+        module = util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses look themselves up there
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(file.parent))
+    return module
+
+
+needs_ci = pytest.mark.skipif(not (ROOT / ".ci").exists(), reason="only the repository has .ci")
+
+
+@needs_ci
+def test_instructions_are_counted_by_parts_of_their_names() -> None:
+    check = load(".ci/check_cuda.py")
+    ((arch, text),) = check.sections(SASS)
+    assert arch == 80
+    code = check.Code("mul", 80, opcodes=check.Counter(check.INSTRUCTION.findall(text)))
+    assert sum(code.opcodes.values()) == 5
+    assert [code.count(name) for name in ("LDG", "LDG.128", "HMMA", "STG", "LDL", "LDG.64")] == [
+        1,
+        1,
+        1,
+        0,
+        0,
+        0,
+    ]
+    assert code.doubles == 1  # the sum; a conversion of a step's scalar is none
+
+
+@needs_ci
+def test_faults_of_machine_code_are_named() -> None:
+    check = load(".ci/check_cuda.py")
+    rule = check.Rule("mul", must=("LDSM",), must_not=("HMMA",), registers=64, blocks=4)
+    code = check.Code("mul", 80, registers=96, stack=8, shared=50_000, threads=256,
+                      opcodes=check.Counter({"HMMA.16816": 3, "STL.64": 2}))  # fmt: skip
+    found = "; ".join(check.faults(code, [rule]))
+    for words in ("2 LDL/STL, 8 bytes of stack", "holds no LDSM", "holds HMMA", "takes 96 registers, allowed 64",
+                  "runs 2 blocks on a multiprocessor, meant 4"):  # fmt: skip
+        assert words in found
+    assert not list(check.faults(check.Code("mul", 80, registers=32, opcodes=check.Counter({"FFMA": 1})), []))
+
+
+@needs_ci
+@pytest.mark.parametrize(
+    ("arch", "registers", "shared", "threads", "blocks"),
+    [
+        (80, 32, 0, 256, 8),  # threads are the limit: 2048
+        (75, 32, 0, 256, 4),  # 1024
+        (80, 128, 0, 256, 2),  # 65536 registers
+        (90, 64, 100_000, 128, 2),  # 228 KB
+        (80, 65, 0, 1024, 0),  # registers come by 8: 72 of 1024 threads are too many
+    ],
+)
+def test_blocks_of_a_multiprocessor(
+    arch: int, registers: int, shared: int, threads: int, blocks: int
+) -> None:
+    check = load(".ci/check_cuda.py")
+    assert check.Code("k", arch, registers=registers, shared=shared).blocks(0, threads) == blocks
+
+
+def test_parts_that_hang_or_die_take_no_others_with_them(tmp_path: Path) -> None:
+    gpu_check = load("tools/gpu_check.py")
+
+    def part(name: str, code: str, limit_s: float = 30.0, needs: str = "") -> object:
+        return gpu_check.Part(name, [sys.executable, "-c", code], limit_s, needs)
+
+    begin = time.monotonic()
+    outcomes = gpu_check.run_all(
+        [
+            part("hangs", "import time; print('begun', flush=True); time.sleep(600)", limit_s=2.0),
+            part("dies", "import os; print('last words', flush=True); os.abort()"),
+            part("waits", "print('never')", needs="dies"),
+            gpu_check.Part("missing", ["/nowhere/compute-sanitizer"], 1.0),
+            part("works", "print('first'); print('fine')"),
+        ],
+        os.environ, tmp_path,
+    )  # fmt: skip
+    assert time.monotonic() - begin < 60
+    assert [(o.part, o.result, o.note) for o in outcomes] == [
+        ("hangs", "stopped at its limit", "begun"),
+        ("dies", "FAILED (-6)", "last words"),
+        ("waits", "skipped", "needs dies"),
+        ("missing", "skipped", "/nowhere/compute-sanitizer is not there"),
+        ("works", "passed", "fine"),
+    ]
+    (stored,) = tmp_path.glob("*-gpu_check.json")
+    assert [row["part"] for row in json.loads(stored.read_text())["parts"]] == [o.part for o in outcomes]
+    assert "fine" in gpu_check.summary(outcomes).splitlines()[-1]
+
+
+def test_every_part_has_time(tmp_path: Path) -> None:
+    """Alone, each part fits into the whole; sanitizers are four."""
+    gpu_check = load("tools/gpu_check.py")
+    parts = gpu_check.gpu_parts(tmp_path, tmp_path)
+    assert all(part.limit_s < gpu_check.TOTAL_S < 480 for part in parts)
+    assert {part.name for part in parts} >= {
+        "info",
+        "twins",
+        "tests",
+        "kernels",
+        "training",
+        *gpu_check.SANITIZERS,
+    }
