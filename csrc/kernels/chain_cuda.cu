@@ -33,6 +33,31 @@ HL_DEVICE void run_rows(const ChainTile& t, const ChainInstruction& s, const Dev
   }
 }
 
+// The products of any device, on the multiply-add units.
+struct ChainOld {
+  static constexpr bool kAsync = false;
+  HL_DEVICE static void multiply(const ChainTile& t, const ChainInstruction& s) {
+    multiply_plain<false>(t, s);
+  }
+};
+
+// Those of sm_80 and up. One kernel holds them all: only a product's inner loop is another.
+struct ChainNew {
+  static constexpr bool kAsync = true;
+  HL_DEVICE static void multiply(const ChainTile& t, const ChainInstruction& s) {
+    switch (t.program.path) {
+      case ChainPath::kPlain:
+        return multiply_plain<true>(t, s);
+      case ChainPath::kTf32:
+        return multiply_mma<MmaTf32>(t, s);
+      case ChainPath::kBf16:
+        return multiply_mma<MmaBf16>(t, s);
+      case ChainPath::kSplitTf32:
+        return multiply_mma<MmaFloat32<true>>(t, s);
+    }
+  }
+};
+
 template <class Products>
 HL_KERNEL HL_BOUNDS(kChainThreads, 1) run_chain(const ChainProgram program, const DeviceStep* step) {
   HL_DYNAMIC_SHARED(float, shared);
@@ -75,17 +100,10 @@ std::size_t chain_workspace(const ChainStep*, std::size_t, std::int64_t, const D
 void chain_launch(const ChainStep* steps, std::size_t n, std::int64_t rows, const Launch& launch) {
   ChainLaunch found;
   if (!plan_chain(steps, n, rows, *launch.traits, launch.precision, found)) return;
-  switch (found.path) {
-    case ChainPath::kTf32:
-      return launch_chain<ChainMma<MmaTf32>>(found, launch);
-    case ChainPath::kBf16:
-      return launch_chain<ChainMma<MmaBf16>>(found, launch);
-    case ChainPath::kSplitTf32:
-      return launch_chain<ChainMma<MmaFloat32<true>>>(found, launch);
-    case ChainPath::kPlain:
-      if (launch.traits->has_mma != 0) return launch_chain<ChainPlain<true>>(found, launch);
-      return launch_chain<ChainPlain<false>>(found, launch);
-  }
+  if (launch.traits->has_mma != 0)
+    launch_chain<ChainNew>(found, launch);
+  else
+    launch_chain<ChainOld>(found, launch);
 }
 
 }  // namespace hotloop::cuda

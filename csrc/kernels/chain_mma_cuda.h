@@ -14,6 +14,8 @@
 // long. float32 by three tf32 products needs 24 instructions for those loads, and is bound by them.
 #pragma once
 
+#include <math.h>
+
 #include "kernels/chain_tile_cuda.h"
 #include "kernels/matmul_mma_terms_cuda.h"
 
@@ -108,15 +110,11 @@ HL_DEVICE void multiply_warps(const ChainTile& t, const ChainInstruction& s, con
 }
 
 template <class Terms>
-struct ChainMma {
-  static constexpr bool kAsync = true;
-  HL_DEVICE static void multiply(const ChainTile& t, const ChainInstruction& s) {
-    const ChainWarps w(t.program.tile, s.columns);
-    if (w.high == 4) return multiply_warps<Terms, 4, 4>(t, s, w);
-    if (w.high == 2) return multiply_warps<Terms, 2, 4>(t, s, w);
-    if (w.wide == 4) return multiply_warps<Terms, 1, 4>(t, s, w);
-    multiply_warps<Terms, 1, 2>(t, s, w);
-  }
-};
+HL_DEVICE void multiply_mma(const ChainTile& t, const ChainInstruction& s) {
+  const ChainWarps w(t.program.tile, s.columns);
+  if (w.high == 2) return multiply_warps<Terms, 2, 4>(t, s, w);
+  if (w.wide == 4) return multiply_warps<Terms, 1, 4>(t, s, w);
+  multiply_warps<Terms, 1, 2>(t, s, w);
+}
 
 }  // namespace hotloop::cuda

@@ -256,17 +256,15 @@ bool plan_chain(const ChainStep* steps, std::size_t n, int64 rows, const DeviceT
   while (tile > 4 && ceil_div(program.rows, tile) < traits.multiprocessors) tile /= 2;
   const int least = std::min(tile, 16);  // lower tiles would fetch streamed weights too often
   for (; tile >= least; tile /= 2) {
-    found.path = path_of(tile, traits, precision);
+    program.path = path_of(tile, traits, precision);
     program.tile = tile;
-    program.granule = granule_of(found.path);
+    program.granule = granule_of(program.path);
     const int floats = lay_out(program, links.values(), room);
     if (floats < 0) continue;
     found.program = program;
     found.shared_bytes = static_cast<std::size_t>(floats) * sizeof(float);
-    // Two blocks share a multiprocessor if its memory, 1 KB of which goes with each block, holds both.
-    const int together = 2 * (found.shared_bytes + 1024) <= traits.shared_per_block + 1024 ? 2 : 1;
-    found.blocks = static_cast<unsigned>(
-        std::min<int64>(ceil_div(program.rows, tile), int64{traits.multiprocessors} * together));
+    found.blocks =
+        static_cast<unsigned>(std::min<int64>(ceil_div(program.rows, tile), int64{traits.multiprocessors}));
     return true;
   }
   return false;
