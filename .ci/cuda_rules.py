@@ -62,8 +62,11 @@ RULES: list[Rule] = [
     Rule(r"^matmul_tiles<Tile<4, 4, 16, 2,", registers=80, blocks=12, since=80),
     Rule(r"^matmul_thin<", must=("FFMA",), blocks=2),
     # products on the matrix units: copies past the registers, the tile's output by 16 bytes
-    Rule(r"^matmul_mma_tiles<", must=("HMMA", "LDGSTS.128", "STG.128"), since=80),
-    Rule(r"^matmul_mma_tiles<MmaShape<64, 64, ", blocks=1, dynamic_shared=144 * 1024, since=80),
+    Rule(r"^matmul_mma_tiles<", must=("LDGSTS.128", "LDS.128", "STG.128"), since=80),
+    Rule(r"^matmul_mma_tiles<.*Bf16", must=("HMMA.16816.F32.BF16",), since=80),
+    Rule(r"^matmul_mma_tiles<.*(Tf32|Float32)", must=("HMMA.1688.F32.TF32",), since=80),
+    # tiles of 64 x 64 a warp take 144 KB, which launches ask for only where it is there
+    Rule(r"^matmul_mma_tiles<MmaShape<64, 32, ", blocks=1, dynamic_shared=96 * 1024, since=80),
     Rule(r"^matmul_mma_tiles<MmaShape<32, 32, ", blocks=2, dynamic_shared=48 * 1024, since=80),
     Rule(r"^run_chain", must=("FFMA", "LDS.128"), blocks=1),
 ]
