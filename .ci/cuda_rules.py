@@ -27,9 +27,43 @@ class Rule:
         return arch >= self.since and re.search(self.pattern, name) is not None
 
 
-#: Kernels that compute with doubles on purpose.
-DOUBLES = re.compile(r"outside|advance_step")
-#: Kernels that may keep values in local memory: none.
-SPILLS = re.compile(r"(?!)")
+#: Kernels that compute with doubles on purpose: scalars of a step, worked out once a thread or once a block, and
+#: sums of losses and metrics, which are double on every device. What an element costs stays float.
+DOUBLES = re.compile(
+    r"^(advance_step|begin_step|begin_ema|begin_accumulation|square_sum|dropout|unary_bwd_dropped|update|ema|accumulate|"
+    r"reduce_rows|weigh_rows|share_rows|equal_weights|sum_losses|count_right|count_agreeing|sum_residuals|matmul_\w+|run_chain)\b"
+)
+#: Kernels that may keep values in local memory: these save two registers around the rare path of a division or a
+#: root, which the compiler calls as a function.
+SPILLS = re.compile(r"^unary_bwd_dropped<(Sqrt|Mish|GeluTanh)>")
 
-RULES: list[Rule] = []
+#: 16 bytes at a time in and out, where operands are aligned.
+FLAT = ("LDG.128", "STG.128")
+
+RULES: list[Rule] = [
+    # element by element: memory is the limit, eight blocks of 256 threads keep it busy
+    Rule(r"^(unary_fwd|unary_bwd|binary)<", must=FLAT, registers=64, blocks=4, threads=256, since=80),
+    Rule(r"^copy\b", must=FLAT, blocks=4, threads=256, since=80),
+    Rule(r"^transpose\b", blocks=8, since=80),
+    # optimisers: 28 bytes a parameter
+    Rule(r"^update<", must=FLAT, blocks=4),
+    Rule(r"^(ema|accumulate)$", must=FLAT, registers=64),
+    Rule(r"^square_sum$", must=("LDG.128",), blocks=8, since=80),
+    # rows in registers
+    Rule(r"^(softmax_fwd|cross_entropy)<", must=("MUFU.EX2",), blocks=1),
+    Rule(r"^cross_entropy<", must=FLAT, blocks=1),
+    Rule(r"^norm_(fwd|bwd)<", must=FLAT, blocks=1),
+    Rule(r"^reduce_rows<", blocks=4),
+    Rule(r"^add_rows\b", blocks=2, since=80),
+    # products on the multiply-add units: the blocks that each tile was made for
+    Rule(r"^matmul_tiles<", must=("FFMA", "LDS.128", "LDG.128", "STG.128"), must_not=("HMMA",)),
+    Rule(r"^matmul_tiles<Tile<8, 8, 8,", registers=128, blocks=2, since=80),
+    Rule(r"^matmul_tiles<Tile<8, 4, 16,", registers=96, blocks=5, since=80),
+    Rule(r"^matmul_tiles<Tile<4, 4, 16, 2,", registers=80, blocks=12, since=80),
+    Rule(r"^matmul_thin<", must=("FFMA",), blocks=2),
+    # products on the matrix units: copies past the registers, the tile's output by 16 bytes
+    Rule(r"^matmul_mma_tiles<", must=("HMMA", "LDGSTS.128", "STG.128"), since=80),
+    Rule(r"^matmul_mma_tiles<MmaShape<64, 64, ", blocks=1, dynamic_shared=144 * 1024, since=80),
+    Rule(r"^matmul_mma_tiles<MmaShape<32, 32, ", blocks=2, dynamic_shared=48 * 1024, since=80),
+    Rule(r"^run_chain", must=("FFMA", "LDS.128"), blocks=1),
+]

@@ -72,6 +72,7 @@ def product(
         return replace(found, numbers={**found.numbers, "activation": 0}, optional="bias") if relu else found
 
     def peer(torch: Any, fields: Arrays, tensors: Mapping[str, Any]) -> Callable[[], Mapping[str, Any]]:
+        m, n, k = fields["m"], fields["n"], fields["k"]
         a = tensors["a"].reshape((k, m) if form[0] == "T" else (m, k))
         b = tensors["b"].reshape((n, k) if form[1] == "T" else (k, n))
         a, b = (a.T if form[0] == "T" else a), (b.T if form[1] == "T" else b)
@@ -126,7 +127,7 @@ def cross_entropy(rows: int, classes: int, **target: float) -> Work:
         return Setting({"rows": rows, "cols": classes}, "row_loss dlogits drow labels", {"labels": labels})
 
     def peer(torch: Any, fields: Arrays, tensors: Mapping[str, Any]) -> Callable[[], Mapping[str, Any]]:
-        logits = tensors["logits"].reshape(rows, classes).clone().requires_grad_()
+        logits = tensors["logits"].reshape(fields["rows"], fields["cols"]).clone().requires_grad_()
         labels, weight = tensors["labels"].long(), tensors["drow"]
 
         def call() -> Mapping[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 import sys
 import time
 from importlib import util
@@ -142,3 +144,34 @@ def test_every_part_has_time(tmp_path: Path) -> None:
         "training",
         *gpu_check.SANITIZERS,
     }
+
+
+def configured(folder: Path, choice: str, home: Path) -> subprocess.CompletedProcess[str]:
+    """CMake's answer about this tree with that HOTLOOP_CUDA, where ``home`` is CUDA_HOME."""
+    pybind11 = pytest.importorskip("pybind11")
+    command = ["cmake", "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", "-DSKBUILD=ON", "-DSKBUILD_PROJECT_VERSION=0",
+               f"-DHOTLOOP_CUDA={choice}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+               f"-DPython_EXECUTABLE={sys.executable}"]  # fmt: skip
+    environment = {**os.environ, "CUDA_HOME": str(home)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.mark.skipif(not (shutil.which("cmake") and shutil.which("ninja")), reason="no CMake or ninja")
+@pytest.mark.skipif(not (ROOT / "CMakeLists.txt").exists(), reason="only the repository has it")
+def test_compiler_that_is_too_old_is_named(tmp_path: Path) -> None:
+    """By default the package is for the CPU then, and holds the reason; asked for, it is an error that says what to do."""
+    nvcc = tmp_path / "home" / "bin" / "nvcc"
+    nvcc.parent.mkdir(parents=True)
+    nvcc.write_text("#!/bin/sh\necho Cuda compilation tools, release 11.8, V11.8.89\n")
+    nvcc.chmod(0o755)
+    reason = f"{nvcc} is of CUDA 11.8; 12.0 or newer is needed"
+
+    usual = configured(tmp_path / "usual", "AUTO", nvcc.parents[1])
+    assert usual.returncode == 0, usual.stderr
+    assert usual.stdout.count(f"for the CPU alone, without CUDA: {reason}") == 1
+    assert reason in (tmp_path / "usual" / "build_info" / "build_info.h").read_text()
+
+    asked = configured(tmp_path / "usual", "ON", nvcc.parents[1])
+    words = " ".join(asked.stderr.split())
+    assert asked.returncode != 0
+    assert "release" not in words and "is of CUDA 11.8" in words and "HOTLOOP_CUDA=FETCH" in words
