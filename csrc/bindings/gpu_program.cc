@@ -81,6 +81,14 @@ std::vector<std::vector<std::size_t>> order(DeviceProgram& program, int64 rows, 
   return program.order({rows, batches > 1, {}, each});
 }
 
+std::vector<std::pair<int64, int64>> calls(DeviceProgram& program, int64 rows) {
+  check(rows >= 1 && rows <= program.plan().max_rows, "[program] launches of ", rows, " rows");
+  std::vector<std::pair<int64, int64>> found;
+  for (const DeviceCall& call : program.calls(rows, 0, static_cast<int64>(program.plan().steps.size())))
+    found.emplace_back(call.begin, call.end);
+  return found;
+}
+
 }  // namespace
 
 void register_gpu_program(py::module_& m) {
@@ -103,6 +111,10 @@ void register_gpu_program(py::module_& m) {
             return view(p.metrics(), p.plan().metric_doubles, self);
           },
           "The sums and losses, float64, on the host: read at the begin of a run, written at its end.")
+      .def_readwrite(
+          "batch_seconds", &DeviceProgram::batch_seconds,
+          "Seconds that a batch of a pass takes, which settles how many go in one launch; negative "
+          "until a pass has measured it.")
       .def("put", &put, py::arg("buffer"), py::arg("array"),
            "Copy a dense array of the buffer's dtype into its first elements.")
       .def("get", &get, py::arg("buffer"), py::arg("rows"),
@@ -112,6 +124,8 @@ void register_gpu_program(py::module_& m) {
            py::arg("first") = true, py::arg("last") = true, py::arg("times") = 1,
            "Run steps [begin, end) on what the input buffers hold, so many times. `first`, `last`: where the "
            "batch stands among those that share an update.")
+      .def("calls", &calls, py::arg("rows"),
+           "(begin, end) of the steps of each launch; of more than one step where a chain takes them.")
       .def("order", &order, py::arg("rows"), py::kw_only(), py::arg("batches") = 1,
            "For each launch of so many batches, the earlier ones that it waits for; with more than one batch "
            "each begins with a launch that moves the step on. For tests.");

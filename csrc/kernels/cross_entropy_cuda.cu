@@ -47,12 +47,13 @@ HL_DEVICE RowSums weighted_sums(Team<kWide>& team, const Span<kGroups>& span, Ro
   if constexpr (target == Target::kProbs) {
     return row_sums<true>(team, span, x, weights);
   } else {
+    const float own = label < 0 ? __builtin_nanf("") : logits[label];  // on its way beside the row
     RowSums sums;
     if constexpr (target == Target::kLabel)
       sums = row_sums<true>(team, span, x, Unweighted{});
     else
       sums = row_sums<true>(team, span, x, weights);
-    const float below = label < 0 ? __builtin_nanf("") : sums.top - logits[label];
+    const float below = sums.top - own;
     sums.offset = target == Target::kLabel ? weights.s.keep * below
                                            : ::fmaf(weights.s.even, sums.offset, weights.s.keep * below);
     sums.mass = 1.0f;
@@ -74,18 +75,15 @@ HL_KERNEL HL_BOUNDS(kTeamBlock<kWide>, 1)
   // A label outside is refused at the border; here it must only do no harm.
   int64 label = target == Target::kProbs ? 0 : int64{a.labels[team.row]};
   if (label >= a.cols) label = -1;
+  const float drow = a.drow != nullptr ? a.drow[team.row] : 1.0f;
   const RowSums sums = weighted_sums<target>(team, span, x, weights, logits, label);
   if (!team.live) return;
   if (a.row_loss != nullptr && team.me == 0)
     a.row_loss[team.row] = ::fmaf(sums.mass, ::logf(sums.sum), sums.offset);
   if (a.dlogits == nullptr) return;
-  float* dlogits = a.dlogits + team.row * a.cols;
-  const float drow = a.drow != nullptr ? a.drow[team.row] : 1.0f, scale = drow * sums.mass / sums.sum;
-  const float own = drow * s.own, rest = drow * s.even;
-  span.each([&](auto group) {
-    float v[4];
+  const float scale = drow * sums.mass / sums.sum, own = drow * s.own, rest = drow * s.even;
+  write_row(span, x, a.dlogits + team.row * a.cols, [&](auto group, float (&v)[4]) {
     [[maybe_unused]] float q[4];
-    x.get(span, group, v);
     to_exponentials<kGroups>(v, sums);
     if constexpr (target == Target::kProbs) weights(group, q);
     HL_UNROLL
@@ -95,7 +93,6 @@ HL_KERNEL HL_BOUNDS(kTeamBlock<kWide>, 1)
       else
         v[j] = label < 0 ? 0.0f : ::fmaf(v[j], scale, span.column(group, j) == label ? -own : -rest);
     }
-    span.store(dlogits, group, v);
   });
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which kernel multiplies, and in how many pieces of k: whatever a count of clocks says is over first. The
-// count looks at shapes and the number of multiprocessors alone, so a shape has one way on a device.
+// count looks at shapes, strides and the number of multiprocessors alone, so a call has one way on a device.
 #pragma once
 
 #include "kernels/matmul_split_cuda.h"

@@ -50,8 +50,8 @@ std::size_t workspace_bytes(const MatmulArgs<float>& a, const DeviceTraits& trai
 }
 
 void matmul_launch(const MatmulArgs<float>& a, const Launch& l) {
-  if (matmul_mma_takes(a, l)) return matmul_mma(a, l);
   if (a.m == 0 || (a.n == 0 && a.row_sum == nullptr)) return;
+  if (matmul_mma_takes(a, l)) return matmul_mma(a, l);
   const MatmulWay way = way_of(a, *l.traits);
   switch (way.kernel) {
     case MatmulKernel::k128x128:

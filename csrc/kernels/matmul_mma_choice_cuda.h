@@ -40,8 +40,13 @@ KernelSpeed mma_speed(Precision precision) {
   const double unit = kSums / mma_rate(precision);
   const double shared = (kWarps * (S::kWarpM + S::kWarpN) + S::BM + S::BN) * 4.0 / 128.0;
   const double l2 = (S::BM + S::BN) * 4.0 / kL2BytesPerClock, here = unit > shared ? unit : shared;
-  return {MatmulKernel{}, S::BM, S::BN, S::kThreads, here > l2 ? here : l2, here + kMmaWait / kMmaDepth,
-          kLeastMmaDepth};
+  return {MatmulKernel{},
+          S::BM,
+          S::BN,
+          S::kThreads,
+          here > l2 ? here : l2,
+          here + kMmaWait / kMmaDepth,
+          S::kSplits ? kLeastMmaDepth : kMostMmaSize};
 }
 
 // The better of `best`, which takes `least` clocks, and one tile.

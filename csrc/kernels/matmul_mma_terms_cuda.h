@@ -5,7 +5,7 @@
 //
 //   Left   of 16 rows of A: from the rows g and h that the instruction has at g and g + 8
 //   Right  of 8 columns of B
-//   kLong  whether a multiply takes long enough for the loads of the next to wait
+//   kLong  whether a multiply takes so long that the loads of the next may wait
 //   multiply(sums, left, right): sums (n) += left right[j], n columns of tiles at a time, so that no
 //   instruction waits for the one before it
 #pragma once
@@ -68,7 +68,9 @@ struct TwoWords {
   std::uint32_t high, low;
 };
 
-// Infinities leave NaN (inf - inf), and so do numbers within 2^-12 of the largest, which round to infinity.
+// An infinity leaves NaN (inf - inf), and so does a number within 2^-12 of the largest, which rounds to one.
+// Careful: the latter is cut instead; the former is left over by 1 or -1, so that it meets the other factor's
+// first word alone, or another infinity.
 template <bool careful>
 HL_DEVICE TwoWords two_words(float x) {
   constexpr std::uint32_t kKept = 0xFFFFE000u, kHalf = 0x1000u;
@@ -77,8 +79,13 @@ HL_DEVICE TwoWords two_words(float x) {
   std::uint32_t high = (bits + kHalf) & kKept;  // ties away from zero
   float low = x - value(high);
   if constexpr (careful) {
-    if (::fabsf(value(high)) == INFINITY) high = bits & kKept;
-    low = ::fabsf(x) == INFINITY ? 0.0f : x - value(high);
+    if (::fabsf(x) == INFINITY) {
+      high = __builtin_bit_cast(std::uint32_t, ::copysignf(1.0f, x));
+      low = x;
+    } else if (::fabsf(value(high)) == INFINITY) {
+      high = bits & kKept;
+      low = x - value(high);
+    }
   }
   return {high, __builtin_bit_cast(std::uint32_t, low)};
 }

@@ -14,7 +14,9 @@
 //    64x64    4 of 32x32       4     8       24       12   20
 //
 // So tf32 and bf16 products of large matrices are bound by L2: 128 x 256 moves 6 bytes for 128 multiply-adds
-// where 128 x 128 moves 8. Float32 accuracy is bound by the unit from 64 x 64 on.
+// where 128 x 128 moves 8. That is 43 operations a byte: 240 to 300 TFLOP/s of an H100, by arithmetic alone,
+// and more would need operands of 2 bytes in memory. Float32 accuracy is bound by the unit in every tile:
+// 102 TFLOP/s there (0.62 of 495, over three), beside 59 of the multiply-add units.
 #pragma once
 
 #include "kernels/matmul_epilogue_cuda.h"
@@ -32,6 +34,8 @@ struct MmaShape {
   static constexpr int kStages = stages, kStage = (BM + BN) * kMmaDepth;  // floats of a pair of tiles
   static constexpr std::size_t kShared = sizeof(float) * kStages * kStage;
   static constexpr int kLefts = WM / 16, kRights = WN / 8;  // fragments of a warp
+  // A piece of k that is read back beside twice as many sums would not find registers.
+  static constexpr bool kSplits = kLefts * kRights <= 16;
   static_assert(BM * BN <= kStages * kStage, "the output passes through the stages' memory");
   static_assert(BM <= kThreads, "a thread for each row sum");
 };
@@ -71,7 +75,7 @@ HL_DEVICE void mma_half(const float* stage, int half, MmaSums<S>& sums) {
 // sums += the tiles of one stage
 template <class S, class Terms, bool a_deep, bool b_deep>
 HL_DEVICE void mma_stage(const float* stage, MmaSums<S>& sums) {
-  if constexpr (Terms::kLong) {  // nothing to gain by loads for the second half, and no registers for them
+  if constexpr (Terms::kLong || S::kLefts * S::kRights > 16) {  // no registers for the second half's loads
     HL_NO_UNROLL
     for (int half = 0; half < 2; ++half) mma_half<S, Terms, a_deep, b_deep>(stage, half, sums);
   } else {
@@ -80,13 +84,13 @@ HL_DEVICE void mma_stage(const float* stage, MmaSums<S>& sums) {
   }
 }
 
-// sums += [begin, end) of k of the tile at (row, column); total, unless null, += row threadIdx.x of A
+// sums += [begin, end) of k of the tile at (row, column); total += row threadIdx.x of A, if that is wanted
 template <class S, class Terms, bool a_deep, bool b_deep>
-HL_DEVICE void mma_steps(const MmaArgs& g, int64 row, int64 column, int64 begin, int64 end, float* shared,
-                         MmaSums<S>& sums, float* total) {
+HL_DEVICE void mma_steps(const MmaArgs& g, int row, int column, int begin, int end, float* shared,
+                         MmaSums<S>& sums, bool with_total, float& total) {
   MmaFetch<a_deep, S::BM, S::kThreads> a(g.a, g.a_wide, row, begin, end);
   MmaFetch<b_deep, S::BN, S::kThreads> b(g.b, g.b_wide, column, begin, end);
-  const int steps = static_cast<int>(ceil_div(end - begin, kMmaDepth));
+  const int steps = (end - begin + kMmaDepth - 1) / kMmaDepth;
   const auto fetch = [&](int stage, bool more) {  // a group of copies each, so that they can be counted
     if (more) {
       a(shared + stage * S::kStage);
@@ -96,18 +100,17 @@ HL_DEVICE void mma_steps(const MmaArgs& g, int64 row, int64 column, int64 begin,
   };
   HL_UNROLL
   for (int s = 0; s < S::kStages - 1; ++s) fetch(s, s < steps);
-  int read = 0, write = S::kStages - 1;
+  int read = 0;
   HL_NO_UNROLL
-  for (int i = 0; i < steps; ++i) {
+  for (int left = steps; left > 0; --left) {
     cp_wait<S::kStages - 2>();
-    sync();  // the stage to read has landed for all, and all have read the one to write
-    fetch(write, i + S::kStages - 1 < steps);
+    sync();  // the stage to read has landed for all, and all have read the one before it
+    fetch(read == 0 ? S::kStages - 1 : read - 1, left > S::kStages - 1);
     const float* const stage = shared + read * S::kStage;
-    if (total != nullptr && threadIdx.x < S::BM)
-      *total += MmaTile<a_deep, S::BM>::sum_row(stage, static_cast<int>(threadIdx.x));
+    if (with_total && threadIdx.x < S::BM)
+      total += MmaTile<a_deep, S::BM>::sum_row(stage, static_cast<int>(threadIdx.x));
     mma_stage<S, Terms, a_deep, b_deep>(stage, sums);
     read = read + 1 == S::kStages ? 0 : read + 1;
-    write = write + 1 == S::kStages ? 0 : write + 1;
   }
   cp_wait<0>();
   sync();
@@ -115,16 +118,16 @@ HL_DEVICE void mma_steps(const MmaArgs& g, int64 row, int64 column, int64 begin,
 
 // The same for either form of either operand. One kernel holds the four loops: its epilogue is there once.
 template <class S, class Terms>
-HL_DEVICE void mma_sum(const MmaArgs& g, int64 row, int64 column, int64 begin, int64 end, float* shared,
-                       MmaSums<S>& sums, float* total) {
+HL_DEVICE void mma_sum(const MmaArgs& g, int row, int column, int begin, int end, float* shared,
+                       MmaSums<S>& sums, bool with_total, float& total) {
   if (g.a.along_depth) {
     if (g.b.along_depth)
-      return mma_steps<S, Terms, true, true>(g, row, column, begin, end, shared, sums, total);
-    return mma_steps<S, Terms, true, false>(g, row, column, begin, end, shared, sums, total);
+      return mma_steps<S, Terms, true, true>(g, row, column, begin, end, shared, sums, with_total, total);
+    return mma_steps<S, Terms, true, false>(g, row, column, begin, end, shared, sums, with_total, total);
   }
   if (g.b.along_depth)
-    return mma_steps<S, Terms, false, true>(g, row, column, begin, end, shared, sums, total);
-  mma_steps<S, Terms, false, false>(g, row, column, begin, end, shared, sums, total);
+    return mma_steps<S, Terms, false, true>(g, row, column, begin, end, shared, sums, with_total, total);
+  mma_steps<S, Terms, false, false>(g, row, column, begin, end, shared, sums, with_total, total);
 }
 
 template <class S>
@@ -140,7 +143,7 @@ HL_DEVICE bool any_nan(const MmaSums<S>& sums) {
 // Through shared memory, as (BM, BN) with quads in the places of a tile of lines along k, and out of it by
 // whole lines.
 template <class S>
-HL_DEVICE void mma_finish(const MmaArgs& g, int64 row, int64 column, float* shared, const MmaSums<S>& sums) {
+HL_DEVICE void mma_finish(const MmaArgs& g, int row, int column, float* shared, const MmaSums<S>& sums) {
   constexpr int kQuads = S::BN / 4;
   const auto place = [](int r, int quad) { return (r * kQuads + (quad ^ (r / 16 % 2 * 4))) * 4; };
   const int first_row = warp_id() / S::kWarpsN * S::kWarpM, first_column = warp_id() % S::kWarpsN * S::kWarpN;
@@ -159,7 +162,7 @@ HL_DEVICE void mma_finish(const MmaArgs& g, int64 row, int64 column, float* shar
   const Epilogue finish(g.epilogue, g.step);
   HL_NO_UNROLL
   for (int q = static_cast<int>(threadIdx.x); q < S::BM * kQuads; q += S::kThreads) {
-    const int64 i = row + q / kQuads, j = column + q % kQuads * 4;
+    const int i = row + q / kQuads, j = column + q % kQuads * 4;
     const int count = at_most_4(g.b.rows - j);
     if (i < g.a.rows && count > 0) finish(i, j, load4(shared + place(q / kQuads, q % kQuads)), count);
   }
@@ -181,13 +184,15 @@ HL_KERNEL HL_BOUNDS(S::kThreads, S::kBlocks) matmul_mma_tiles(MmaArgs g) {
   HL_DYNAMIC_SHARED(float, shared);
   const unsigned tile = blockIdx.x;
   const TilePlace place = mma_place(tile, g.tile_rows, g.tile_columns);
-  const int64 row = int64{place.row} * S::BM, column = int64{place.column} * S::BN;
-  const int piece = static_cast<int>(blockIdx.y);
-  const int64 begin = piece * g.split.depth, after = begin + g.split.depth, end = after < g.k ? after : g.k;
+  // m, n and k are below 2^30
+  const auto row = static_cast<int>(place.row) * S::BM, column = static_cast<int>(place.column) * S::BN;
+  const auto piece = static_cast<int>(blockIdx.y), begin = piece * static_cast<int>(g.split.depth);
+  const int64 after = begin + g.split.depth;
+  const auto end = static_cast<int>(after < g.k ? after : g.k);
   MmaSums<S> sums = {};
+  const bool with_total = g.row_sum != nullptr && column == 0;
   float total = 0.0f;
-  mma_sum<S, Terms>(g, row, column, begin, end, shared, sums,
-                    g.row_sum != nullptr && column == 0 ? &total : nullptr);
+  mma_sum<S, Terms>(g, row, column, begin, end, shared, sums, with_total, total);
   if constexpr (requires { typename Terms::Careful; }) {
     // Infinities must not become NaN. They are rare, and not worth an instruction where numbers are split.
     if (any_nan<S>(sums)) {
@@ -195,15 +200,15 @@ HL_KERNEL HL_BOUNDS(S::kThreads, S::kBlocks) matmul_mma_tiles(MmaArgs g) {
       for (int i = 0; i < S::kLefts; ++i) HL_UNROLL
       for (int j = 0; j < S::kRights; ++j) HL_UNROLL
       for (int e = 0; e < 4; ++e) sums[i][j][e] = 0.0f;
-      mma_sum<S, typename Terms::Careful>(g, row, column, begin, end, shared, sums, nullptr);
+      mma_sum<S, typename Terms::Careful>(g, row, column, begin, end, shared, sums, false, total);
     }
   }
-  if (g.split.pieces > 1) {
+  if constexpr (S::kSplits) {
     auto& flat = reinterpret_cast<float (&)[S::kLefts * S::kRights * 4]>(sums);
-    if (!add_pieces<S::kThreads>(g.split, tile, piece, flat, total)) return;
+    if (g.split.pieces > 1 && !add_pieces<S::kThreads>(g.split, tile, piece, flat, total)) return;
   }
-  const int64 mine = row + threadIdx.x;
-  if (g.row_sum != nullptr && column == 0 && threadIdx.x < S::BM && mine < g.a.rows) g.row_sum[mine] = total;
+  const int64 mine = int64{row} + threadIdx.x;
+  if (with_total && threadIdx.x < S::BM && mine < g.a.rows) g.row_sum[mine] = total;
   mma_finish<S>(g, row, column, shared, sums);
 }
 

@@ -49,16 +49,31 @@ struct ThinShape {
   HL_DEVICE static int first_step() { return along_depth ? lane_id() : warp_id(); }
 };
 
-// x = the wide operand's elements of one row at this thread's steps of the next kDepth, `left` of them there;
-// zeros past k, ones all along the row after the last.
+// The wide operand's elements of one row at this thread's steps, kDepth steps of k after the other: zeros
+// past k, ones all along the row after the last.
 template <class S>
-HL_DEVICE void fetch_wide(const MatrixView& wide, int64 row, int64 depth, int64 left, float (&x)[S::kSteps]) {
-  HL_UNROLL
-  for (int i = 0; i < S::kSteps; ++i) {
-    const int p = S::first_step() + i * S::kStep;
-    x[i] = row < wide.rows && p < left ? *wide.at(row, depth + p) : row == wide.rows ? 1.0f : 0.0f;
+class WideReader {
+ public:
+  HL_DEVICE WideReader(const MatrixView& wide, int64 row, int64 depth)
+      : at_(row < wide.rows ? wide.at(row, depth + S::first_step()) : wide.data),
+        stride_(wide.stride_p),
+        there_(row < wide.rows),
+        other_(row == wide.rows ? 1.0f : 0.0f) {}
+
+  // `left` of the next kDepth steps are there.
+  HL_DEVICE void fetch(int64 left, float (&x)[S::kSteps]) {
+    HL_UNROLL
+    for (int i = 0; i < S::kSteps; ++i)
+      x[i] = there_ && S::first_step() + i * S::kStep < left ? at_[i * S::kStep * stride_] : other_;
+    at_ += kDepth * stride_;
   }
-}
+
+ private:
+  const float* at_;
+  int64 stride_;
+  bool there_;
+  float other_;
+};
 
 // sums (kThin) of one row over this thread's steps in [begin, end)
 template <class S>
@@ -68,6 +83,7 @@ HL_DEVICE void sum_thin(const ThinArgs& g, int64 row, int64 begin, int64 end, fl
   typename S::Loader thin(g.thin, 0, begin);
   // a column of ones is always there in row_sum's place: it is fetched as zeros, and set when put
   const int ones = g.thin_b && g.row_sum != nullptr ? static_cast<int>(g.thin.rows) : -1;
+  const int used = static_cast<int>(g.thin.rows) + (ones < 0 ? 0 : 1);  // the other sums stay zero
   const auto put = [&](float* stage) {
     thin.put(stage);
     if (ones < 0) return;
@@ -75,9 +91,10 @@ HL_DEVICE void sum_thin(const ThinArgs& g, int64 row, int64 begin, int64 end, fl
     for (int p = static_cast<int>(threadIdx.x); p < kDepth; p += S::kThreads)
       stage[p * S::Loader::kStride + ones] = 1.0f;
   };
+  WideReader<S> wide(g.wide, row, begin);
   float x[S::kSteps], next[S::kSteps];
   thin.fetch(end - begin);
-  fetch_wide<S>(g.wide, row, begin, end - begin, next);
+  wide.fetch(end - begin, next);
   put(shared);
   sync();
   int which = 0;
@@ -88,7 +105,7 @@ HL_DEVICE void sum_thin(const ThinArgs& g, int64 row, int64 begin, int64 end, fl
     for (int i = 0; i < S::kSteps; ++i) x[i] = next[i];
     if (more) {
       thin.fetch(end - p - kDepth);
-      fetch_wide<S>(g.wide, row, p + kDepth, end - p - kDepth, next);
+      wide.fetch(end - p - kDepth, next);
     }
     const float* const stage = shared + which * S::kStage;
     HL_UNROLL
@@ -96,6 +113,7 @@ HL_DEVICE void sum_thin(const ThinArgs& g, int64 row, int64 begin, int64 end, fl
       const float* const y = stage + (S::first_step() + i * S::kStep) * S::Loader::kStride;
       HL_UNROLL
       for (int j = 0; j < kThin; j += 4) {
+        if (j >= used) break;
         const Float4 v = load4(y + j);
         sums[j] = ::fmaf(x[i], v.x, sums[j]);
         sums[j + 1] = ::fmaf(x[i], v.y, sums[j + 1]);

@@ -17,7 +17,8 @@ HL_KERNEL HL_BOUNDS(kTeamBlock<kWide>, 1)
   Team<kWide> team(blockIdx.x, a.rows, lanes, scratch);
   const Span<kGroups> span(team, a.cols, quads);
   const int64 begin = team.row * a.cols;
-  const Row<kGroups> x(span, a.x + begin, 0.0f);
+  Row<kGroups> x(span, a.x + begin, 0.0f);
+  const Row<kEarlyGroups<kGroups>> weight(span, a.weight, 1.0f), bias(span, a.bias, 0.0f);
   const float cols = static_cast<float>(a.cols);
   float mean = 0.0f, squares = 0.0f;
   if constexpr (!kRms) {
@@ -39,14 +40,12 @@ HL_KERNEL HL_BOUNDS(kTeamBlock<kWide>, 1)
   });
   const float rstd = 1.0f / ::sqrtf(team.reduce(squares, Sum{}) / cols + eps);
   if (!team.live) return;
-  span.each([&](auto group) {
-    float v[4], weight[4], bias[4];
-    x.get(span, group, v);
-    span.load(weight, a.weight, group, 1.0f);
-    span.load(bias, a.bias, group, 0.0f);
+  write_row(span, x, a.y + begin, [&](auto group, float (&v)[4]) {
+    float by[4], plus[4];
+    weight.get(span, group, by);
+    bias.get(span, group, plus);
     HL_UNROLL
-    for (int j = 0; j < 4; ++j) v[j] = ::fmaf((v[j] - mean) * rstd, weight[j], bias[j]);
-    span.store(a.y + begin, group, v);
+    for (int j = 0; j < 4; ++j) v[j] = ::fmaf((v[j] - mean) * rstd, by[j], plus[j]);
   });
   if (team.me != 0) return;
   if (a.mean != nullptr) a.mean[team.row] = mean;
@@ -92,9 +91,10 @@ template <bool kWide, int kGroups>
 HL_KERNEL HL_BOUNDS(kTeamBlock<kWide>, 1) norm_both_bwd(LayerNormBwdArgs<float> a, float* partial, int lanes,
                                                         bool quads, int row_blocks, int width) {
   HL_SHARED(float, scratch, [kColumnScratch<2>]);
-  const int64 tiles = ceil_div(a.cols, width), blocks = row_blocks + tiles;
+  const unsigned blocks = static_cast<unsigned>(row_blocks + ceil_div(a.cols, width));
   const int64 run = blockIdx.x / blocks, block = blockIdx.x % blocks;
   if (block < row_blocks) {
+    a.residual = nullptr;  // as the compiler shall know
     if (kWide && run * row_blocks + block >= a.rows) return;
     norm_bwd_rows<false, kWide, kGroups>(a, run * row_blocks + block, lanes, quads, scratch);
     return;

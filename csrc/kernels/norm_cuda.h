@@ -18,15 +18,17 @@ HL_DEVICE void norm_bwd_rows(const LayerNormBwdArgs<float>& a, int64 block, int 
   const float mean = kRms ? 0.0f : a.mean[team.row], rstd = a.rstd[team.row];
   Row<kGroups> dy(span, a.dy + begin, 0.0f);
   const Row<kGroups> x(span, a.x + begin, 0.0f);
+  const Row<kEarlyGroups<kGroups>> weight(span, a.weight, 1.0f),
+      residual(span, a.residual == nullptr ? nullptr : a.residual + begin, 0.0f);
   float sums[2] = {};  // of g * hat, of g
   span.each([&](auto group) {
-    float g[4], v[4], weight[4];
+    float g[4], v[4], by[4];
     dy.get(span, group, g);
     x.get(span, group, v);
-    span.load(weight, a.weight, group, 1.0f);
+    weight.get(span, group, by);
     HL_UNROLL
     for (int j = 0; j < 4; ++j) {
-      g[j] *= weight[j];
+      g[j] *= by[j];
       sums[0] += span.has(group, j) ? g[j] * ((v[j] - mean) * rstd) : 0.0f;
       sums[1] += g[j];
     }
@@ -36,23 +38,21 @@ HL_DEVICE void norm_bwd_rows(const LayerNormBwdArgs<float>& a, int64 block, int 
   const float cols = static_cast<float>(a.cols);
   const float mean_gh = sums[0] / cols, mean_g = kRms ? 0.0f : sums[1] / cols;
   if (!team.live) return;
-  span.each([&](auto group) {
-    float g[4], v[4], residual[4];
-    dy.get(span, group, g);
+  write_row(span, dy, a.dx + begin, [&](auto group, float (&g)[4]) {
+    float v[4], rest[4];
     x.get(span, group, v);
     if constexpr (kGroups == 0) {
-      float weight[4];
-      span.load(weight, a.weight, group, 1.0f);
+      float by[4];
+      weight.get(span, group, by);
       HL_UNROLL
-      for (int j = 0; j < 4; ++j) g[j] *= weight[j];
+      for (int j = 0; j < 4; ++j) g[j] *= by[j];
     }
-    span.load(residual, a.residual == nullptr ? nullptr : a.residual + begin, group, 0.0f);
+    residual.get(span, group, rest);
     HL_UNROLL
     for (int j = 0; j < 4; ++j) {
       const float hat = (v[j] - mean) * rstd;
-      g[j] = ::fmaf(rstd, ::fmaf(-hat, mean_gh, g[j] - mean_g), residual[j]);
+      g[j] = ::fmaf(rstd, ::fmaf(-hat, mean_gh, g[j] - mean_g), rest[j]);
     }
-    span.store(a.dx + begin, group, g);
   });
 }
 

@@ -137,11 +137,38 @@ struct Row<0> {
   const float* p;
   float missing;
 
-  HL_DEVICE Row(const Span<0>&, const float* at, float other) : p(at), missing(other) {}
-  HL_DEVICE void get(const Span<0>& span, int64 group, float (&v)[4]) const {
+  template <int any>
+  HL_DEVICE Row(const Span<any>&, const float* at, float other) : p(at), missing(other) {}
+  template <int any>
+  HL_DEVICE void get(const Span<any>& span, typename Span<any>::Index group, float (&v)[4]) const {
     span.load(v, p, group, missing);
   }
 };
+
+// Groups of a row of parameters to hold from the start: of short rows, whose kernels wait for memory more
+// than they move, so that everything is on its way at once.
+template <int kGroups>
+constexpr int kEarlyGroups = kGroups == 1 ? 1 : 0;
+
+// out = f(group, v) of the row's groups v. A held row gets all results before the first is written: what f
+// reads could else not be fetched ahead of a store, for the compiler cannot know that they do not overlap.
+template <int kGroups, class F>
+HL_DEVICE void write_row(const Span<kGroups>& span, Row<kGroups>& row, float* out, F f) {
+  const auto result = [&](auto group, float (&v)[4]) {
+    row.get(span, group, v);
+    f(group, v);
+  };
+  if constexpr (kGroups > 0) {
+    span.each([&](int group) { result(group, row.held[group]); });
+    span.each([&](int group) { span.store(out, group, row.held[group]); });
+  } else {
+    span.each([&](int64 group) {
+      float v[4];
+      result(group, v);
+      span.store(out, group, v);
+    });
+  }
+}
 
 // How a launch shares out its rows.
 struct RowGrid {
@@ -171,7 +198,6 @@ void for_row_shape(int64 rows, int64 cols, const Launch& l, Go&& go) {
   if (cols <= kWarpGroup)
     return go.template operator()<false, 1>(
         narrow_grid(rows, power_of_two_from(ceil_div(cols, kPerGroup)), l));
-  if (cols <= 2 * kWarpGroup) return go.template operator()<false, 2>(narrow_grid(rows, kWarp, l));
   if (cols <= 4 * kWarpGroup) return go.template operator()<false, 4>(narrow_grid(rows, kWarp, l));
   if (cols <= 8 * kWarpGroup) return go.template operator()<false, 8>(narrow_grid(rows, kWarp, l));
   const auto blocks = static_cast<unsigned>(rows);

@@ -16,15 +16,11 @@ HL_KERNEL HL_BOUNDS(kTeamBlock<kWide>, 1) softmax_fwd(SoftmaxFwdArgs<float> a, i
   Row<kGroups> x(span, a.x + team.row * a.cols, -kInf);
   const RowSums sums = row_sums<!kLog>(team, span, x, Unweighted{});
   const float by = kLog ? ::logf(sums.sum) : 1.0f / sums.sum;
-  float* y = a.y + team.row * a.cols;
   if (!team.live) return;
-  span.each([&](auto group) {
-    float v[4];
-    x.get(span, group, v);
+  write_row(span, x, a.y + team.row * a.cols, [&](auto, float (&v)[4]) {
     if constexpr (!kLog) to_exponentials<kGroups>(v, sums);
     HL_UNROLL
     for (int j = 0; j < 4; ++j) v[j] = kLog ? (v[j] - sums.top) - by : v[j] * by;
-    span.store(y, group, v);
   });
 }
 
@@ -34,7 +30,8 @@ HL_KERNEL HL_BOUNDS(kTeamBlock<kWide>, 1) softmax_bwd(SoftmaxBwdArgs<float> a, i
   HL_SHARED(float, scratch, [kTeamScratch<kWide>]);
   Team<kWide> team(blockIdx.x, a.rows, lanes, scratch);
   const Span<kGroups> span(team, a.cols, quads);
-  const Row<kGroups> dy(span, a.dy + team.row * a.cols, 0.0f), y(span, a.y + team.row * a.cols, 0.0f);
+  Row<kGroups> dy(span, a.dy + team.row * a.cols, 0.0f);
+  const Row<kGroups> y(span, a.y + team.row * a.cols, 0.0f);
   float dot = 0.0f;
   span.each([&](auto group) {
     float d[4], v[4];
@@ -44,15 +41,12 @@ HL_KERNEL HL_BOUNDS(kTeamBlock<kWide>, 1) softmax_bwd(SoftmaxBwdArgs<float> a, i
     for (int j = 0; j < 4; ++j) dot = kLog ? dot + d[j] : ::fmaf(d[j], v[j], dot);
   });
   dot = team.reduce(dot, Sum{});
-  float* dx = a.dx + team.row * a.cols;
   if (!team.live) return;
-  span.each([&](auto group) {
-    float d[4], v[4];
-    dy.get(span, group, d);
+  write_row(span, dy, a.dx + team.row * a.cols, [&](auto group, float (&d)[4]) {
+    float v[4];
     y.get(span, group, v);
     HL_UNROLL
     for (int j = 0; j < 4; ++j) d[j] = kLog ? ::fmaf(-::expf(v[j]), dot, d[j]) : v[j] * (d[j] - dot);
-    span.store(dx, group, d);
   });
 }
 

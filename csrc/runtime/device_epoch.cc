@@ -24,7 +24,6 @@ class Pass {
   Pass(DeviceProgram& program, DeviceSource& source, const EpochOptions& o, int64 batches)
       : program_(program),
         plan_(program.plan()),
-        source_(source),
         o_(o),
         n_(source.rows()),
         batches_(batches),
@@ -44,6 +43,7 @@ class Pass {
 
   EpochResult run() {
     start_ = Clock::now();
+    if (o_.before + o_.first_batch == 0) std::fill_n(program_.metrics(), plan_.metric_doubles, 0.0);
     begin_ = program_.begin_steps(o_.begin, o_.end);
     program_.start(step_block(), o_.params, o_.n_params);
     EpochStatus status = launch_all();
@@ -117,7 +117,7 @@ class Pass {
   // How many batches a graph may hold, as far as time and size go.
   int64 most_batches() {
     if (!o_.outputs.empty() || program_.batch_seconds < 0.0) return 1;
-    const std::size_t calls = program_.n_calls(o_.batch_size, o_.begin, o_.end) + 2;
+    const std::size_t calls = program_.calls(o_.batch_size, o_.begin, o_.end).size() + 2;
     const auto fit = std::min({static_cast<double>(kMostBatches), kMostSeconds / program_.batch_seconds,
                                static_cast<double>(kMostCalls / calls)});
     return std::max<int64>(1, static_cast<int64>(fit));
@@ -228,7 +228,6 @@ class Pass {
 
   DeviceProgram& program_;
   const Plan& plan_;
-  DeviceSource& source_;
   const EpochOptions& o_;
   int64 n_, batches_, last_;
   Permutation order_;
@@ -246,7 +245,6 @@ EpochResult run_epoch(DeviceProgram& program, DeviceSource& source, const EpochO
   const int64 batches = check_source(program.plan(), source.arrays(), o);
   check(&source.device().api() == &program.device()->api(), "[epoch] the source lies on another device");
   DeviceRun held(program);
-  if (o.before + o.first_batch == 0) std::fill_n(program.metrics(), program.plan().metric_doubles, 0.0);
   const EpochResult result = Pass(program, source, o, batches).run();
   held.finish();
   return result;

@@ -174,8 +174,9 @@ std::vector<std::vector<std::size_t>> DeviceProgram::order(const DevicePass& pas
   return sequence(pass).after();
 }
 
-std::size_t DeviceProgram::n_calls(int64 rows, int64 begin, int64 end) {
-  return bound(rows).binding.calls(begin, end).size();
+std::vector<DeviceCall> DeviceProgram::calls(int64 rows, int64 begin, int64 end) {
+  device_->use();
+  return bound(rows).binding.calls(begin, end);
 }
 
 void DeviceProgram::start(DeviceStep at, const double* params, int64 n_params) {

@@ -61,8 +61,8 @@ class DeviceProgram final : public Places {
   // Where steps [begin, end) begin, which are about to be launched first; and when they have been run.
   int64 begin_steps(int64 begin, int64 end);
   void end_steps(int64 begin, int64 end);
-  // Launches of a batch.
-  std::size_t n_calls(int64 rows, int64 begin, int64 end);
+  // The launches that steps [begin, end) go in.
+  std::vector<DeviceCall> calls(int64 rows, int64 begin, int64 end);
   double batch_seconds = -1.0;  // of a whole batch; negative: not known yet
   bool is_warm = false;         // a pass has launched something
   // Ways back to the host for what comes with every launch: two, so that the device never waits for the host.

@@ -14,6 +14,7 @@ DeviceSequence::DeviceSequence(const DeviceQueue& queue, std::vector<DeviceWork>
   if (work_.empty() || api.capture_begin(queue.stream()) != kDeviceOk) return;
   const bool whole = capture(api, queue.stream());
   if (api.capture_end(queue.stream(), whole ? &graph_ : nullptr) != kDeviceOk) graph_ = nullptr;
+  if (graph_ != nullptr) work_.clear();
 }
 
 DeviceSequence::~DeviceSequence() {

@@ -34,7 +34,7 @@ class DeviceSequence {
   bool capture(const DeviceApi& api, DeviceStream stream) const;
 
   std::shared_ptr<const Device> device_;
-  std::vector<DeviceWork> work_;
+  std::vector<DeviceWork> work_;  // without a graph
   std::vector<std::vector<std::size_t>> after_;
   DeviceGraph graph_ = nullptr;
 };

@@ -11,6 +11,7 @@ import typing
 
 import numpy
 import numpy.typing
+import typing_extensions
 
 class Team:
     """
@@ -19,6 +20,104 @@ class Team:
     def __init__(self, threads: typing.SupportsInt | typing.SupportsIndex) -> None: ...
     @property
     def threads(self) -> int: ...
+
+class DeviceLibrary:
+    """
+    A library of device kernels, opened from a file.
+    """
+    def __init__(self, path: str) -> None: ...
+    def count(self) -> int:
+        """
+        How many devices there are. Raises `DeviceError` where there is no driver.
+        """
+    def versions(self) -> tuple[int, int]:
+        """
+        (CUDA version of the driver, 0 without one; version this library was built for): 13000 is 13.0.
+        """
+    @property
+    def backend(self) -> str: ...
+
+class Device:
+    """
+    One device, with a context.
+    """
+    def __init__(
+        self, library: DeviceLibrary, number: typing.SupportsInt | typing.SupportsIndex = 0
+    ) -> None: ...
+    def run_kernel(
+        self,
+        name: str,
+        fields: dict[str, typing.Any],
+        *,
+        seed: typing.SupportsInt | typing.SupportsIndex = 0,
+        run: typing.SupportsInt | typing.SupportsIndex = 0,
+        step: typing.SupportsInt | typing.SupportsIndex = 0,
+        groups: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [],
+        dropout: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [],
+        first: bool = True,
+        last: bool = True,
+        precision: str = "float32",
+        times: typing.SupportsInt | typing.SupportsIndex = 1,
+        shift: typing.SupportsInt | typing.SupportsIndex = 0,
+        rounds: typing.SupportsInt | typing.SupportsIndex = 0,
+    ) -> list[float]:
+        """
+        Run one kernel on copies of dense arrays, which lie `shift` bytes past aligned addresses; outputs are copied back. For tests: sizes are not checked. With `rounds`, once more as a graph of `times` launches for each, and the seconds of a launch in each come back.
+        """
+    @property
+    def traits(self) -> dict[str, typing.Any]: ...
+
+class DeviceMemory:
+    """
+    Bytes on a device.
+    """
+    def lend(self) -> None:
+        """
+        Others will know the address: the bytes are not used again for anything.
+        """
+    @property
+    def address(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+
+class DeviceEager:
+    """
+    Kernels on arrays of a device, in a stream of its own.
+    """
+    def __init__(self, device: Device) -> None: ...
+    def after(self, stream: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def allocate(self, bytes: typing.SupportsInt | typing.SupportsIndex) -> DeviceMemory: ...
+    def before(self, stream: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def download(self, array: numpy.ndarray, at: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def first_outside(
+        self,
+        x: typing.SupportsInt | typing.SupportsIndex,
+        type: typing.SupportsInt | typing.SupportsIndex,
+        n: typing.SupportsInt | typing.SupportsIndex,
+        low: typing.SupportsFloat | typing.SupportsIndex,
+        high: typing.SupportsFloat | typing.SupportsIndex,
+    ) -> int: ...
+    def launch(
+        self,
+        name: str,
+        fields: tuple[typing.Any, ...],
+        seed: typing.SupportsInt | typing.SupportsIndex = 0,
+        step: typing.SupportsInt | typing.SupportsIndex = 0,
+        dropout: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [],
+    ) -> None: ...
+    def to_index(
+        self,
+        x: typing.SupportsInt | typing.SupportsIndex,
+        type: typing.SupportsInt | typing.SupportsIndex,
+        n: typing.SupportsInt | typing.SupportsIndex,
+        out: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
+    def upload(self, to: typing.SupportsInt | typing.SupportsIndex, array: numpy.ndarray) -> None: ...
+    def wait(self) -> None: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def stream(self) -> int: ...
 
 class EagerKernel:
     """
@@ -66,6 +165,7 @@ class Plan:
             tuple[bool, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
         ],
         update: typing.SupportsInt | typing.SupportsIndex = -1,
+        outputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] | None = None,
     ) -> None: ...
     @property
     def n_steps(self) -> int: ...
@@ -86,6 +186,10 @@ class Memory:
         dtype: str,
         gradients: bool = True,
     ) -> None: ...
+    def attach(self, device: Device) -> None:
+        """
+        Make room for the same on a device, where programs may run from now on. What is newer there is fetched by whoever looks at it, and what is being looked at follows every run.
+        """
     def begin_ema(self) -> None:
         """
         Begin an average at the parameters as they are.
@@ -111,6 +215,11 @@ class Memory:
     @property
     def counters(self) -> numpy.typing.NDArray[numpy.int64]: ...
     @property
+    def device_nbytes(self) -> int:
+        """
+        Bytes on a device; 0 without one.
+        """
+    @property
     def ema(self) -> numpy.ndarray: ...
     @property
     def ema_counter(self) -> numpy.typing.NDArray[numpy.int64]: ...
@@ -123,7 +232,7 @@ class Memory:
     @property
     def nbytes(self) -> int:
         """
-        Bytes of all buffers together.
+        Bytes of all buffers on the host together.
         """
     @property
     def parameters(self) -> numpy.ndarray: ...
@@ -363,6 +472,128 @@ class Fingerprinter:
         The fingerprint of all pieces so far, as if they were one array.
         """
 
+class DeviceProgram:
+    """
+    A plan bound to a session's memory on a device and an arena of its own.
+    """
+    def __init__(self, plan: Plan, memory: Memory, device: Device, precision: str = "float32") -> None: ...
+    def calls(self, rows: typing.SupportsInt | typing.SupportsIndex) -> list[tuple[int, int]]:
+        """
+        (begin, end) of the steps of each launch; of more than one step where a chain takes them.
+        """
+    def get(
+        self,
+        buffer: typing.SupportsInt | typing.SupportsIndex,
+        rows: typing.SupportsInt | typing.SupportsIndex,
+    ) -> numpy.ndarray:
+        """
+        A copy of the elements of a buffer for that many rows, flat.
+        """
+    def order(
+        self,
+        rows: typing.SupportsInt | typing.SupportsIndex,
+        *,
+        batches: typing.SupportsInt | typing.SupportsIndex = 1,
+    ) -> list[list[int]]:
+        """
+        For each launch of so many batches, the earlier ones that it waits for; with more than one batch each begins with a launch that moves the step on. For tests.
+        """
+    def put(self, buffer: typing.SupportsInt | typing.SupportsIndex, array: numpy.ndarray) -> None:
+        """
+        Copy a dense array of the buffer's dtype into its first elements.
+        """
+    def run(
+        self,
+        rows: typing.SupportsInt | typing.SupportsIndex,
+        *,
+        begin: typing.SupportsInt | typing.SupportsIndex = 0,
+        end: typing.SupportsInt | typing.SupportsIndex = -1,
+        seed: typing.SupportsInt | typing.SupportsIndex = 0,
+        run: typing.SupportsInt | typing.SupportsIndex = 0,
+        step: typing.SupportsInt | typing.SupportsIndex = 0,
+        params: typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
+        first: bool = True,
+        last: bool = True,
+        times: typing.SupportsInt | typing.SupportsIndex = 1,
+    ) -> None:
+        """
+        Run steps [begin, end) on what the input buffers hold, so many times. `first`, `last`: where the batch stands among those that share an update.
+        """
+    @property
+    def batch_seconds(self) -> float:
+        """
+        Seconds that a batch of a pass takes, which settles how many go in one launch; negative until a pass has measured it.
+        """
+    @batch_seconds.setter
+    def batch_seconds(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    @property
+    def isa(self) -> str:
+        """
+        The library and the device: 'cuda sm_90'.
+        """
+    @property
+    def metrics(self) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        The sums and losses, float64, on the host: read at the begin of a run, written at its end.
+        """
+    @property
+    def nbytes(self) -> int:
+        """
+        Bytes on the device: arena, constants, step parameters and workspaces.
+        """
+
+class DeviceSource:
+    """
+    Arrays of equal row count for batches on a device: copied there if they take no more than `budget` bytes (None: half of what is free), else streamed.
+    """
+    def __init__(
+        self,
+        device: Device,
+        arrays: collections.abc.Sequence[numpy.ndarray],
+        budget: typing.SupportsInt | typing.SupportsIndex | None = None,
+    ) -> None: ...
+    @property
+    def nbytes(self) -> int:
+        """
+        Bytes on the device.
+        """
+    @property
+    def resident(self) -> bool:
+        """
+        Whether the device holds all of it; later changes to the arrays are not seen then.
+        """
+    @property
+    def rows(self) -> int: ...
+
+class DeviceEpoch:
+    """
+    The epochs of one training run over one source, on a device.
+    """
+    def __init__(
+        self,
+        program: DeviceProgram,
+        source: DeviceSource,
+        *,
+        inputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        batch_size: typing.SupportsInt | typing.SupportsIndex,
+        shuffle: bool,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+        run: typing.SupportsInt | typing.SupportsIndex,
+        accumulate: typing.SupportsInt | typing.SupportsIndex = 1,
+    ) -> None: ...
+    def run(
+        self,
+        epoch: typing.SupportsInt | typing.SupportsIndex,
+        params: typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
+        stop: StopFlag | None = None,
+        deadline_s: typing.SupportsFloat | typing.SupportsIndex | None = None,
+        first_batch: typing.SupportsInt | typing.SupportsIndex = 0,
+        batches: typing.SupportsInt | typing.SupportsIndex = -1,
+    ) -> tuple[int, str]:
+        """
+        One epoch, or a part of it, as run_epoch_on_device; ends at the first loss that is not finite.
+        """
+
 def activation_index(name: str) -> int:
     """
     Number of an element-wise function as matmul's activation; -1 if there is none.
@@ -371,6 +602,11 @@ def activation_index(name: str) -> int:
 def best_isa() -> str:
     """
     The unit in use: HOTLOOP_ISA, else the fastest.
+    """
+
+def build_info() -> dict[str, typing.Any]:
+    """
+    What this build holds: "cuda", the architectures of _cuda.so such as "sm_80,sm_90a", empty without it; "cuda_reason", why there is none.
     """
 
 def cpu_count() -> int:
@@ -386,6 +622,11 @@ def fingerprint(array: numpy.ndarray) -> tuple[int, int]:
 def fma_peak_gflops(isa: str = "", seconds: typing.SupportsFloat | typing.SupportsIndex = 0.2) -> float:
     """
     Best rate of float32 fused multiply-adds of one core, in GFLOP/s, over that many seconds.
+    """
+
+def from_dlpack(capsule: typing_extensions.CapsuleType) -> tuple[typing.Any, ...]:
+    """
+    What a capsule holds, taken out of it: (address, device type, device number, dtype code, bits, lanes, shape, strides or None, read-only, owner).
     """
 
 def introduce_type(type: type) -> bool:
@@ -464,6 +705,24 @@ def plain_unary(
     An element-wise kernel on a small plain array; None if it is not.
     """
 
+def run_chain(
+    device: Device,
+    steps: collections.abc.Sequence[tuple[typing.Any, ...]],
+    rows: typing.SupportsInt | typing.SupportsIndex,
+    *,
+    seed: typing.SupportsInt | typing.SupportsIndex = 0,
+    run: typing.SupportsInt | typing.SupportsIndex = 0,
+    step: typing.SupportsInt | typing.SupportsIndex = 0,
+    dropout: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [],
+    precision: str = "float32",
+    multiprocessors: typing.SupportsInt | typing.SupportsIndex = 0,
+    shared_memory: typing.SupportsInt | typing.SupportsIndex = 0,
+    mma: bool = True,
+) -> bool:
+    """
+    Run steps (kernel, fields, elements that a row moves each field on, names of outputs that nobody else reads) as one launch on copies of dense arrays, if there is one for them. The last three: as if the device had so many multiprocessors, so much shared memory, no matrix units. For tests.
+    """
+
 def run_epoch(
     program: Program,
     source: Source,
@@ -494,6 +753,34 @@ def run_epoch(
     One pass over the source, or `batches` of it from `first_batch` on: (steps run, 'done' | 'stopped' | 'time' | 'diverged' | 'paused'). Metrics are zeroed first, unless it begins in mid-epoch. `before` and `more`: batches of the epoch that ran from other sources, and whether others come.
     """
 
+def run_epoch_on_device(
+    program: DeviceProgram,
+    source: DeviceSource,
+    *,
+    inputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    batch_size: typing.SupportsInt | typing.SupportsIndex,
+    shuffle: bool,
+    seed: typing.SupportsInt | typing.SupportsIndex = 0,
+    run: typing.SupportsInt | typing.SupportsIndex = 0,
+    epoch: typing.SupportsInt | typing.SupportsIndex = 0,
+    step: typing.SupportsInt | typing.SupportsIndex = 0,
+    first_batch: typing.SupportsInt | typing.SupportsIndex = 0,
+    batches: typing.SupportsInt | typing.SupportsIndex = -1,
+    params: typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
+    begin: typing.SupportsInt | typing.SupportsIndex = 0,
+    end: typing.SupportsInt | typing.SupportsIndex = -1,
+    accumulate: typing.SupportsInt | typing.SupportsIndex = 1,
+    outputs: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, numpy.ndarray]] = [],
+    stop: StopFlag | None = None,
+    deadline_s: typing.SupportsFloat | typing.SupportsIndex | None = None,
+    check_finite: bool = False,
+    before: typing.SupportsInt | typing.SupportsIndex = 0,
+    more: bool = False,
+) -> tuple[int, str]:
+    """
+    One pass over the source as run_epoch makes it, on a device: (steps run, 'done' | 'stopped' | 'time' | 'diverged' | 'paused'). A stop takes effect after the launches in hand.
+    """
+
 def run_kernel(
     name: str,
     fields: dict[str, typing.Any],
@@ -517,6 +804,16 @@ def run_kernel(
 def stream_gbs(seconds: typing.SupportsFloat | typing.SupportsIndex = 0.5) -> float:
     """
     Best rate of a stream of 4 reads and 3 writes over 256 MB on one core, in GB/s.
+    """
+
+def to_dlpack(
+    memory: DeviceMemory,
+    device: typing.SupportsInt | typing.SupportsIndex,
+    shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    versioned: bool,
+) -> typing_extensions.CapsuleType:
+    """
+    A capsule that lends dense float32 memory of a CUDA device.
     """
 
 def update_arrays(

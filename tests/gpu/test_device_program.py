@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from hotloop import _core
-from hotloop.compile.plan import LossSpec, OptimizerSpec, PlanSpec
+from hotloop.compile import compile_uncached
+from hotloop.compile.plan import ARENA_KINDS, LossSpec, OptimizerSpec, PlanSpec
 from hotloop.errors import DeviceError
 from hotloop.graph import Graph
 from hotloop.session import native_plan
@@ -123,10 +124,10 @@ def test_launches_wait_for_those_whose_bytes_they_touch_and_no_others(device: st
     spec = train_spec("cross_entropy", rows=8, optimizer=ADAMW)
     setting = Setting(mlp((6, 12, 3), "tanh"), spec)
     plan = setting.plan
-    order = setting.program(device, setting.memory()).order(8)
-    if len(order) != len(plan.steps):
-        pytest.skip("a chain took several steps")
-    kinds = {name: dict((f, k) for f, k, _ in fields) for name, fields in schema().items()}
+    program = setting.program(device, setting.memory())
+    order, calls = program.order(8), program.calls(8)
+    assert [i for begin, end in calls for i in range(begin, end)] == list(range(len(plan.steps)))
+    kinds = {name: {f: k for f, k, _ in fields} for name, fields in schema().items()}
     width = {"real": 4, "index": 4, "double": 8, "int64": 8}
 
     def touched(step: Any) -> list[tuple[str, int, int, bool]]:
@@ -134,13 +135,13 @@ def test_launches_wait_for_those_whose_bytes_they_touch_and_no_others(device: st
         for name, value in step.fields:
             if hasattr(value, "buffer"):
                 b = plan.buffers[value.buffer]
-                kind = b.kind if b.kind not in ("input", "output") else "arena"
+                kind = "arena" if b.kind in ARENA_KINDS else b.kind
                 begin = b.offset + value.offset * width[b.dtype]
                 writes = kinds[step.kernel][name] not in ("In", "InOpt")
                 found.append((kind, begin, b.offset + b.size.at(8) * width[b.dtype], writes))
         return found
 
-    uses = [touched(step) for step in plan.steps]
+    uses = [[use for step in plan.steps[begin:end] for use in touched(step)] for begin, end in calls]
     before = reachable(order)
     for i, mine in enumerate(uses):
         needed = {
@@ -150,8 +151,8 @@ def test_launches_wait_for_those_whose_bytes_they_touch_and_no_others(device: st
             for b in uses[j]
             if a[0] == b[0] and a[1] < b[2] and b[1] < a[2] and (a[3] or b[3])
         }
-        assert needed <= before[i], (i, plan.steps[i].kernel)
-        assert set(order[i]) <= needed, (i, plan.steps[i].kernel)
+        assert needed <= before[i], calls[i]
+        assert set(order[i]) <= needed, calls[i]
         for j in order[i]:
             assert not any(j in before[k] for k in order[i]), (i, j)
 
@@ -164,7 +165,9 @@ def test_gradients_of_different_layers_wait_for_neither_each_other_nor_the_updat
     before = reachable(order)
     pairs = [(i, j) for i in range(half) for j in range(i) if j not in before[i]]
     assert pairs, "everything is in one row"
-    beside = [j for j in range(half) if j not in before[half]]  # what the next batch's begin need not wait for
+    beside = [
+        j for j in range(half) if j not in before[half]
+    ]  # what the next batch's begin need not wait for
     assert beside
 
 
@@ -237,9 +240,9 @@ def test_no_room_leaves_everything_usable(device: str) -> None:
     program = small.program(device, memory)
     before = contents(memory)
     # 2**40 rows of 5 numbers: more than any device has
-    large = Setting(mlp((5, 7, 3)), train_spec("mse", rows=2**40, optimizer=ADAMW))
+    large = compile_uncached(small.graph, dataclasses.replace(small.spec, max_rows=2**40))
     with pytest.raises(DeviceError, match="memory") as caught:
-        large.program(device, memory)
+        _core.DeviceProgram(native_plan(large), memory, open_device(device))
     assert caught.value.status == 4
     assert_same(contents(memory), before)
     put_all(program, small.plan, batch(small.graph, small.spec, 6))

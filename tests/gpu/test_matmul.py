@@ -19,6 +19,7 @@ from hotloop.reference.elementwise import ACTIVATIONS
 from hotloop.reference.matmul import pack
 from tests.cases import Fields, KernelCase
 from tests.cases.matmul import Product, case, strided_array
+from tests.gpu.device_plans import MODES, emulating
 from tests.gpu.kernel_harness import call_device, check_case, on_devices, run_device, with_cases
 from tests.kernels.harness import assert_same_bits, initial
 
@@ -121,13 +122,14 @@ def test_whole_numbers_in_pieces_of_k(device: str, m: int, n: int, k: int) -> No
 
 @on_devices
 @pytest.mark.parametrize(("m", "n", "k"), DEEP)
-def test_pieces_of_k_give_equal_bits(device: str, m: int, n: int, k: int) -> None:
+def test_pieces_of_k_give_equal_bits_in_any_order_of_blocks(device: str, m: int, n: int, k: int) -> None:
     deep = case(Product(m, n, k, bias=True, activation="gelu", saved=True, row_sum=True, dropout=1))
     start = initial(deep, deep.fields(np.float32))
     check_case(device, deep)
     first = run_device(device, deep, start)
-    for times in (1, 2):
-        assert_same_bits(run_device(device, deep, start, times=times), first, f"run again, {times} times")
+    for mode in MODES:
+        with emulating(device, mode):
+            assert_same_bits(run_device(device, deep, start, times=2), first, mode)
 
 
 products = st.builds(
@@ -161,7 +163,8 @@ def test_any_product(device: str, of: Product, extra: str, shift: int) -> None:
         of.activation if gate or of.activation not in ("log", "sqrt", "reciprocal", "exp") else "relu"
     )
     of = replace(of, saved=extra == "saved", gate=gate, activation=activation)
-    check_case(device, case(of), shift=shift)
+    # a sum of k terms rounds by up to k / 4 of their eps, and tanh makes 1 of it however large the terms
+    check_case(device, replace(case(of), cancels=of.k / 2), shift=shift)
 
 
 @on_devices

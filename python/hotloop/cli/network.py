@@ -34,6 +34,8 @@ def make_trainer(
         clip_norm=training.clip_norm,
         ema=training.ema,
         seed=training.seed,
+        device=training.device,
+        precision=training.precision,
         threads=training.threads,
         progress="auto" if progress is None else progress,
     )

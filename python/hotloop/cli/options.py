@@ -157,6 +157,10 @@ class TrainingOptions:
         Decides the split, the initial weights, the shuffles and the dropout.
     threads
         Threads to use; default: as many as the size of the model is worth.
+    device
+        Where to train: cpu, cuda, or by what it will cost.
+    precision
+        Of products on a GPU; coarser is faster.
     """
 
     epochs: Annotated[int, InTraining] = 200
@@ -180,6 +184,8 @@ class TrainingOptions:
     resume: Annotated[str | None, InTraining] = None
     seed: Annotated[int, InTraining] = 0
     threads: Annotated[int | None, InTraining] = None
+    device: Annotated[Literal["auto", "cpu", "cuda"], InTraining] = "auto"
+    precision: Annotated[Literal["float32", "tf32", "bf16"], InTraining] = "float32"
 
 
 @Parameter(name="*")

@@ -18,7 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from hotloop.errors import NonFiniteError
 from hotloop.sklearn.callbacks import CallbackSupportMixin, Tasks
 from hotloop.sklearn.lbfgs import run_lbfgs
-from hotloop.sklearn.network import Network, draw_weights
+from hotloop.sklearn.network import Network, draw_weights, kind_of
 from hotloop.sklearn.objective import Objective
 from hotloop.sklearn.rates import make_optimizer
 from hotloop.sklearn.settings import check_settings, hidden_sizes
@@ -137,6 +137,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         network = Network(
             self.coefs_, self.intercepts_, self.activation, dropout=self.dropout, optimizer=optimizer,
             seed=seed if stored is None else stored["seed"], threads=threads_of(self.n_jobs),
+            device=self.device,
         )  # fmt: skip
         self._network = network
         if optimizer is not None:
@@ -156,6 +157,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _real(self, rows: int, incremental: bool) -> Any:
         """The dtype of a network that first sees so many rows."""
         few = rows <= FLOAT64_ROWS and not incremental
+        few = few and kind_of(self.device) == "cpu"
         return np.dtype(("float64" if few else "float32") if self.dtype == "auto" else self.dtype)
 
     def _as_real(self, name: str, values: Any, real: Any) -> Array:
@@ -218,7 +220,13 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         X = validate_data(self, X, accept_sparse=("csr", "csc"), dtype=(np.float64, np.float32), reset=False)
         network = self._network
         if network is None:  # a copy, or out of a file
-            network = Network(self.coefs_, self.intercepts_, self.activation, threads=threads_of(self.n_jobs))
+            network = Network(
+                self.coefs_,
+                self.intercepts_,
+                self.activation,
+                threads=threads_of(self.n_jobs),
+                device=self.device,
+            )
             self._network = network
         with network.lock:
             network.take(self.coefs_, self.intercepts_)

@@ -38,7 +38,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         class_weight: {class: weight}, "balanced", or None: factors of the row weights.
         label_smoothing: in [0, 1): this share of each target is spread over the classes.
         dtype: of the network: "float32", "float64" (slow), or "auto": float64 for a fit of at most 64 rows.
-        device: "auto" or "cpu".
+        device: "cpu" or "cuda", which trains in float32; "auto" is the CPU.
         n_jobs: threads of a fit; None decides by the network's size, -1 takes all processors.
 
     Attributes:

@@ -31,6 +31,10 @@ def check_settings(estimator: Any) -> None:
     choice(where, "learning_rate", est.learning_rate, ("constant", "invscaling", "adaptive"))
     choice(where, "dtype", est.dtype, ("auto", "float32", "float64"))
     check_device(est.device, where)
+    if est.dtype == "float64" and est.device not in ("auto", "cpu"):
+        raise ValueError(
+            f"[{where}] dtype='float64' runs on the CPU only, got device={est.device!r}; use dtype='float32'"
+        )
     for name in ("alpha", "power_t", "tol"):
         number(where, name, getattr(est, name), low=0)
     for name in ("learning_rate_init", "epsilon"):
