@@ -30,8 +30,9 @@ class Rule:
 #: Kernels that compute with doubles on purpose: scalars of a step, worked out once a thread or once a block, and
 #: sums of losses and metrics, which are double on every device. What an element costs stays float.
 DOUBLES = re.compile(
-    r"^(advance_step|begin_step|begin_ema|begin_accumulation|square_sum|dropout|unary_bwd_dropped|update|ema|accumulate|"
-    r"reduce_rows|weigh_rows|share_rows|equal_weights|sum_losses|count_right|count_agreeing|sum_residuals|matmul_(tiles|thin|mma_tiles)|run_chain)\b"
+    r"^(advance_step|begin_step|begin_ema|begin_accumulation|square_sum|update|ema|accumulate|dropout|unary_bwd_dropped"
+    r"|reduce_rows|weigh_rows|share_rows|equal_weights|sum_losses|count_right|count_agreeing|sum_residuals"
+    r"|matmul_tiles|matmul_thin|matmul_mma_tiles|run_chain)\b"
 )
 #: Kernels that may keep values in local memory: these save two registers around the rare path of a division or a
 #: root, which the compiler calls as a function.
