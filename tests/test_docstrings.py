@@ -17,8 +17,9 @@ import hotloop as hl
 MODULES = [
     m.name
     for m in pkgutil.walk_packages(hl.__path__, "hotloop.")
-    # Runners of the benchmarks load torch, JAX and scikit-learn, and have no examples.
-    if not m.name.endswith(("_core", "__main__")) and ".benchmarks.run_" not in m.name
+    # Libraries of device kernels are no modules; runners of the benchmarks load torch, JAX and scikit-learn, and
+    # have no examples.
+    if not m.name.endswith(("_core", "_cuda", "_simt", "__main__")) and ".benchmarks.run_" not in m.name
 ]
 #: The parts of hotloop.torch; the package itself loads none of them.
 OF_TORCH = {name for name in MODULES if name.startswith("hotloop.torch.")}

@@ -169,6 +169,7 @@ NATIVE = {
     "threads",
     "export.builder",
     "ops.elementwise",
+    "ops.device",
     "ops.launch",
     "cli.info",
     "ops.linear",

@@ -8,6 +8,7 @@
 //   four. 64-64x4 at batch 2^16: 4.8 GFLOP, 82 us of multiply-adds at 59 TFLOP/s; written are activations and
 //   their gradients for the weights' products, 2 x 5 x 16.8 MB: 56 us at 3 TB/s. Kernel by kernel, reads add
 //   as much.
+#include "kernels/chain_mma_cuda.h"
 #include "kernels/chain_plan.h"
 #include "kernels/chain_product_cuda.h"
 #include "kernels/chain_rows_cuda.h"
@@ -31,6 +32,31 @@ HL_DEVICE void run_rows(const ChainTile& t, const ChainInstruction& s, const Dev
       return norm_grad_rows(t, s);
   }
 }
+
+// The products of any device, on the multiply-add units.
+struct ChainOld {
+  static constexpr bool kAsync = false;
+  HL_DEVICE static void multiply(const ChainTile& t, const ChainInstruction& s) {
+    multiply_plain<false>(t, s);
+  }
+};
+
+// Those of sm_80 and up. One kernel holds them all: only a product's inner loop is another.
+struct ChainNew {
+  static constexpr bool kAsync = true;
+  HL_DEVICE static void multiply(const ChainTile& t, const ChainInstruction& s) {
+    switch (t.program.path) {
+      case ChainPath::kPlain:
+        return multiply_plain<true>(t, s);
+      case ChainPath::kTf32:
+        return multiply_mma<MmaTf32>(t, s);
+      case ChainPath::kBf16:
+        return multiply_mma<MmaBf16>(t, s);
+      case ChainPath::kSplitTf32:
+        return multiply_mma<MmaFloat32<true>>(t, s);
+    }
+  }
+};
 
 template <class Products>
 HL_KERNEL HL_BOUNDS(kChainThreads, 1) run_chain(const ChainProgram program, const DeviceStep* step) {
@@ -75,9 +101,9 @@ void chain_launch(const ChainStep* steps, std::size_t n, std::int64_t rows, cons
   ChainLaunch found;
   if (!plan_chain(steps, n, rows, *launch.traits, launch.precision, found)) return;
   if (launch.traits->has_mma != 0)
-    launch_chain<ChainPlain<true>>(found, launch);
+    launch_chain<ChainNew>(found, launch);
   else
-    launch_chain<ChainPlain<false>>(found, launch);
+    launch_chain<ChainOld>(found, launch);
 }
 
 }  // namespace hotloop::cuda

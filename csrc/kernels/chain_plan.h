@@ -7,12 +7,8 @@
 
 namespace hotloop::cuda {
 
-// Which way the products of a launch are computed.
-enum class ChainPath : int { kPlain, kSplitTf32, kTf32, kBf16 };
-
 struct ChainLaunch {
   ChainProgram program;
-  ChainPath path = ChainPath::kPlain;
   std::size_t shared_bytes = 0;
   unsigned blocks = 0;
 };

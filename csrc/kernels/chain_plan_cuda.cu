@@ -208,11 +208,16 @@ class Layout {
   int weights_begin_ = 0;
 };
 
-ChainPath path_of(int tile, const DeviceTraits&, Precision) {
-  return tile > 0 ? ChainPath::kPlain : ChainPath::kPlain;
+// Matrix units take 16 rows at a time. float32 accuracy costs three products there, which pays where tiles
+// are high enough for warps to use each operand several times; lower ones are bound by what they wait for.
+ChainPath path_of(int tile, const DeviceTraits& traits, Precision precision) {
+  if (traits.has_mma == 0 || tile < 16) return ChainPath::kPlain;
+  if (precision == Precision::kTf32) return ChainPath::kTf32;
+  if (precision == Precision::kBf16) return ChainPath::kBf16;
+  return tile >= 64 ? ChainPath::kSplitTf32 : ChainPath::kPlain;
 }
 
-int granule_of(ChainPath path) { return path == ChainPath::kPlain ? 4 : path == ChainPath::kBf16 ? 16 : 8; }
+int granule_of(ChainPath path) { return path == ChainPath::kPlain ? 4 : 16; }
 
 // k of a streamed piece, at most: short where a tile is high, so that two pieces of A and B are some 70 KB;
 // long where it is low, so that 32 lanes that share a sum find 16 bytes each.
@@ -251,17 +256,15 @@ bool plan_chain(const ChainStep* steps, std::size_t n, int64 rows, const DeviceT
   while (tile > 4 && ceil_div(program.rows, tile) < traits.multiprocessors) tile /= 2;
   const int least = std::min(tile, 16);  // lower tiles would fetch streamed weights too often
   for (; tile >= least; tile /= 2) {
-    found.path = path_of(tile, traits, precision);
+    program.path = path_of(tile, traits, precision);
     program.tile = tile;
-    program.granule = granule_of(found.path);
+    program.granule = granule_of(program.path);
     const int floats = lay_out(program, links.values(), room);
     if (floats < 0) continue;
     found.program = program;
     found.shared_bytes = static_cast<std::size_t>(floats) * sizeof(float);
-    // Two blocks share a multiprocessor if its memory, 1 KB of which goes with each block, holds both.
-    const int together = 2 * (found.shared_bytes + 1024) <= traits.shared_per_block + 1024 ? 2 : 1;
-    found.blocks = static_cast<unsigned>(
-        std::min<int64>(ceil_div(program.rows, tile), int64{traits.multiprocessors} * together));
+    found.blocks =
+        static_cast<unsigned>(std::min<int64>(ceil_div(program.rows, tile), int64{traits.multiprocessors}));
     return true;
   }
   return false;

@@ -3,14 +3,15 @@
 // into the place of `out` in shared memory.
 //
 // A thread has `height` rows by 4 columns and takes four of k at a time: height + 4 loads of 16 bytes for
-// 16 height multiply-adds. At height 16 that is 12.8 a load (a tile of 128 rows, 128 wide), at 8 it is 10.7;
-// a multiprocessor does 128 multiply-adds and loads 8 x 16 bytes a clock, and a row's load is one broadcast
-// for all lanes of that row, so that both ends are near their floor. Small tiles have fewer outputs than
-// there are threads: then 2 ... 32 neighbouring lanes share a k and their sums are added by a butterfly.
+// 16 height multiply-adds. At height 8 (a tile of 128 rows, 128 wide) that is 10.7 a load; a multiprocessor
+// does 128 multiply-adds and loads 8 x 16 bytes a clock, and a row's load is one broadcast for all lanes of
+// that row, so that both ends are near their floor. Small tiles have fewer outputs than there are threads:
+// then 2 ... 32 neighbouring lanes share the k of a sum, and their parts are added by a butterfly.
 #pragma once
 
 #include <math.h>
 
+#include "cuda/reduce.h"
 #include "kernels/chain_tile_cuda.h"
 
 namespace hotloop::cuda {
@@ -109,9 +110,9 @@ HL_DEVICE void multiply_share(const ChainTile& t, const ChainInstruction& s, con
   const int stride = padded(n, t.program.granule);
   HL_UNROLL
   for (int r = 0; r < height; ++r) {
+    warp_reduce(sums[r], Sum{}, share.lanes);
     HL_UNROLL
     for (int i = 0; i < 4; ++i) {
-      for (int lanes = 1; lanes < share.lanes; lanes *= 2) sums[r][i] += shfl_xor(sums[r][i], lanes);
       const int j = by_columns ? share.column + i * share.across : 4 * share.column + i;
       if (share.lane == 0 && j < n)
         t.shared[s.out.place + (share.row + r * share.down) * stride + j] = sums[r][i];
@@ -119,23 +120,12 @@ HL_DEVICE void multiply_share(const ChainTile& t, const ChainInstruction& s, con
   }
 }
 
-// On the multiply-add units, of any device.
 template <bool async>
-struct ChainPlain {
-  static constexpr bool kAsync = async;
-  HL_DEVICE static void multiply(const ChainTile& t, const ChainInstruction& s) {
-    const ChainShare share(t.program.tile, s.columns);
-    switch (share.height) {
-      case 16:
-        return multiply_share<async, 16>(t, s, share);
-      case 8:
-        return multiply_share<async, 8>(t, s, share);
-      case 4:
-        return multiply_share<async, 4>(t, s, share);
-      default:
-        return multiply_share<async, 2>(t, s, share);
-    }
-  }
-};
+HL_DEVICE void multiply_plain(const ChainTile& t, const ChainInstruction& s) {
+  const ChainShare share(t.program.tile, s.columns);
+  if (share.height == 8) return multiply_share<async, 8>(t, s, share);
+  if (share.height == 4) return multiply_share<async, 4>(t, s, share);
+  multiply_share<async, 2>(t, s, share);
+}
 
 }  // namespace hotloop::cuda

@@ -12,7 +12,9 @@
 namespace hotloop::cuda {
 
 constexpr int kChainSteps = 16;
-constexpr int kChainThreads = 256;
+// One block fills a multiprocessor's registers at 128 a thread, so that weights lie in shared memory once,
+// not once for each of several blocks; 16 warps hide the loads of one another.
+constexpr int kChainThreads = 512;
 constexpr int kChainWidth = 128;   // columns of a value that is made in the chain
 constexpr int kChainDepth = 1024;  // columns of one that comes from outside, the network's inputs
 
@@ -45,6 +47,9 @@ struct ChainMatrix {
   ChainForm form = ChainForm::kByColumns;
   int first = 0;  // the instruction that is to bring it to shared memory: the others share it
 };
+
+// Which way the products of a launch are computed.
+enum class ChainPath : int { kPlain, kSplitTf32, kTf32, kBf16 };
 
 enum class ChainKind : int { kProduct, kElements, kCrossEntropy, kLoss, kNorm, kNormGrad };
 
@@ -79,6 +84,7 @@ struct ChainProgram {
   int piece = 0;  // k of a streamed piece
   int staging = 0;               // place of two pairs of pieces, of A and of B
   int a_piece = 0, b_piece = 0;  // floats of one
+  ChainPath path = ChainPath::kPlain;
   int64 rows = 0;
 };
 // Parameters of a kernel are limited to 4 KB.

@@ -5,6 +5,7 @@
 
 #include <math.h>
 
+#include "cuda/reduce.h"
 #include "kernels/chain_tile_cuda.h"
 #include "kernels/loss.h"
 #include "kernels/matmul_epilogue_cuda.h"
@@ -84,17 +85,7 @@ HL_DEVICE void for_rows(const ChainTile& t, int columns, Body body) {
   }
 }
 
-HL_DEVICE float sum_of(float v, int lanes) {
-  for (int other = lanes / 2; other > 0; other /= 2) v += shfl_xor(v, other);
-  return v;
-}
-HL_DEVICE float max_of(float v, int lanes) {
-  for (int other = lanes / 2; other > 0; other /= 2) {
-    const float o = shfl_xor(v, other);
-    v = o > v ? o : v;
-  }
-  return v;
-}
+HL_DEVICE float sum_of(float v, int lanes) { return warp_reduce(v, Sum{}, lanes); }
 
 // Zeros between the columns and the granule, which the next product reads.
 HL_DEVICE void clear_margin(const ChainTile& t, const ChainOperand& o, int columns) {
@@ -117,7 +108,7 @@ HL_DEVICE void cross_entropy_rows(const ChainTile& t, const ChainInstruction& s)
     const int last = there ? n : 0;
     float top = -INFINITY;
     for (int c = lane; c < last; c += lanes) top = x(row, c) > top ? x(row, c) : top;
-    top = max_of(top, lanes);
+    top = warp_reduce(top, Max{}, lanes);
     const index label = there && s.labels != nullptr ? s.labels[t.first + row] : -1;
     const bool wrong = s.labels != nullptr && (label < 0 || label >= n);  // refused at the border
     const auto q = [&](int c) {

@@ -94,38 +94,53 @@ HL_DEVICE void bring(float* to, const float* from, bool ok) {
   }
 }
 
-// to (high, wide), rows `to_stride` apart = from (rows, columns) and zeros; high and wide are multiples of 4.
+// A part (rows, columns) of a matrix in device memory, to come to shared memory as (high, wide), multiples of
+// 4, with zeros around it.
+struct ChainPart {
+  float* to;
+  int to_stride, high, wide;
+  const float* from;
+  int64 stride;    // of its rows; of panels: elements from one panel to the next
+  bool in_panels;  // of kPanel columns, rows one after the other
+  int rows, columns;
+};
+
 template <bool async>
-HL_DEVICE void bring_matrix(float* to, int to_stride, int high, int wide, const float* from, int64 stride,
-                            int rows, int columns) {
-  const bool quads = stride % 4 == 0 && reinterpret_cast<std::uintptr_t>(from) % 16 == 0;
-  const int across = wide / 4;
-  for (int q = static_cast<int>(threadIdx.x); q < high * across; q += kChainThreads) {
+HL_DEVICE void bring_part(const ChainPart& p) {
+  const bool quads = p.stride % 4 == 0 && reinterpret_cast<std::uintptr_t>(p.from) % 16 == 0;
+  constexpr int kWide = static_cast<int>(kPanel);
+  const int across = p.wide / 4;
+  for (int q = static_cast<int>(threadIdx.x); q < p.high * across; q += kChainThreads) {
     const int r = q / across, c = 4 * (q % across);
-    float* const at = to + r * to_stride + c;
-    const float* const source = from + r * stride + c;
-    if (quads && (r >= rows || c + 4 <= columns || c >= columns)) {
-      const bool ok = r < rows && c < columns;
-      bring<async, 4>(at, ok ? source : from, ok);
+    float* const at = p.to + r * p.to_stride + c;
+    const float* const source =
+        p.in_panels ? p.from + c / kWide * p.stride + r * kWide + c % kWide : p.from + r * p.stride + c;
+    if (quads && (r >= p.rows || c + 4 <= p.columns || c >= p.columns)) {
+      const bool ok = r < p.rows && c < p.columns;
+      bring<async, 4>(at, ok ? source : p.from, ok);
     } else {
       for (int e = 0; e < 4; ++e) {
-        const bool ok = r < rows && c + e < columns;
-        bring<async, 1>(at + e, ok ? source + e : from, ok);
+        const bool ok = r < p.rows && c + e < p.columns;
+        bring<async, 1>(at + e, ok ? source + e : p.from, ok);
       }
     }
   }
 }
 
-// B's rows k0 ... of k to shared memory as (high, wide) = (k, n): out of panels of kPanel columns.
-template <bool async>
-HL_DEVICE void bring_panels(float* to, int to_stride, int high, int wide, const ChainMatrix& b, int k0,
-                            int depth) {
-  for (int q = static_cast<int>(threadIdx.x); q < high * wide; q += kChainThreads) {
-    const int p = q / wide, j = q % wide;
-    const bool ok = p < depth && j < b.columns;
-    const int64 from = (int64{j / static_cast<int>(kPanel)} * b.rows + k0 + p) * kPanel + j % kPanel;
-    bring<async, 1>(to + p * to_stride + j, ok ? b.at + from : b.at, ok);
-  }
+// Of B the rows (stored by columns: the columns) k0 ... k0 + depth, to `to`.
+HL_DEVICE ChainPart part_of(const ChainMatrix& b, int k0, int depth, int granule, int width, float* to) {
+  const bool by_columns = b.form == ChainForm::kByColumns, in_panels = b.form == ChainForm::kPanels;
+  const int rows = by_columns ? b.rows : depth, columns = by_columns ? depth : b.columns;
+  const int64 step = by_columns ? 1 : in_panels ? kPanel : b.stride;
+  return {to,
+          padded(width, granule),
+          round_up(rows, granule),
+          round_up(columns, granule),
+          b.at + k0 * step,
+          in_panels ? b.rows * kPanel : b.stride,
+          in_panels,
+          rows,
+          columns};
 }
 
 template <bool async>
@@ -138,18 +153,14 @@ HL_DEVICE void bring_wait() {
   sync();
 }
 
-// The whole of B, for all tiles of the block.
+// All weights that have a place, for all tiles of the block.
 template <bool async>
 HL_DEVICE void bring_weights(const ChainProgram& program, float* shared) {
-  const int g = program.granule;
   for (int i = 0; i < program.n; ++i) {
     const ChainMatrix& b = program.steps[i].b;
     if (b.place < 0 || b.first != i) continue;
-    const int high = round_up(b.rows, g), wide = round_up(b.columns, g), stride = padded(b.columns, g);
-    if (b.form == ChainForm::kPanels)
-      bring_panels<async>(shared + b.place, stride, high, wide, b, 0, b.rows);
-    else
-      bring_matrix<async>(shared + b.place, stride, high, wide, b.at, b.stride, b.rows, b.columns);
+    const int depth = b.form == ChainForm::kByColumns ? b.columns : b.rows;
+    bring_part<async>(part_of(b, 0, depth, program.granule, b.columns, shared + b.place));
   }
   bring_done<async>();
 }
@@ -163,22 +174,25 @@ struct ChainPiece {
 // Piece number c of what does not wait in shared memory already, into buffer c % 2.
 template <bool async>
 HL_DEVICE void bring_piece(const ChainTile& t, const ChainInstruction& s, int c) {
-  const int g = t.program.granule, k0 = c * t.program.piece;
-  const int depth = s.depth - k0 < t.program.piece ? s.depth - k0 : t.program.piece,
-            deep = round_up(depth, g);
+  const int g = t.program.granule, length = t.program.piece, k0 = c * length;
+  const int depth = s.depth - k0 < length ? s.depth - k0 : length;
   float* const a = t.shared + t.program.staging + c % 2 * (t.program.a_piece + t.program.b_piece);
-  float* const b = a + t.program.a_piece;
-  if (s.in.place < 0)
-    bring_matrix<async>(a, padded(t.program.piece, g), t.program.tile, deep,
-                        s.in.at + t.first * s.in.stride + k0, s.in.stride, t.valid, depth);
-  if (s.b.place < 0 && s.b.form == ChainForm::kByColumns)
-    bring_matrix<async>(b, padded(t.program.piece, g), round_up(s.columns, g), deep, s.b.at + k0, s.b.stride,
-                        s.columns, depth);
-  else if (s.b.place < 0 && s.b.form == ChainForm::kByRows)
-    bring_matrix<async>(b, padded(s.columns, g), deep, round_up(s.columns, g),
-                        s.b.at + int64{k0} * s.b.stride, s.b.stride, depth, s.columns);
-  else if (s.b.place < 0)
-    bring_panels<async>(b, padded(s.columns, g), deep, round_up(s.columns, g), s.b, k0, depth);
+  HL_NO_UNROLL
+  for (int operand = s.in.place < 0 ? 0 : 1; operand < (s.b.place < 0 ? 2 : 1); ++operand) {
+    ChainPart part = part_of(s.b, k0, depth, g, s.b.form == ChainForm::kByColumns ? length : s.columns,
+                             a + t.program.a_piece);
+    if (operand == 0)
+      part = {a,
+              padded(length, g),
+              t.program.tile,
+              round_up(depth, g),
+              s.in.at + t.first * s.in.stride + k0,
+              s.in.stride,
+              false,
+              t.valid,
+              depth};
+    bring_part<async>(part);
+  }
   bring_done<async>();
 }
 

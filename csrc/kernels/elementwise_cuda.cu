@@ -48,8 +48,10 @@ HL_KERNEL unary_bwd_dropped(float* dx, const float* dy, const float* saved, int6
                             int64 layer, const DeviceStep* step) {
   const DropoutMask mask(step, layer);
   for_dropped(mask, n, [&](int64 first, int count, const PhiloxBlock& bits) {
-    for (int e = 0; e < count; ++e) {
+    HL_UNROLL
+    for (int e = 0; e < kPhiloxElements; ++e) {
       const int64 i = first + e;
+      if (e >= count) break;
       dx[i] = F::grad(V(saved[i]), V(mask.apply(dy[i], bits, e)), V(p0), V(p1)).v;
     }
   });
@@ -58,7 +60,10 @@ HL_KERNEL unary_bwd_dropped(float* dx, const float* dy, const float* saved, int6
 HL_KERNEL dropout(float* y, const float* x, int64 n, int64 layer, const DeviceStep* step) {
   const DropoutMask mask(step, layer);
   for_dropped(mask, n, [&](int64 first, int count, const PhiloxBlock& bits) {
-    for (int e = 0; e < count; ++e) y[first + e] = mask.apply(x[first + e], bits, e);
+    HL_UNROLL
+    for (int e = 0; e < kPhiloxElements; ++e) {
+      if (e < count) y[first + e] = mask.apply(x[first + e], bits, e);
+    }
   });
 }
 

@@ -236,7 +236,7 @@ def _from_interface(x: Any, kind: str | None, where: str, name: str) -> View:
     view = View(
         queue, int(found["data"][0] or 0), shape,
         _dense_strides(shape, dtype) if strides is None else tuple(int(s) for s in strides),
-        dtype, x, not found["data"][1], stream, stream is None, library,
+        dtype, x, not found["data"][1], stream, stream is None, kind,
     )  # fmt: skip
     if stream is not None:
         queue.after(int(stream))
