@@ -49,7 +49,7 @@ RULES: list[Rule] = [
     # optimisers: 28 bytes a parameter
     Rule(r"^update<", must=FLAT, blocks=4),
     Rule(r"^(ema|accumulate)$", must=FLAT, registers=64),
-    Rule(r"^square_sum$", must=("LDG.128",), blocks=8, since=80),
+    Rule(r"^square_sum$", must=("LDG.128",), blocks=4),
     # rows in registers
     Rule(r"^(softmax_fwd|cross_entropy)<", must=("MUFU.EX2",), blocks=1),
     Rule(r"^cross_entropy<", must=FLAT, blocks=1),
