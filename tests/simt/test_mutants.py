@@ -24,7 +24,7 @@ MODES = ("forward", "reversed", "random=1", "random=2", "eager", "deferred", "no
 RIGHT, FAULT, WRONG = 0, 3, 4
 
 RIGHT_CASES = (
-    "product", "histogram", "mirrored", "row_sums", "exchange_halves", "short_sum", "total", "smooth", "tile",
+    "product", "histogram", "mirrored", "row_sums", "exchange_halves", "bytes", "short_sum", "total", "smooth", "tile",
     "graph", "round", "release",
 )  # fmt: skip
 

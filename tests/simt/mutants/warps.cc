@@ -60,6 +60,26 @@ bool run_exchange() {
   return true;
 }
 
+// The bytes of a and b (n floats each) change places, a thread a byte: neighbours share words, and that is
+// right.
+HL_KERNEL exchange_bytes(float* a, float* b, int n) {
+  auto* const x = reinterpret_cast<unsigned char*>(a);
+  auto* const y = reinterpret_cast<unsigned char*>(b);
+  for (int i = static_cast<int>(threadIdx.x); i < 4 * n; i += kThreads) {
+    const unsigned char kept = x[i];
+    x[i] = y[i];
+    y[i] = kept;
+  }
+}
+
+bool run_bytes() {
+  Floats x(kWidth, small), y(kWidth, [](std::size_t i) { return static_cast<float>(i); });
+  launch(nullptr, exchange_bytes, 1, kThreads, 0, x.data(), y.data(), kWidth);
+  for (std::size_t i = 0; i < kWidth; ++i)
+    if (!(x[i] == static_cast<float>(i) && y[i] == small(i))) return false;
+  return true;
+}
+
 // y (1): the sum of 20 numbers by a block of 20 threads, which names the lanes that exist.
 template <Mistake mistake>
 HL_KERNEL short_sum(const float* x, float* y) {
@@ -84,6 +104,7 @@ bool run_short_sum() {
 constexpr Case kCases[] = {
     {"row_sums", run_row_sums<Mistake::kNone>},
     {"exchange_halves", run_exchange<Mistake::kNone>},
+    {"bytes", run_bytes},
     {"short_sum", run_short_sum<Mistake::kNone>},
     {"mask_without_self", run_row_sums<Mistake::kMaskWithoutSelf>},
     {"mask_of_missing", run_short_sum<Mistake::kMaskOfMissing>},

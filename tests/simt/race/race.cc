@@ -119,12 +119,12 @@ void check_reads_before(const Cell& c, const Access& now, std::uintptr_t at) {
 void remember_read(Cell& c, const Access& now) {
   Access& r = c.read;
   const std::uint32_t lane_bit = 1u << (now.thread % kLanes);
-  if (r.block == now.block && r.epoch == now.epoch) {
+  // Neighbours that read other bytes of the word are no readers of these: then only the last is remembered.
+  if (r.block == now.block && r.epoch == now.epoch && r.bytes == now.bytes) {
     if (r.thread / kLanes != now.thread / kLanes) c.several_warps = true;
-    const Access before = r;
+    const std::uint32_t stamp = r.stamp;
     r = now;
-    r.bytes |= before.bytes;
-    if (r.stamp < before.stamp) r.stamp = before.stamp;
+    if (r.stamp < stamp) r.stamp = stamp;
     c.read_lanes |= lane_bit;
     return;
   }
