@@ -260,7 +260,7 @@ def digest() -> str:
 def test_neither_order_nor_copies_change_a_bit() -> None:
     script = "from tests.gpu.test_matmul_mma import digest; print(digest())"
     found = {}
-    for mode in ("forward late", "reversed eager", "random=7 late nopoison"):
+    for mode in ("forward late", "random=7 eager"):
         done = subprocess.run(
             [sys.executable, "-c", script],
             capture_output=True,
