@@ -41,7 +41,7 @@ def as_array(x: Any, where: str, name: str) -> Array:
     if isinstance(x, np.generic) and name != "out":  # what NumPy makes of arrays without dimensions
         return np.asarray(x)
     if isinstance(x, View):
-        return x
+        return cast(Array, x)
     lends = hasattr(x, "__dlpack__")
     if not lends and not hasattr(x, "__cuda_array_interface__"):
         raise TypeError(
