@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 
 from hotloop.errors import DeviceError, DTypeError, LabelError, ShapeError
-from hotloop.ops import device
+from hotloop.ops import device, device_work
 from hotloop.ops.device import View, library_of
 
 Array = np.ndarray[Any, Any]
@@ -41,7 +41,7 @@ def as_array(x: Any, where: str, name: str) -> Array:
     if isinstance(x, np.generic) and name != "out":  # what NumPy makes of arrays without dimensions
         return np.asarray(x)
     if isinstance(x, View):
-        return x
+        return cast(Array, x)
     lends = hasattr(x, "__dlpack__")
     if not lends and not hasattr(x, "__cuda_array_interface__"):
         raise TypeError(
@@ -132,7 +132,7 @@ def writable(view: Array, where: str, name: str) -> Array:
 def dense(x: Array, *, beside: Array | None = None, in_place: bool = False) -> Array:
     """``x`` in C order, and apart from ``beside``, which is written; ``in_place``: the very same place is fine."""
     if isinstance(x, View):
-        return cast(Array, device.dense(x, cast(Any, beside), in_place))
+        return cast(Array, device_work.dense(x, cast(Any, beside), in_place))
     flat: Array = np.ascontiguousarray(x).reshape(x.shape)  # ascontiguousarray gives 0-d arrays a dimension
     if beside is None or not np.may_share_memory(flat, beside):
         return flat
@@ -142,7 +142,7 @@ def dense(x: Array, *, beside: Array | None = None, in_place: bool = False) -> A
 
 def overlap(a: Array, b: Array) -> bool:
     """Whether the two may share an element."""
-    return device.overlap(a, cast(Any, b)) if isinstance(a, View) else np.may_share_memory(a, b)
+    return device_work.overlap(a, cast(Any, b)) if isinstance(a, View) else np.may_share_memory(a, b)
 
 
 def new(like: Array, shape: tuple[int, ...]) -> Array:
@@ -153,7 +153,7 @@ def new(like: Array, shape: tuple[int, ...]) -> Array:
 def assign(to: Array, x: Array) -> None:
     """``to[...] = x``"""
     if isinstance(to, View):
-        device.assign(to, cast(Any, x))
+        device_work.assign(to, cast(Any, x))
     else:
         to[...] = x
 
@@ -161,13 +161,13 @@ def assign(to: Array, x: Array) -> None:
 def filled(like: Array, count: int, value: float) -> Array:
     """(count,) of one number, as `new`."""
     if isinstance(like, View):
-        return cast(Array, device.filled(like, count, value))
+        return cast(Array, device_work.filled(like, count, value))
     return np.full(count, value, like.dtype)
 
 
 def mean(x: Array) -> float:
     """The mean of x (n,), summed in double."""
-    return device.mean(x) if isinstance(x, View) else float(x.mean(dtype=np.float64))
+    return device_work.mean(x) if isinstance(x, View) else float(x.mean(dtype=np.float64))
 
 
 def indices(x: Any, where: str, name: str, *, below: int, beside: Array) -> Array:
@@ -178,7 +178,7 @@ def indices(x: Any, where: str, name: str, *, below: int, beside: Array) -> Arra
     view = as_array(x, where, name)
     device.same_place({name: view, "the other arguments": beside}, where)
     if isinstance(view, View):
-        return cast(Array, device.indices(view, where, name, below))
+        return cast(Array, device_work.indices(view, where, name, below))
     if view.dtype.kind not in "iu":
         raise DTypeError(
             f"[ops.{where}] {name} must be integers, got {view.dtype}; use {name}.astype(np.int64)"

@@ -14,7 +14,7 @@ from typing import Any, Union
 import numpy as np
 
 from hotloop import _core
-from hotloop.ops import device
+from hotloop.ops import device, device_work
 from hotloop.ops.arrays import Array
 from hotloop.threads import get_num_threads
 
@@ -37,7 +37,7 @@ def launch(
 ) -> None:
     """Run a kernel; ``fields`` in the order of its schema. ``work_ns`` is a guess of its time on one thread."""
     if isinstance(fields[0], device.View):
-        device.launch(name, fields, **context)
+        device_work.launch(name, fields, **context)
         return
     kernel(name, dtype if isinstance(dtype, str) else dtype.name)(fields, team_for(work_ns), **context)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from hotloop import _core
 from hotloop.errors import ShapeError
-from hotloop.ops import device
+from hotloop.ops import device, device_work
 from hotloop.ops.arrays import Array, out_array, overlap, real_arrays, returned
 from hotloop.ops.launch import launch, scratch
 
@@ -65,7 +65,7 @@ def matmul(
     if out is not None and any(overlap(result, x) for x in (left, right, shift) if x is not None):
         raise ValueError("[ops.matmul] out overlaps an operand; give it memory of its own")
     if isinstance(result, device.View):
-        device.multiply(result, left, right, shift, (*batch, m, n), index, (p0, p1), alpha, beta)
+        device_work.multiply(result, left, right, shift, (*batch, m, n), index, (p0, p1), alpha, beta)
         return returned(result, a, out)
     target = result.reshape(*batch, m, n)
     _multiply(target, left, right, shift, index, (p0, p1), alpha, beta)
