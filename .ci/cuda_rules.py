@@ -65,5 +65,9 @@ RULES: list[Rule] = [
     Rule(r"^matmul_mma_tiles<", must=("HMMA", "LDGSTS.128", "STG.128"), since=80),
     Rule(r"^matmul_mma_tiles<MmaShape<64, 64, ", blocks=1, dynamic_shared=144 * 1024, since=80),
     Rule(r"^matmul_mma_tiles<MmaShape<32, 32, ", blocks=2, dynamic_shared=48 * 1024, since=80),
-    Rule(r"^run_chain", must=("FFMA", "LDS.128"), blocks=1),
+    # chains: 16 warps with 128 registers a thread fill a multiprocessor
+    Rule(r"^run_chain<ChainOld>", must=("FFMA", "LDS.128"), must_not=("HMMA",), registers=128, blocks=1),
+    Rule(
+        r"^run_chain<ChainNew>", must=("FFMA", "LDS.128", "HMMA", "LDGSTS.128"), registers=128, blocks=1, since=80
+    ),
 ]
