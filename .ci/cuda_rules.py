@@ -68,6 +68,10 @@ RULES: list[Rule] = [
     # chains: 16 warps with 128 registers a thread fill a multiprocessor
     Rule(r"^run_chain<ChainOld>", must=("FFMA", "LDS.128"), must_not=("HMMA",), registers=128, blocks=1),
     Rule(
-        r"^run_chain<ChainNew>", must=("FFMA", "LDS.128", "HMMA", "LDGSTS.128"), registers=128, blocks=1, since=80
+        r"^run_chain<ChainNew>",
+        must=("FFMA", "LDS.128", "HMMA", "LDGSTS.128"),
+        registers=128,
+        blocks=1,
+        since=80,
     ),
 ]
