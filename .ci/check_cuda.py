@@ -24,7 +24,10 @@ from cuda_rules import DOUBLES, RULES, SPILLS, Rule
 #: Of a multiprocessor: shared bytes and threads, by architecture (CUDA programming guide, compute capabilities).
 LIMITS = {75: (64, 1024), 80: (164, 2048), 86: (100, 1536), 90: (228, 2048), 120: (100, 1536)}
 REGISTERS = 65536  # of a multiprocessor; a warp takes them by 256
-RESERVED_SHARED = {80: 1024, 86: 1024}  # of each block, by the system; from sm_90 on the objects' numbers hold it
+RESERVED_SHARED = {
+    80: 1024,
+    86: 1024,
+}  # of each block, by the system; from sm_90 on the objects' numbers hold it
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", re.MULTILINE)
 #: Arithmetic in double precision; a conversion or comparison of a scalar of the step is none.
 DOUBLE = re.compile(r"^D(ADD|MUL|FMA)\b|64H\b")

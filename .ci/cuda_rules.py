@@ -30,8 +30,9 @@ class Rule:
 #: Kernels that compute with doubles on purpose: scalars of a step, worked out once a thread or once a block, and
 #: sums of losses and metrics, which are double on every device. What an element costs stays float.
 DOUBLES = re.compile(
-    r"^(advance_step|begin_step|begin_ema|begin_accumulation|square_sum|dropout|unary_bwd_dropped|update|ema|accumulate|"
-    r"reduce_rows|weigh_rows|share_rows|equal_weights|sum_losses|count_right|count_agreeing|sum_residuals|matmul_\w+|run_chain)\b"
+    r"^(advance_step|begin_step|begin_ema|begin_accumulation|square_sum|update|ema|accumulate|dropout|unary_bwd_dropped"
+    r"|reduce_rows|weigh_rows|share_rows|equal_weights|sum_losses|count_right|count_agreeing|sum_residuals"
+    r"|matmul_tiles|matmul_thin|matmul_mma_tiles|run_chain)\b"
 )
 #: Kernels that may keep values in local memory: these save two registers around the rare path of a division or a
 #: root, which the compiler calls as a function.
@@ -48,30 +49,28 @@ RULES: list[Rule] = [
     # optimisers: 28 bytes a parameter
     Rule(r"^update<", must=FLAT, blocks=4),
     Rule(r"^(ema|accumulate)$", must=FLAT, registers=64),
-    Rule(r"^square_sum$", must=("LDG.128",), blocks=8, since=80),
+    Rule(r"^square_sum$", must=("LDG.128",), blocks=4),
     # rows in registers
     Rule(r"^(softmax_fwd|cross_entropy)<", must=("MUFU.EX2",), blocks=1),
     Rule(r"^cross_entropy<", must=FLAT, blocks=1),
     Rule(r"^norm_(fwd|bwd)<", must=FLAT, blocks=1),
     Rule(r"^reduce_rows<", blocks=4),
     Rule(r"^add_rows\b", blocks=2, since=80),
-    # products on the multiply-add units: the blocks that each tile was made for
-    Rule(r"^matmul_tiles<", must=("FFMA", "LDS.128", "LDG.128", "STG.128"), must_not=("HMMA",)),
-    Rule(r"^matmul_tiles<Tile<8, 8, 8,", registers=128, blocks=2, since=80),
-    Rule(r"^matmul_tiles<Tile<8, 4, 16,", registers=96, blocks=5, since=80),
-    Rule(r"^matmul_tiles<Tile<4, 4, 16, 2,", registers=80, blocks=12, since=80),
-    Rule(r"^matmul_thin<", must=("FFMA",), blocks=2),
-    # products on the matrix units: copies past the registers, the tile's output by 16 bytes
-    Rule(r"^matmul_mma_tiles<", must=("HMMA", "LDGSTS.128", "STG.128"), since=80),
-    Rule(r"^matmul_mma_tiles<MmaShape<64, 64, ", blocks=1, dynamic_shared=144 * 1024, since=80),
-    Rule(r"^matmul_mma_tiles<MmaShape<32, 32, ", blocks=2, dynamic_shared=48 * 1024, since=80),
-    # chains: 16 warps with 128 registers a thread fill a multiprocessor
-    Rule(r"^run_chain<ChainOld>", must=("FFMA", "LDS.128"), must_not=("HMMA",), registers=128, blocks=1),
-    Rule(
-        r"^run_chain<ChainNew>",
-        must=("FFMA", "LDS.128", "HMMA", "LDGSTS.128"),
-        registers=128,
-        blocks=1,
-        since=80,
-    ),
-]
+    # a network in one launch: products from shared memory; see chain_cuda.cu
+    Rule(r"^run_chain<ChainOld>", must=("FFMA", "LDS.128"), registers=128, blocks=1),
+    Rule(r"^run_chain<ChainNew>", must=("HMMA", "FFMA", "LDS.128", "LDGSTS.128"), registers=128, blocks=1, since=80),
+    # products on the multiply-add units: 128 x 128, 64 x 64, 32 x 32, 128 x 16 and 16 x 128 outputs a block
+    Rule(r"matmul_tiles<", must=("FFMA", "LDS.128", "LDG.128", "STG.128")),
+    Rule(r"matmul_tiles<Tile<8, 8, 8", registers=128, blocks=2),
+    Rule(r"matmul_tiles<Tile<8, 4, 16", registers=128, blocks=4, since=80),
+    Rule(r"matmul_tiles<Tile<4, 4, 16, 2", registers=80, blocks=9, since=80),
+    Rule(r"matmul_tiles<Tile<4, 4, 16, (4|1)", registers=96, blocks=4, since=80),
+    Rule(r"matmul_thin<", must=("FFMA", "LDS.128", "STG.128"), blocks=2),
+    Rule(r"matmul_thin<true>", must=("SHFL",)),
+    # products on the matrix units: 16-byte copies into shared memory, 16-byte reads of it, 16-byte results
+    Rule(r"matmul_mma_tiles<.*MmaBf16>", must=("HMMA.16816.F32.BF16", "LDGSTS.128", "LDS.128", "STG.128"), since=80),
+    Rule(r"matmul_mma_tiles<.*(Tf32|Float32<.*>) *>", must=("HMMA.1688.F32.TF32", "LDGSTS.128", "LDS.128", "STG.128"), since=80),
+    # shared memory, and so the number of blocks: see matmul_mma_choice_cuda.h
+    Rule(r"matmul_mma_tiles<MmaShape<32, 32,", blocks=2, dynamic_shared=48 * 1024, since=80),
+    Rule(r"matmul_mma_tiles<MmaShape<64, 32,", blocks=1, dynamic_shared=96 * 1024, since=80),
+]  # fmt: skip
