@@ -57,8 +57,8 @@ RULES: list[Rule] = [
     Rule(r"^reduce_rows<", blocks=4),
     Rule(r"^add_rows\b", blocks=2, since=80),
     # a network in one launch: products from shared memory; see chain_cuda.cu
-    Rule(r"^run_chain<ChainOld>", must=("FFMA", "LDS.128"), blocks=1),
-    Rule(r"^run_chain<ChainNew>", must=("HMMA", "FFMA", "LDS.128"), blocks=1, since=80),
+    Rule(r"^run_chain<ChainOld>", must=("FFMA", "LDS.128"), registers=128, blocks=1),
+    Rule(r"^run_chain<ChainNew>", must=("HMMA", "FFMA", "LDS.128", "LDGSTS.128"), registers=128, blocks=1, since=80),
     # products on the multiply-add units: 128 x 128, 64 x 64, 32 x 32, 128 x 16 and 16 x 128 outputs a block
     Rule(r"matmul_tiles<", must=("FFMA", "LDS.128", "LDG.128", "STG.128")),
     Rule(r"matmul_tiles<Tile<8, 8, 8", registers=128, blocks=2),

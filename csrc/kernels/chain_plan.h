@@ -17,8 +17,8 @@ struct ChainLaunch {
 bool plan_chain(const ChainStep* steps, std::size_t n, int64 rows, const DeviceTraits& traits,
                 Precision precision, ChainLaunch& found);
 
-// First part: steps become instructions whose values all lie in device memory. unread: bit i: nobody outside
-// of the chain reads instruction i's out.
+// First part: steps become instructions whose values all lie in device memory. unread: nobody outside of the
+// chain reads what that instruction makes.
 struct ChainList {
   ChainProgram program;
   bool out_unread[kChainSteps] = {}, saved_unread[kChainSteps] = {};
