@@ -33,12 +33,12 @@ class Operand {
   static constexpr std::size_t kMargin = 256;
   static constexpr int kMark = 0xA5;
 
-  // shift: bytes past an aligned address at which it lies
+  // shift: bytes past an aligned address at which it lies, or the next multiple of an element
   Operand(const DevicePtr& device, const DeviceQueue& queue, py::array array, bool written, std::size_t shift)
       : array_(std::move(array)),
         written_(written),
-        begin_(kMargin + shift),
-        block_(device, bytes() + shift + 2 * kMargin) {
+        begin_(kMargin + whole_elements(shift)),
+        block_(device, bytes() + begin_ + kMargin) {
     queue.fill(block_.data(), kMark, block_.bytes());
     queue.copy(block_.data() + begin_, array_.data(), bytes(), CopyKind::kToDevice);
   }
@@ -58,6 +58,10 @@ class Operand {
 
  private:
   std::size_t bytes() const { return static_cast<std::size_t>(array_.nbytes()); }
+  std::size_t whole_elements(std::size_t shift) const {
+    const auto size = static_cast<std::size_t>(array_.itemsize());
+    return (shift + size - 1) / size * size;
+  }
 
   py::array array_;
   bool written_;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Softmax cross-entropy, value and gradient in one launch: the sums of softmax_cuda.h, then the loss, then
 // the gradient from the exponentials that the threads still hold. Bound by memory: 8 bytes a logit up to
-// 32768 classes (8192 x 32000: 2.1 GB), with smoothing up to 16384, and 12 beyond; with probabilities 4 more,
-// which are read a second time from the cache. Of a row of 32000 a block of 1024 threads has 128 KB on their
-// way at once.
+// 32768 classes (8192 x 32000: 2.1 GB, 0.63 ms at an H100's 3.35 TB/s), with smoothing up to 16384, and 12
+// beyond; with probabilities 4 more, which are read a second time from the cache. Of a row of 32000 a block
+// of 1024 threads has 128 KB on their way at once.
 #include "kernels/softmax_cuda.h"
 
 namespace hotloop::cuda {

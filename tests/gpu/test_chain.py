@@ -20,7 +20,9 @@ from hotloop.graph import Affine, Graph, Rows, TensorType
 from hotloop.reference import REFERENCES, Context
 from hotloop.rules.elementwise import UNARY
 from hotloop.rules.registry import GraphBuilder
-from tests.compile.graphs import LOSSES, batch, mlp, schema, train_spec
+from hotloop.session import native_plan
+from tests.compile.graphs import ADAMW, LOSSES, batch, mlp, schema, train_spec
+from tests.gpu.device_plans import MODES, Setting, emulating, put_all
 from tests.gpu.kernel_harness import on_devices, open_device
 
 DTYPES = {"real": np.float64, "index": np.int32, "double": np.float64, "int64": np.int64}
@@ -313,3 +315,28 @@ def test_other_kinds_of_steps_do_not_fit(device: str) -> None:
     stage.steps = (*stage.steps, softmax)
     assert stage.run(device) is None
     assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(before, stage.before, strict=True))
+
+
+@on_devices
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("mode", MODES)
+def test_whole_steps_with_and_without_chains(device: str, activation: str, mode: str) -> None:
+    """Plans in stages go as chains, plans without as single steps; parameters and statistics stay beside."""
+    graph = mlp((12, 24, 16, 5), activation, dropout=0.4)
+    spec = train_spec("cross_entropy", 30, optimizer=ADAMW, metrics=("accuracy",))
+    setting = Setting(graph, spec)
+    alone = dataclasses.replace(setting.spec, spread=False)
+    values = batch(graph, spec, 30)
+    found = []
+    for each in (setting.plan, compile_uncached(graph, alone)):
+        assert bool(each.stages) == (each is setting.plan)
+        memory = setting.memory()
+        with emulating(device, mode):
+            program = _core.DeviceProgram(native_plan(each), memory, open_device(device))
+            for step in range(3):
+                put_all(program, each, values)
+                program.run(30, params=setting.params, seed=3, run=1, step=step)
+            found.append((memory.parameters.copy(), program.metrics.copy()))
+    for chained, single in zip(*found, strict=True):
+        np.testing.assert_allclose(chained, single, rtol=1e-4, atol=1e-4)
+    assert not np.array_equal(found[0][0], setting.memory().parameters)

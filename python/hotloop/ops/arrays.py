@@ -24,7 +24,7 @@ _REAL = (np.dtype(np.float32), np.dtype(np.float64))
 #: Kinds of memory by their number in dlpack.h. A processor reads the first row in place: its own memory, and
 #: pages of it that are pinned for a GPU.
 _READABLE = {1, 3, 11}
-_DEVICES = {2: "CUDA", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
+_DEVICES = {8: "Metal", 10: "ROCm", 14: "oneAPI"}
 
 
 def as_array(x: Any, where: str, name: str) -> Array:
@@ -40,8 +40,10 @@ def as_array(x: Any, where: str, name: str) -> Array:
         return x
     if isinstance(x, np.generic) and name != "out":  # what NumPy makes of arrays without dimensions
         return np.asarray(x)
-    on_device = device.is_device_array(x)
-    if not on_device and not hasattr(x, "__dlpack__"):
+    if isinstance(x, View):
+        return x
+    lends = hasattr(x, "__dlpack__")
+    if not lends and not hasattr(x, "__cuda_array_interface__"):
         raise TypeError(
             f"[ops.{where}] {name} must be an array, got {type(x).__name__}; wrap it in np.asarray(..., np.float32)"
         )
@@ -49,9 +51,8 @@ def as_array(x: Any, where: str, name: str) -> Array:
         raise TypeError(
             f"[ops.{where}] {name} requires grad, which these functions do not record; pass {name}.detach()"
         )
-    if on_device:
+    if not lends or _is_on_device(x, where, name):
         return cast(Array, device.read(x, where, name))
-    _check_device(x, where, name)
     try:
         # torch lends memory that may be written to; through DLPack NumPy takes it as read-only
         return np.asarray(x.numpy() if library_of(x) == "torch" else np.from_dlpack(x))
@@ -61,18 +62,19 @@ def as_array(x: Any, where: str, name: str) -> Array:
         ) from None
 
 
-def _check_device(x: Any, where: str, name: str) -> None:
-    """Raises `DeviceError` for memory that no kernel of the CPU can read."""
+def _is_on_device(x: Any, where: str, name: str) -> bool:
+    """Whether it lies on a CUDA device. Raises `DeviceError` for memory that no kernel can read."""
     try:
         kind, number = x.__dlpack_device__()
     except (ValueError, BufferError, RuntimeError) as error:  # a tensor without memory, as torch's "meta"
         raise DeviceError(f"[ops.{where}] {name} has no memory to read: {error}") from None
-    if int(kind) not in _READABLE:
+    if int(kind) not in (*_READABLE, device.CUDA):
         found = f"{_DEVICES.get(int(kind), 'the device type ' + str(int(kind)))} device {number}"
         raise DeviceError(
             f"[ops.{where}] {name} is not in the memory of the CPU, but of {found}; move it there first: "
             f"{name}.cpu() in torch, {name}.get() in CuPy"
         )
+    return int(kind) == device.CUDA
 
 
 def real_arrays(where: str, **arrays: Any) -> list[Any]:

@@ -23,7 +23,7 @@ from hotloop.errors import DeviceError, DTypeError, LabelError, ShapeError
 
 #: The library that runs kernels on arrays of CUDA devices; tests put the emulator's name here.
 KIND = "cuda"
-_CUDA = 2  # of dlpack.h
+CUDA = 2  # of dlpack.h
 #: FeedType of csrc/cuda/device_step.h.
 _INDEX_TYPES = {np.dtype(np.uint8): 0, np.dtype(np.int32): 1, np.dtype(np.int64): 2}
 _CODES = {0: "i", 1: "u", 2: "f", 4: "V", 5: "c", 6: "b"}  # dlpack.h; V: bfloat16, which NumPy has not
@@ -154,7 +154,7 @@ class DeviceArray:
         }
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return _CUDA, self._view.queue.number
+        return CUDA, self._view.queue.number
 
     def __dlpack__(
         self, *, stream: int | None = None, max_version: tuple[int, int] | None = None,
@@ -180,20 +180,6 @@ class DeviceArray:
         return f"DeviceArray({self.numpy()!r}, device={self._view.queue.number})"
 
 
-def is_device_array(x: Any) -> bool:
-    """Whether its memory is of a CUDA device; asks for no memory."""
-    if isinstance(x, (DeviceArray, View)):
-        return True
-    if library_of(x) == "cupy" or (
-        not hasattr(x, "__dlpack_device__") and hasattr(x, "__cuda_array_interface__")
-    ):
-        return True
-    try:
-        return int(x.__dlpack_device__()[0]) == _CUDA
-    except (AttributeError, TypeError, ValueError, BufferError, RuntimeError):
-        return False
-
-
 def library_of(x: Any) -> Union[str, None]:
     """The library of an array among those that get their own kind back."""
     for name, kind in (("torch", "Tensor"), ("jax", "Array"), ("cupy", "ndarray")):
@@ -208,8 +194,6 @@ def read(x: Any, where: str, name: str) -> View:
 
     Raises `DeviceError` if the device cannot be used, `DTypeError` for elements that NumPy has no name for.
     """
-    if isinstance(x, View):
-        return x
     if isinstance(x, DeviceArray):
         return x._view
     kind = library_of(x)

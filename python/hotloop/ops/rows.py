@@ -110,8 +110,9 @@ def embedding(ids: Any, weight: Any, *, out: Any = None) -> Any:
     if table.ndim != 2:
         raise ShapeError(f"[ops.embedding] weight must be (vocab, dim), got {table.shape}")
     vocab, dim = table.shape
-    shape = as_array(ids, "embedding", "ids").shape
-    numbers = indices(ids, "embedding", "ids", below=vocab, beside=table)
+    places = as_array(ids, "embedding", "ids")
+    shape = places.shape
+    numbers = indices(places, "embedding", "ids", below=vocab, beside=table)
     result = out_array(out, (*shape, dim), table, "embedding")
     if result.size:
         fields = (result, dense(table, beside=result), numbers, numbers.size, vocab, dim)
