@@ -67,11 +67,10 @@ RULES: list[Rule] = [
     Rule(r"matmul_tiles<Tile<4, 4, 16, (4|1)", registers=96, blocks=4, since=80),
     Rule(r"matmul_thin<", must=("FFMA", "LDS.128", "STG.128"), blocks=2),
     Rule(r"matmul_thin<true>", must=("SHFL",)),
-    # products on the matrix units: copies past the registers, the tile's output by 16 bytes
-    Rule(r"^matmul_mma_tiles<", must=("LDGSTS.128", "LDS.128", "STG.128"), since=80),
-    Rule(r"^matmul_mma_tiles<.*Bf16", must=("HMMA.16816.F32.BF16",), since=80),
-    Rule(r"^matmul_mma_tiles<.*(Tf32|Float32)", must=("HMMA.1688.F32.TF32",), since=80),
-    # tiles of 64 x 64 a warp take 144 KB, which launches ask for only where it is there
-    Rule(r"^matmul_mma_tiles<MmaShape<64, 32, ", blocks=1, dynamic_shared=96 * 1024, since=80),
-    Rule(r"^matmul_mma_tiles<MmaShape<32, 32, ", blocks=2, dynamic_shared=48 * 1024, since=80),
-]
+    # products on the matrix units: 16-byte copies into shared memory, 16-byte reads of it, 16-byte results
+    Rule(r"matmul_mma_tiles<.*MmaBf16>", must=("HMMA.16816.F32.BF16", "LDGSTS.128", "LDS.128", "STG.128"), since=80),
+    Rule(r"matmul_mma_tiles<.*(Tf32|Float32<.*>) *>", must=("HMMA.1688.F32.TF32", "LDGSTS.128", "LDS.128", "STG.128"), since=80),
+    # shared memory, and so the number of blocks: see matmul_mma_choice_cuda.h
+    Rule(r"matmul_mma_tiles<MmaShape<32, 32,", blocks=2, dynamic_shared=48 * 1024, since=80),
+    Rule(r"matmul_mma_tiles<MmaShape<64, 32,", blocks=1, dynamic_shared=96 * 1024, since=80),
+]  # fmt: skip
