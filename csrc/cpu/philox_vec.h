@@ -11,7 +11,6 @@
 #include "cpu/intrinsics.h"
 #endif
 
-
 namespace hotloop::HOTLOOP_ISA {
 
 constexpr int kPhiloxBlocks = 8;

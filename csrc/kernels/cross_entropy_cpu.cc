@@ -3,9 +3,9 @@
 // dlogits if it is wanted) and their sum, then the gradient in place. Memory traffic is one read and one
 // write per logit. Rows of up to 32 classes are in cross_entropy_short.h. Longer ones go through the stages
 // in blocks: a stage of one row waits for its last addition, a stage of many rows does not.
-#include "kernels/vec_math.h"
 #include "kernels/cross_entropy_short.h"
 #include "kernels/lanes.h"
+#include "kernels/vec_math.h"
 
 namespace hotloop::HOTLOOP_ISA {
 

@@ -4,8 +4,8 @@
 // found by comparing, so that a label is never followed out of its row.
 #pragma once
 
-#include "kernels/vec_math.h"
 #include "kernels/short_rows.h"
+#include "kernels/vec_math.h"
 
 namespace hotloop::HOTLOOP_ISA {
 

@@ -4,8 +4,8 @@
 #pragma once
 
 #include "cpu/philox_vec.h"
-#include "kernels/vec.h"
 #include "kernels/kernel.h"
+#include "kernels/vec.h"
 
 namespace hotloop::HOTLOOP_ISA {
 

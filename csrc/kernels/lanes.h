@@ -4,8 +4,8 @@
 // body serves full vectors and tails. Every order of summation is fixed by the length summed alone.
 #pragma once
 
-#include "kernels/vec.h"
 #include "kernels/kernel.h"
+#include "kernels/vec.h"
 
 // Marks a lambda that is a loop's body, so that n is a constant where the vector is full.
 #define HOTLOOP_BODY __attribute__((always_inline))

@@ -2,8 +2,8 @@
 // softmax and log_softmax over the last dimension. A row is read three times while it is in the cache:
 // maximum, exponentials and their sum, scale. A NaN is left out of the maximum and comes back through the
 // sum, so it fills its own row and no other.
-#include "kernels/vec_math.h"
 #include "kernels/lanes.h"
+#include "kernels/vec_math.h"
 
 namespace hotloop::HOTLOOP_ISA {
 
