@@ -45,7 +45,7 @@ RULES: list[Rule] = [
     # element by element: memory is the limit, eight blocks of 256 threads keep it busy
     Rule(r"^(unary_fwd|unary_bwd|binary)<", must=FLAT, registers=64, blocks=4, threads=256, since=80),
     Rule(r"^copy\b", must=FLAT, blocks=4, threads=256, since=80),
-    Rule(r"^transpose\b", blocks=8, since=80),
+    Rule(r"^transpose\b", blocks=6, since=80),
     # optimisers: 28 bytes a parameter
     Rule(r"^update<", must=FLAT, blocks=4),
     Rule(r"^(ema|accumulate)$", must=FLAT, registers=64),
