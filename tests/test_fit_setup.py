@@ -29,7 +29,12 @@ import hotloop as hl
         ({"seed": -1}, ValueError, "seed"),
         ({"seed": 1.5}, TypeError, "seed"),
         ({"progress": "yes"}, ValueError, "progress"),
-        ({"device": "cuda"}, hl.DeviceError, "no CUDA part"),
+        ({"device": "gpu"}, ValueError, "device"),
+        pytest.param(
+            {"device": "cuda"}, hl.DeviceError, "cannot be used", marks=pytest.mark.skipif(
+                hl.devices()[-1].available, reason="there is a GPU, which is no mistake to ask for"
+            ),
+        ),
     ],
 )  # fmt: skip
 def test_bad_trainers(toy: Any, arguments: dict[str, Any], error: Any, text: str) -> None:

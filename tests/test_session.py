@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import hotloop as hl
-from hotloop import env, threads
+from hotloop import _core, env, threads
 from hotloop.compile import compile_plan
 from hotloop.compile.plan import PlanSpec
 from hotloop.session import Session
