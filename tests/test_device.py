@@ -108,6 +108,7 @@ def test_small_runs_ask_for_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(device, "why_not", asked)
     assert choose(32, 100).kind == "cpu"
+    assert device_choice.is_over_soon(1_000, 10_000) and not device_choice.is_over_soon(10**6, 10**6)
 
 
 def test_long_runs_of_large_networks_take_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

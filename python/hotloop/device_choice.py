@@ -32,13 +32,16 @@ class Choice:
     reason: str
 
 
+def is_over_soon(parameters: int, rows: int) -> bool:
+    """Whether a run that reads so many ``rows`` in all is over long before a GPU is ready; without its plan."""
+    flops = 6 * parameters * rows  # two each of forward, of gradients by inputs and by parameters
+    return flops < _CONTEXT_S / 4 * _CPU_FLOPS["generic"]
+
+
 def choose(
     plan: Plan, *, batches: int, batch_size: int, data_bytes: int, threads: int | None = None
 ) -> Choice:
     """Of the CPU and a GPU the one expected to end sooner: ``batches`` steps in all, each of ``plan``."""
-    quick = batches * (plan.flops.at(batch_size) + plan.arena_bytes) / _CPU_FLOPS["generic"]
-    if quick < _CONTEXT_S / 4:  # without looking at every step
-        return Choice("cpu", "its work is over before a GPU is ready")
     cpu = batches * _cpu_seconds(plan, batch_size, threads or get_num_threads())
     if cpu < _CONTEXT_S:
         return Choice("cpu", f"an estimated {_seconds(cpu)} of work is over before a GPU is ready")

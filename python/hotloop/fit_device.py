@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from hotloop.compile import compile_plan
 from hotloop.data import lazy
-from hotloop.device_choice import Choice, choose
+from hotloop.device_choice import Choice, choose, is_over_soon
 from hotloop.engine import Data, Engine, NativeEngine
 from hotloop.scored_engine import without_scores
 
@@ -16,7 +16,9 @@ def place_run(asked: str, engine: Engine, train: Data, *, batch_size: int, epoch
     if asked != "auto":
         return Choice(asked, "as asked")
     native = without_scores(engine)
-    if not isinstance(native, NativeEngine):
+    if is_over_soon(session.memory.layout.size, train.rows * epochs):
+        chosen = Choice("cpu", "its work is over before a GPU is ready")
+    elif not isinstance(native, NativeEngine):
         chosen = Choice("cpu", "the loss is a Python function, which needs every batch's outputs")
     elif train.sample is not train or any(map(lazy.is_lazy, train.arrays.values())):
         chosen = Choice("cpu", "the data is read while training")
