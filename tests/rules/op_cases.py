@@ -135,8 +135,12 @@ def graph_of(case: Case) -> Graph:
     return trace(by_name(case.formula, list(types)), types)
 
 
-def plan_of(graph: Graph, rows: int, dtype: Literal["float32", "float64"] = "float32") -> Plan:
-    plan = lower(simplify(graph), PlanSpec("predict", max_rows=rows, dtype=dtype), n_dropout=1)
+def plan_of(
+    graph: Graph, rows: int, dtype: Literal["float32", "float64"] = "float32",
+    device: Literal["cpu", "cuda"] = "cpu",
+) -> Plan:  # fmt: skip
+    spec = PlanSpec("predict", max_rows=rows, dtype=dtype, device=device)
+    plan = lower(simplify(graph), spec, n_dropout=1)
     return check_plan(plan_memory(plan))
 
 
