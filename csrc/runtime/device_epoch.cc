@@ -68,6 +68,7 @@ class Pass {
 
   std::vector<std::pair<void*, bool>> outs() const {
     std::vector<std::pair<void*, bool>> found;
+    found.reserve(o_.inputs.size());
     for (const int input : o_.inputs)
       found.emplace_back(program_.address(input),
                          plan_.buffers[static_cast<std::size_t>(input)].dtype == DType::kIndex);
@@ -118,9 +119,9 @@ class Pass {
   int64 most_batches() {
     if (!o_.outputs.empty() || program_.batch_seconds < 0.0) return 1;
     const std::size_t calls = program_.calls(o_.batch_size, o_.begin, o_.end).size() + 2;
-    const auto fit = std::min({static_cast<double>(kMostBatches), kMostSeconds / program_.batch_seconds,
-                               static_cast<double>(kMostCalls / calls)});
-    return std::max<int64>(1, static_cast<int64>(fit));
+    const int64 by_size = std::min(kMostBatches, static_cast<int64>(kMostCalls / calls));
+    const double by_time = kMostSeconds / program_.batch_seconds;
+    return by_time < 1.0 ? 1 : std::max<int64>(1, std::min(by_size, static_cast<int64>(by_time)));
   }
 
   // How many batches go next in one launch. Few different counts, since each is a graph of its own: an epoch

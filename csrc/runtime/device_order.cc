@@ -48,7 +48,8 @@ std::vector<std::size_t> LaunchOrder::add(Accesses accesses) {
   std::vector<bool> after(n, false);
   std::vector<std::size_t> direct;
   std::size_t known = 0;  // of the launches that were not looked at yet, how many are waited for
-  for (std::size_t i = n; i-- > 0 && known <= i;) {
+  for (std::size_t left = n; left > known; --left) {
+    const std::size_t i = left - 1;
     if (after[i]) {
       --known;
       continue;

@@ -256,7 +256,7 @@ DeviceRun::~DeviceRun() {
   try {
     program_.memory_->mirror()->end_run(program_.written_);
   } catch (const DeviceFault&) {
-    // The run's own error is on its way.
+    (void)program_.device_->api().launch_status();  // the run's own error is on its way
   }
 }
 

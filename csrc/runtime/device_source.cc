@@ -132,6 +132,7 @@ DeviceFeeds DeviceFeeder::feeds_of(int64 first_row, const std::vector<std::byte*
 
 DeviceFeeds DeviceFeeder::feeds() const {
   std::vector<std::byte*> data;
+  data.reserve(source_.blocks_.size());
   for (const auto& block : source_.blocks_) data.push_back(block->data());
   return feeds_of(0, data);
 }
