@@ -10,8 +10,8 @@
 namespace hotloop {
 
 DeviceLibrary::DeviceLibrary(const std::string& path) {
-  // Its own symbols, bound when first used; nobody else sees them.
-  void* handle = dlopen(path.c_str(), RTLD_LAZY | RTLD_LOCAL);
+  // Whole or not at all: what is missing is told here. Nobody else sees its symbols.
+  void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) throw DeviceFault(kNoDevice, "cannot open " + path + ": " + dlerror());
   const auto entry = reinterpret_cast<DeviceApiFunction>(dlsym(handle, kDeviceApiSymbol));
   api_ = entry == nullptr ? nullptr : entry(kDeviceApiVersion);
