@@ -13,7 +13,7 @@ import platform
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from hotloop import _core, env
 from hotloop.arguments import choice
@@ -76,9 +76,18 @@ def check_device(device: str, where: str) -> None:
     emulated = ("simt",) if (_FOLDER / _FILES["simt"]).exists() else ()
     choice(where, "device", device, ("auto", "cpu", "cuda", *emulated))
     if device == "cuda":
-        reason = why_not(device)
-        if reason is not None:
-            raise DeviceError(f"[{where}] device='cuda' cannot be used: {reason}; device='cpu' works")
+        _require(device, where)
+
+
+def first_kind(device: str) -> Kind:
+    """Where a device that passed `check_device` begins: "auto" on the CPU, until somebody knows a reason."""
+    return "cpu" if device == "auto" else cast(Kind, device)
+
+
+def _require(kind: str, where: str) -> None:
+    reason = why_not(kind)
+    if reason is not None:
+        raise DeviceError(f"[{where}] device={kind!r} cannot be used: {reason}; device='cpu' works")
 
 
 @cache
@@ -139,9 +148,7 @@ def open_device(kind: str, where: str) -> Any:
             f"[{where}] the {kind} device was opened before this process was forked off, which CUDA does not "
             "survive; start processes with multiprocessing's 'spawn'"
         )
-    reason = why_not(kind)
-    if reason is not None:
-        raise DeviceError(f"[{where}] device={kind!r} cannot be used: {reason}; device='cpu' works")
+    _require(kind, where)
     _opened[kind] = pid, _core.Device(library(kind), 0)
     return _opened[kind][1]
 

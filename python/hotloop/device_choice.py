@@ -28,7 +28,7 @@ _GPU_STEP_S, _CONTEXT_S = 2.5e-6, 0.6
 class Choice:
     """The device of a run, and why."""
 
-    kind: str
+    kind: device.Kind
     reason: str
 
 
@@ -42,27 +42,21 @@ def choose(
     plan: Plan, *, batches: int, batch_size: int, data_bytes: int, threads: int | None = None
 ) -> Choice:
     """Of the CPU and a GPU the one expected to end sooner: ``batches`` steps in all, each of ``plan``."""
-    cpu = batches * _cpu_seconds(plan, batch_size, threads or get_num_threads())
+    flops, moved = plan.flops.at(batch_size), sum(touched_bytes(plan, step) for step in plan.steps)
+    threads = threads or get_num_threads()
+    rate = _CPU_FLOPS.get(_core.best_isa(), _CPU_FLOPS["generic"])
+    cpu = batches * (flops / rate + moved / _CPU_BYTES) / threads
     if cpu < _CONTEXT_S:
         return Choice("cpu", f"an estimated {_seconds(cpu)} of work is over before a GPU is ready")
     reason = device.why_not("cuda")
     if reason is not None:
         return Choice("cpu", reason)
     start = 0.0 if device.is_open("cuda") else _CONTEXT_S
-    gpu = start + data_bytes / _UPLOAD_BYTES + batches * _gpu_seconds(plan, batch_size)
-    kind = "cuda" if gpu < cpu else "cpu"
-    return Choice(kind, f"an estimated {_seconds(cpu)} on the CPU, {_seconds(gpu)} on the GPU")
-
-
-def _cpu_seconds(plan: Plan, rows: int, threads: int) -> float:
-    rate = _CPU_FLOPS.get(_core.best_isa(), 2e9) * threads
-    moved = sum(touched_bytes(plan, step) for step in plan.steps)
-    return plan.flops.at(rows) / rate + moved / (_CPU_BYTES * threads)
-
-
-def _gpu_seconds(plan: Plan, rows: int) -> float:
-    moved = sum(touched_bytes(plan, step) for step in plan.steps)
-    return len(plan.steps) * _GPU_STEP_S + plan.flops.at(rows) / _GPU_FLOPS + moved / _GPU_BYTES
+    step = len(plan.steps) * _GPU_STEP_S + flops / _GPU_FLOPS + moved / _GPU_BYTES
+    gpu = start + data_bytes / _UPLOAD_BYTES + batches * step
+    return Choice(
+        "cuda" if gpu < cpu else "cpu", f"an estimated {_seconds(cpu)} on the CPU, {_seconds(gpu)} on the GPU"
+    )
 
 
 def _seconds(value: float) -> str:

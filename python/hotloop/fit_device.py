@@ -14,7 +14,7 @@ def place_run(asked: str, engine: Engine, train: Data, *, batch_size: int, epoch
     """Settle the session of a run on a device, and say why there. Nothing is opened yet."""
     session = engine.session
     if asked != "auto":
-        return Choice(asked, "as asked")
+        return Choice(session.kind, "as asked")
     native = without_scores(engine)
     if is_over_soon(session.memory.layout.size, train.rows * epochs):
         chosen = Choice("cpu", "its work is over before a GPU is ready")
@@ -28,5 +28,5 @@ def place_run(asked: str, engine: Engine, train: Data, *, batch_size: int, epoch
             plan, batches=epochs * train.steps(batch_size), batch_size=batch_size,
             data_bytes=sum(array.nbytes for array in train.arrays.values()), threads=session.threads,
         )  # fmt: skip
-    session.place("cuda" if chosen.kind == "cuda" else "cpu")
+    session.place(chosen.kind)
     return chosen

@@ -17,7 +17,7 @@ from hotloop.arguments import choice, count, number
 from hotloop.compile.plan import LossSpec, PlanSpec, TrainableSpec
 from hotloop.data import border
 from hotloop.data.target import target_range
-from hotloop.device import PRECISIONS, Precision, check_device
+from hotloop.device import PRECISIONS, Precision, check_device, first_kind
 from hotloop.engine import Data, checked_inputs, predict_any, row_weights
 from hotloop.errors import DeviceError, ShapeError
 from hotloop.executable import Executable
@@ -85,7 +85,7 @@ class TrainStep:
         self._loss_given = loss
         self._session = Session(
             model, chosen, seed=count("TrainStep", "seed", seed), dtype=dtype,
-            threads=check_threads(threads, "TrainStep"), where="cpu" if device == "auto" else device,
+            threads=check_threads(threads, "TrainStep"), where=first_kind(device),
             precision=precision,
         )  # fmt: skip
         self._max_rows = 0

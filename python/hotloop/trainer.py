@@ -15,7 +15,7 @@ from hotloop.arguments import choice, count, number, positive
 from hotloop.callbacks import CallbackLike, as_callbacks
 from hotloop.checkpoint import Checkpoint
 from hotloop.data import border
-from hotloop.device import PRECISIONS, Precision, check_device
+from hotloop.device import PRECISIONS, Precision, check_device, first_kind
 from hotloop.early_stopping import EarlyStopping
 from hotloop.fit_job import FitJob
 from hotloop.fit_loop import run_fit
@@ -148,7 +148,7 @@ class Trainer(Predictor, Probes):
         threads = check_threads(threads, "Trainer")
         self._session = Session(
             model, self.optimizer, seed=self.seed, threads=threads, may_move=True, precision=precision,
-            where="cpu" if device == "auto" else device,
+            where=first_kind(device),
         )  # fmt: skip
 
     # --- training ---

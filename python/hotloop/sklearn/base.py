@@ -15,10 +15,11 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from hotloop.device import first_kind
 from hotloop.errors import NonFiniteError
 from hotloop.sklearn.callbacks import CallbackSupportMixin, Tasks
 from hotloop.sklearn.lbfgs import run_lbfgs
-from hotloop.sklearn.network import Network, draw_weights, kind_of
+from hotloop.sklearn.network import Network, draw_weights
 from hotloop.sklearn.objective import Objective
 from hotloop.sklearn.rates import make_optimizer
 from hotloop.sklearn.settings import check_settings, hidden_sizes
@@ -157,7 +158,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _real(self, rows: int, incremental: bool) -> Any:
         """The dtype of a network that first sees so many rows."""
         few = rows <= FLOAT64_ROWS and not incremental
-        few = few and kind_of(self.device) == "cpu"
+        few = few and first_kind(self.device) == "cpu"
         return np.dtype(("float64" if few else "float32") if self.dtype == "auto" else self.dtype)
 
     def _as_real(self, name: str, values: Any, real: Any) -> Array:

@@ -11,13 +11,13 @@ import threading
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hotloop import engine, nn
-from hotloop.device import Kind
+from hotloop.device import first_kind
 from hotloop.optim import SGD, Optimizer
 from hotloop.session import DType, Session
 
@@ -43,11 +43,6 @@ def draw_weights(
     return coefs, intercepts
 
 
-def kind_of(device: str) -> Kind:
-    """Where an estimator's network is: data of scikit-learn's size pay for no GPU that was not asked for."""
-    return "cpu" if device in ("auto", "cpu") else cast(Kind, device)
-
-
 class Network:
     """A multi-layer perceptron with the given weights, and in their dtype, ready to train and to predict.
 
@@ -65,7 +60,7 @@ class Network:
         real: DType = "float64" if coefs[0].dtype == np.float64 else "float32"
         self.session = Session(
             _chain(self._linears, activation, dropout), optimizer or SGD(0.0), seed=seed, threads=threads,
-            dtype=real, where=kind_of(device),
+            dtype=real, where=first_kind(device),
         )  # fmt: skip
         row = np.empty((1, self.units[0]), real)
         self.graph = self.session.graph_for({"x": row}, "fit")
