@@ -41,6 +41,33 @@ std::vector<EpochOutput> epoch_outputs(const Plan& plan, int64 rows, const Outpu
   return found;
 }
 
+EpochOptions run_options(const Plan& plan, std::vector<int> inputs, int64 batch_size, bool shuffle,
+                         std::uint64_t seed, std::uint32_t run, int64 accumulate) {
+  EpochOptions options;
+  options.inputs = std::move(inputs);
+  options.batch_size = batch_size;
+  options.shuffle = shuffle;
+  options.seed = seed;
+  options.run = run;
+  options.accumulate = accumulate;
+  options.end = static_cast<int64>(plan.steps.size());
+  return options;
+}
+
+EpochOptions epoch_options(EpochOptions run, const Plan& plan, int64 rows, std::uint32_t epoch,
+                           const py::array_t<double, py::array::c_style>& params, const StopFlag* stop,
+                           std::optional<double> deadline_s, int64 first_batch, int64 batches) {
+  run.epoch = epoch;
+  run.step = static_cast<std::uint64_t>(epoch) * static_cast<std::uint64_t>(ceil_div(rows, run.batch_size));
+  set_params(run, plan, params);
+  run.check_finite = true;
+  run.stop = stop == nullptr ? nullptr : &stop->value;
+  run.deadline_s = deadline_s.value_or(-1.0);
+  run.first_batch = first_batch;
+  run.batches = batches;
+  return run;
+}
+
 void set_params(EpochOptions& options, const Plan& plan,
                 const py::array_t<double, py::array::c_style>& params) {
   check(params.ndim() == 2 && params.shape(1) == plan.params_width(),

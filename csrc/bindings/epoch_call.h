@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,6 +27,15 @@ std::vector<SourceArray> describe(const std::vector<py::array>& arrays);
 
 // Arrays for so many rows of buffers. Throws InternalError where one does not fit.
 std::vector<EpochOutput> epoch_outputs(const Plan& plan, int64 rows, const Outputs& outputs);
+
+// What is the same in all epochs of a run.
+EpochOptions run_options(const Plan& plan, std::vector<int> inputs, int64 batch_size, bool shuffle,
+                         std::uint64_t seed, std::uint32_t run, int64 accumulate);
+
+// One epoch of a run, or a part of it, over a source of so many rows; it ends at a loss that is not finite.
+EpochOptions epoch_options(EpochOptions run, const Plan& plan, int64 rows, std::uint32_t epoch,
+                           const py::array_t<double, py::array::c_style>& params, const StopFlag* stop,
+                           std::optional<double> deadline_s, int64 first_batch, int64 batches);
 
 // `params`: (steps, params_width), held by the caller.
 void set_params(EpochOptions& options, const Plan& plan,

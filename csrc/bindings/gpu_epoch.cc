@@ -37,21 +37,15 @@ EpochAnswer epoch(DeviceProgram& program, HeldSource& source, const std::vector<
                   const DoubleArray& params, int64 begin, int64 end, int64 accumulate, const Outputs& outputs,
                   const StopFlag* stop, std::optional<double> deadline_s, bool check_finite, int64 before,
                   bool more) {
-  EpochOptions options;
-  options.inputs = inputs;
+  EpochOptions options = run_options(program.plan(), inputs, batch_size, shuffle, seed, run, accumulate);
   options.outputs = epoch_outputs(program.plan(), source.source().rows(), outputs);
-  options.batch_size = batch_size;
-  options.shuffle = shuffle;
-  options.seed = seed;
-  options.run = run;
   options.epoch = epoch_number;
   options.step = step;
   options.first_batch = first_batch;
   options.batches = batches;
   set_params(options, program.plan(), params);
   options.begin = begin;
-  options.end = end < 0 ? static_cast<int64>(program.plan().steps.size()) : end;
-  options.accumulate = accumulate;
+  if (end >= 0) options.end = end;
   options.deadline_s = deadline_s.value_or(-1.0);
   options.check_finite = check_finite;
   options.before = before;
@@ -67,27 +61,13 @@ class DeviceEpoch {
               bool shuffle, std::uint64_t seed, std::uint32_t run, int64 accumulate)
       : program_(program), source_(source) {
     check(batch_size >= 1, "[epoch] batch size ", batch_size);
-    options_.inputs = std::move(inputs);
-    options_.batch_size = batch_size;
-    options_.shuffle = shuffle;
-    options_.seed = seed;
-    options_.run = run;
-    options_.accumulate = accumulate;
-    options_.check_finite = true;
-    options_.end = static_cast<int64>(program.plan().steps.size());
+    options_ = run_options(program.plan(), std::move(inputs), batch_size, shuffle, seed, run, accumulate);
   }
 
   EpochAnswer run(std::uint32_t epoch_number, const DoubleArray& params, const StopFlag* stop,
                   std::optional<double> deadline_s, int64 first_batch, int64 batches) {
-    EpochOptions options = options_;
-    options.epoch = epoch_number;
-    options.step = static_cast<std::uint64_t>(epoch_number) *
-                   static_cast<std::uint64_t>(ceil_div(source_.source().rows(), options.batch_size));
-    set_params(options, program_.plan(), params);
-    options.stop = stop == nullptr ? nullptr : &stop->value;
-    options.deadline_s = deadline_s.value_or(-1.0);
-    options.first_batch = first_batch;
-    options.batches = batches;
+    EpochOptions options = epoch_options(options_, program_.plan(), source_.source().rows(), epoch_number,
+                                         params, stop, deadline_s, first_batch, batches);
     return drive(program_, source_, options);
   }
 
