@@ -147,8 +147,10 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "__init__": TRAINER | {"ops", "sklearn", "torch"},
 }
-# Who may import the extension: execution, and the check of a plan against the kernels' schema.
+# Who may import the extension: execution, the check of numbers that come in, and that of a plan against the kernels'
+# schema.
 NATIVE = {
+    "data.border",
     "model_memory",
     "device",
     "device_choice",
