@@ -52,7 +52,7 @@ class Options:
     def quick(peers: Sequence[str], counts: Sequence[int]) -> Options:
         """Three short rounds, and no second ways to use a library: their compiling alone would take longer."""
         return Options(
-            tuple(peers), tuple(counts), rounds=3, seconds=0.03, budget_s=3.0, variants=False
+            tuple(peers), tuple(counts), rounds=3, seconds=0.1, budget_s=6.0, variants=False
         )  # fmt: skip
 
 
