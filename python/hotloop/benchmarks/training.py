@@ -38,7 +38,7 @@ class CurveError(RuntimeError):
 
 @dataclass(frozen=True)
 class Options:
-    """``seconds``: of one timed call, many times what a call of `Trainer.fit` costs on top of its epochs (0.7 to 4 ms
+    """``seconds``: of one timed call, many times what a call of `Trainer.fit` costs on top of its epochs (0.8 to 20 ms
     here), as real runs are; ``budget_s``: of a network's rounds, after which three are enough."""
 
     peers: tuple[str, ...] = contestants.PEERS
