@@ -71,6 +71,11 @@ class Homes:
                     home.copy_(tensor.detach())
                     tensor.data = home
 
+    @property
+    def parameter_places(self) -> list[Place]:
+        """Those of the parameters."""
+        return self.places[: self.n_parameters]
+
     def parameters(self) -> list[Any]:
         """The parameters among `tensors`."""
         return self.tensors()[: self.n_parameters]

@@ -16,7 +16,8 @@ import torch
 from hotloop.errors import DeviceError, DTypeError, GraphError
 from hotloop.nn import Module as Network
 from hotloop.threads import check_threads
-from hotloop.torch.call import Call, draw, new, run_forward
+from hotloop.torch import call, direct_call
+from hotloop.torch.call import draw, new, run_forward
 from hotloop.torch.inputs import WHERE, check_input, names_by_position
 from hotloop.torch.passes import Native
 
@@ -28,6 +29,13 @@ class Module(torch.nn.Module):
         model: a `hl.nn.Module`. It is used, not copied: its values are the parameters' values. What it has not
             drawn yet is drawn from torch's generator.
         threads: of the native code; None decides by the model's cost. torch's own number does not matter.
+        direct_grad: let backward write the parameters' gradients itself, into views of one buffer that are their
+            ``.grad``. A third less time for a small network. Autograd does not know these parameters then:
+            ``torch.autograd.grad`` by a parameter raises (torch's own error), so do hooks of parameters and
+            ``create_graph=True`` (`GraphError`); ``backward(inputs=...)`` gives parameters nothing, as does
+            DistributedDataParallel. What was ``.grad`` before `zero_grad` is written over: clone what you keep.
+            All else is as without: several backwards add up, after both kinds of `zero_grad`; any optimiser,
+            gradient clipping and scaling; gradients of inputs; frozen parameters.
 
     Call it with a float32 tensor (rows, ...), int32 or int64 ids for an `Embedding`, or several inputs by
     position or name; the output is float32 (rows, ...). `train` and `eval` decide on dropout and batch norm,
@@ -50,7 +58,7 @@ class Module(torch.nn.Module):
         torch.Size([8, 4])
     """
 
-    def __init__(self, model: Network, *, threads: int | None = None) -> None:
+    def __init__(self, model: Network, *, threads: int | None = None, direct_grad: bool = False) -> None:
         if not isinstance(model, Network):
             raise GraphError(
                 f"[{WHERE}] model must be a hotloop.nn.Module, got {type(model).__module__}.{type(model).__name__}; "
@@ -64,11 +72,11 @@ class Module(torch.nn.Module):
         super().__init__()
         if not model.is_initialized:
             model.initialize(draw(), overwrite=False)
-        self._attach(model, check_threads(threads, WHERE))
+        self._attach(model, check_threads(threads, WHERE), direct_grad)
 
-    def _attach(self, model: Network, threads: int | None) -> None:
+    def _attach(self, model: Network, threads: int | None, direct_grad: bool) -> None:
         """Make torch's parameters and buffers over the model's arrays, under the same names."""
-        self._native = Native(model, threads)
+        self._native = Native(model, threads, direct_grad)
         _WRAPPED[model] = weakref.ref(self)
         made: dict[int, Any] = {}
         for name, item in model.named_tensors():
@@ -113,10 +121,16 @@ class Module(torch.nn.Module):
         if not native.is_current:
             native.refresh(self._tables(), names, tensors)
         parameters = native.homes.parameters()
-        if torch.is_grad_enabled():
-            return Call.apply(native, names, self.training, *tensors, *parameters)
-        needs = (False,) * (len(tensors) + len(parameters))
-        return run_forward(native, names, tensors, needs, self.training, False)[0]
+        if not torch.is_grad_enabled():
+            needs = (False,) * (len(tensors) + len(parameters))
+            return run_forward(native, names, tensors, needs, self.training, False)[0]
+        how = native, names, self.training
+        if native.own is None:
+            apply = call.Call.apply if _transforms_active() else call.apply
+            return apply(how, *tensors, *parameters)
+        apply = direct_call.DirectCall.apply if _transforms_active() else direct_call.apply
+        needs = tuple([p.requires_grad for p in parameters])
+        return apply(how, parameters, needs, native.own.anchor if True in needs else None, *tensors)
 
     def _named_inputs(
         self, inputs: tuple[Any, ...], named: dict[str, Any]
@@ -149,12 +163,13 @@ class Module(torch.nn.Module):
         frozen = {native.homes.places[i].name: not tensor.requires_grad for i, tensor in enumerate(tensors)}
         made_anew = ("_native", "_modules", "_parameters", "_buffers")
         kept = {name: value for name, value in self.__dict__.items() if name not in made_anew}
-        return {"kept": kept, "model": native.network, "threads": native.threads, "frozen": frozen}
+        settings = {"threads": native.threads, "direct_grad": native.own is not None}
+        return {"kept": kept, "model": native.network, "settings": settings, "frozen": frozen}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__init__()
         self.__dict__.update(state["kept"])
-        self._attach(state["model"], state["threads"])
+        self._attach(state["model"], **state["settings"])
         for name, frozen in state["frozen"].items():
             self.get_parameter(name).requires_grad_(not frozen)
 
@@ -165,6 +180,7 @@ class Module(torch.nn.Module):
 
 #: Which module has a network, as long as both live.
 _WRAPPED: weakref.WeakKeyDictionary[Network, weakref.ref[Module]] = weakref.WeakKeyDictionary()
+_transforms_active = torch._C._are_functorch_transforms_active
 #: What a single input is called.
 _ONE: tuple[str, ...] = ("x",)
 

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from hotloop import _core
 from hotloop.compile.autodiff import GRAD, INPUT
 from hotloop.compile.plan import PlanSpec, TrainableSpec
@@ -25,6 +27,8 @@ from hotloop.optim import SGD
 from hotloop.session import Session
 from hotloop.torch.homes import Homes
 from hotloop.torch.inputs import WHERE, as_arrays, input_names, input_of
+from hotloop.torch.kernels import READABLE
+from hotloop.torch.own_gradients import OwnGradients
 
 #: Kinds of calls that are kept; each has programs and arenas of its own.
 _MAX_KINDS = 32
@@ -41,12 +45,13 @@ class Kind:
     inputs: tuple[int, ...]
     parameters: tuple[int, ...]
     draws: bool  # whether there is dropout in it
+    makes_tensors: bool  # or arrays, from which torch makes tensors
 
 
 class Native:
     """The native side of one module. Passes run under `lock`, which waits for other threads."""
 
-    def __init__(self, network: Network, threads: int | None) -> None:
+    def __init__(self, network: Network, threads: int | None, direct_grad: bool = False) -> None:
         self.network = network
         self.threads = threads
         self.session = Session(network, SGD(0.0), seed=0, threads=threads)
@@ -55,6 +60,8 @@ class Native:
         self._kinds: dict[Any, Kind] = {}
         #: Calls that were checked, down to the rows: (kind, shape of the output).
         self._calls: dict[Any, tuple[Kind, tuple[int, ...]]] = {}
+        #: Where backward writes the gradients of parameters by itself; None leaves them to autograd.
+        self.own = OwnGradients() if direct_grad else None
         self._room = 0
         self.is_open = False  # whether there is flat memory, which needs the shapes of inputs
 
@@ -74,6 +81,8 @@ class Native:
             self.session.graph_for(as_arrays(names, inputs), WHERE)
             self.is_open = True
             self.homes.locate(tables)
+            if self.own is not None:
+                self.own.locate(self.session.memory, [p.name for p in self.homes.parameter_places])
             for tensor, place in zip(tensors, self.homes.places, strict=True):
                 if tensor.data_ptr() != place.home.data_ptr():
                     tensor.data = place.home  # the values were taken over from where it was
@@ -161,10 +170,11 @@ class Native:
             adaptive=self.session.adaptive,
             team_rows=0 if self.threads else rows_for_a_team(plan),
             batch_counters=self.session.memory.batch_counters() if training else (),
+            tensor_type=torch.Tensor,
         )  # fmt: skip
         return Kind(
             passes, border.row_shape(graph.types[graph.output]), tuple(given),
-            tuple(i for i, _ in wanted), training and plan.n_dropout > 0,
+            tuple(i for i, _ in wanted), training and plan.n_dropout > 0, torch.Tensor in READABLE,
         )  # fmt: skip
 
     def explain_ids(self, names: tuple[str, ...], inputs: Sequence[Any]) -> LabelError:
