@@ -337,13 +337,23 @@ class Pass:
     """
     A forward pass that waits for its gradients.
     """
+    def accumulate(
+        self,
+        doutput: typing.SupportsInt | typing.SupportsIndex,
+        dinputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        add: bool,
+    ) -> None:
+        """
+        The same, leaving the parameters' gradients in the flat buffer, added to those that lie there or in their place. Serves once.
+        """
     def backward(
         self,
         doutput: typing.SupportsInt | typing.SupportsIndex,
         dinputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
-    ) -> list[numpy.ndarray]:
+        apart: bool = False,
+    ) -> tuple[typing.Any, ...]:
         """
-        From the gradient by the output at an address: writes those by the inputs to theirs, and gives those by the parameters, an array each. Serves once.
+        From the gradient by the output at an address: writes those by the inputs to theirs, and gives those by the parameters, a tensor each: views of the flat buffer where nobody holds others, and not if they are to lie apart. Serves once.
         """
     @property
     def is_open(self) -> bool:
@@ -382,6 +392,7 @@ class Passes:
         adaptive: bool,
         team_rows: typing.SupportsInt | typing.SupportsIndex,
         batch_counters: collections.abc.Sequence[numpy.ndarray],
+        tensor_type: typing.Any = None,
     ) -> None: ...
     def run(
         self,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from hotloop.torch.call import _dense, first_only, new, ready, run_forward
+from hotloop.torch.own_gradients import check_first, check_versions
 from hotloop.torch.passes import Native
 
 
@@ -49,7 +50,8 @@ def _backward(call: Any, inputs: Any, doutput: Any, create_graph: bool = False) 
     native, kind, run, seed, parameters, versions = call
     own = native.own
     wanted = kind.parameters and own.are_wanted()
-    own.check(parameters, versions, create_graph and wanted)
+    check_first(create_graph and wanted)
+    check_versions(parameters, versions)
     doutput = _dense(doutput)
     dinputs = [new(inputs[i].shape) for i in kind.inputs]
     addresses = [x.data_ptr() for x in dinputs]
@@ -59,6 +61,8 @@ def _backward(call: Any, inputs: Any, doutput: Any, create_graph: bool = False) 
             own.take(run, kind.parameters, parameters, doutput.data_ptr(), addresses)
         else:
             run.backward(doutput.data_ptr(), addresses, True)
+    if not dinputs:
+        return (None,) * (4 + len(inputs))
     found: list[Any] = [None] * (4 + len(inputs))
     for i, gradient in zip(kind.inputs, dinputs, strict=True):
         found[4 + i] = gradient

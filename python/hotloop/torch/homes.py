@@ -78,7 +78,9 @@ class Homes:
 
     def parameters(self) -> list[Any]:
         """The parameters among `tensors`."""
-        return self.tensors()[: self.n_parameters]
+        found = self.tensors()
+        del found[self.n_parameters :]
+        return found
 
 
 def _check_tensor(place: Place, tensor: Any, is_parameter: bool) -> None:

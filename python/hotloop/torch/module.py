@@ -112,11 +112,12 @@ class Module(torch.nn.Module):
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """The output (rows, ...) for one tensor, several by position, or by name (or one mapping of names)."""
-        if torch.compiler.is_compiling():
+        if _is_compiling():
             return _outside_of_compilers(self, inputs, named)
-        names, tensors = _ONE, inputs
         if named or len(inputs) != 1 or not isinstance(inputs[0], torch.Tensor):
             names, tensors = self._named_inputs(inputs, named)
+        else:
+            names, tensors = _ONE, inputs
         native = self._native
         if not native.is_current:
             native.refresh(self._tables(), names, tensors)
@@ -180,6 +181,7 @@ class Module(torch.nn.Module):
 
 #: Which module has a network, as long as both live.
 _WRAPPED: weakref.WeakKeyDictionary[Network, weakref.ref[Module]] = weakref.WeakKeyDictionary()
+_is_compiling = torch.compiler.is_compiling
 _transforms_active = torch._C._are_functorch_transforms_active
 #: What a single input is called.
 _ONE: tuple[str, ...] = ("x",)

@@ -19,6 +19,16 @@ from hotloop.torch.inputs import WHERE
 _INSTEAD = "use Module(model), whose gradients go through autograd"
 
 
+class Group:
+    """Parameters of which one kind of call has gradients: views of those, and what `.grad` is compared with."""
+
+    def __init__(self, views: Sequence[Any]) -> None:
+        self.views = list(views)
+        # Objects that live are told apart by their address, and comparing numbers takes a third of comparing objects.
+        self.ids = [id(view) for view in views]
+        self.missing = [id(None)] * len(views)
+
+
 class OwnGradients:
     """The views of one module's gradients, and the anchor."""
 
@@ -27,17 +37,17 @@ class OwnGradients:
         self._node = torch.autograd.graph.get_gradient_edge(self.anchor).node
         self._memory: ModelMemory | None = None
         #: Beside each parameter its gradient; None beside one that the network does not use.
-        self.views: tuple[Any, ...] = ()
+        self._views: tuple[Any, ...] = ()
+        self._groups: dict[tuple[int, ...], Group] = {}
 
     def locate(self, memory: ModelMemory, names: Sequence[str]) -> None:
         """Make the views of the gradients of these parameters, unless they are there."""
         if memory is self._memory:
             return
         flat = torch.from_numpy(memory.native.gradients)
-        places = {
-            e.name: flat[e.offset : e.offset + e.size].view(e.shape) for e in memory.layout.entries
-        }
-        self.views = tuple(places.get(name) for name in names)
+        places = {e.name: flat[e.offset : e.offset + e.size].view(e.shape) for e in memory.layout.entries}
+        self._views = tuple(places.get(name) for name in names)
+        self._groups.clear()
         self._memory = memory
 
     def are_wanted(self) -> bool:
@@ -45,49 +55,64 @@ class OwnGradients:
         wanted: bool = torch._C._will_engine_execute_node(self._node)
         return wanted
 
-    def check(self, parameters: Sequence[Any], versions: Sequence[int], create_graph: bool) -> None:
-        """Raises `GraphError` if autograd was asked for what it is not there to do; `RuntimeError`, as autograd,
-        if one of the parameters has changed since forward."""
-        if create_graph:
-            raise GraphError(
-                f"[{WHERE}] create_graph=True is not available with direct_grad=True: gradients are no part of "
-                f"the graph; {_INSTEAD}"
-            )
-        for i, (p, version) in enumerate(zip(parameters, versions, strict=True)):
+    def take(self, run: Any, positions: tuple[int, ...], parameters: Any, doutput: int, dinputs: Any) -> None:
+        """Go back from a native pass: its gradients, of the parameters at these positions, are added to `.grad`,
+        or become it where there is none. ``doutput``, ``dinputs``: addresses.
+
+        Raises `GraphError` for hooks, which only autograd runs.
+        """
+        group = self._groups.get(positions)
+        if group is None:
+            group = self._groups[positions] = Group([self._views[i] for i in positions])
+        params = parameters
+        if len(positions) != len(parameters):
+            params = [parameters[i] for i in positions]
+        for p in params:
             if p._backward_hooks or p._post_accumulate_grad_hooks:
                 raise GraphError(
-                    f"[{WHERE}] parameter {i}, {tuple(p.shape)}, has a hook, which direct_grad=True does not run; "
+                    f"[{WHERE}] a parameter {tuple(p.shape)} has a hook, which direct_grad=True does not run; "
                     f"remove it, or {_INSTEAD}"
                 )
-            if p._version != version:
-                raise RuntimeError(
-                    f"[{WHERE}] parameter {i}, {tuple(p.shape)}, which is needed for gradient computation, has been "
-                    f"modified by an inplace operation since forward: it is at version {p._version}; expected "
-                    f"version {version}; change parameters after backward"
-                )
-
-    def take(self, run: Any, positions: Sequence[int], parameters: Any, doutput: int, dinputs: Any) -> None:
-        """Go back from a native pass: its gradients, of the parameters at these positions, are added to `.grad`,
-        or become it where there is none. ``doutput``, ``dinputs``: addresses."""
-        params = [parameters[i] for i in positions]
-        views = [self.views[i] for i in positions]
-        held = [p.grad for p in params]
-        if not any(g is not None for g in held):
-            run.accumulate(doutput, dinputs, False)
-            for p, view in zip(params, views, strict=True):
-                p.grad = view
-        elif all(g is view for g, view in zip(held, views, strict=True)):
+        held = [id(p.grad) for p in params]
+        if held == group.ids:
             run.accumulate(doutput, dinputs, True)
+        elif held == group.missing:
+            run.accumulate(doutput, dinputs, False)
+            for p, view in zip(params, group.views):  # noqa: B905  # strict takes as long as an assignment
+                p.grad = view
         else:  # some are not there, or were put there by somebody else
-            self._add(run.backward(doutput, dinputs, True), params, held, views)
+            for p, view, gradient in zip(
+                params, group.views, run.backward(doutput, dinputs, True), strict=True
+            ):
+                _add(p, view, torch.as_tensor(gradient))
             return
-        torch._C._increment_version(views)  # so that autograd sees writes that it did not make
+        torch._C._increment_version(group.views)  # so that autograd sees writes that it did not make
 
-    @staticmethod
-    def _add(found: Any, params: Any, held: Any, views: Any) -> None:
-        for p, grad, view, gradient in zip(params, held, views, found, strict=True):
-            own = torch.as_tensor(gradient)
-            if grad is None:
-                p.grad = view.copy_(own)
-            else:
-                grad.add_(own)
+
+def _add(parameter: Any, view: Any, gradient: Any) -> None:
+    if parameter.grad is None:
+        parameter.grad = view.copy_(gradient)
+    else:
+        parameter.grad.add_(gradient)
+
+
+def check_versions(parameters: Sequence[Any], versions: Sequence[int]) -> None:
+    """Raises `RuntimeError`, as autograd would, if one of the parameters has changed since forward."""
+    now = [p._version for p in parameters]
+    if now == versions:
+        return
+    i = next(i for i, version in enumerate(versions) if now[i] != version)
+    raise RuntimeError(
+        f"[{WHERE}] a parameter {tuple(parameters[i].shape)}, which is needed for gradient computation, has been "
+        f"modified by an inplace operation since forward: it is at version {now[i]}; expected version "
+        f"{versions[i]}; change parameters after backward"
+    )
+
+
+def check_first(create_graph: bool) -> None:
+    """Raises `GraphError` where gradients are asked to be part of a graph."""
+    if create_graph:
+        raise GraphError(
+            f"[{WHERE}] create_graph=True is not available with direct_grad=True: gradients are no part of the "
+            f"graph; {_INSTEAD}"
+        )
