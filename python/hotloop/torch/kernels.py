@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the operators of `hotloop.torch` do with tensors on the CPU: allocate as torch does, and run our kernels.
+"""What the operators of `hotloop.torch` do with tensors: allocate as torch does, and run our kernels where they lie.
 
 Here nothing is recorded, and nothing checked but labels, which have to be read for it. `library` registers these
 functions, `functional` checks the rest for them.
@@ -16,6 +16,7 @@ from hotloop import _core
 from hotloop.errors import LabelError
 from hotloop.ops.launch import launch, team_for
 from hotloop.ops.linear import into
+from hotloop.torch import cuda
 
 _NS_EXP, _NS_NORM, _NS_DROPOUT = 0.6, 0.3, 0.4  # of one thread, per element
 #: Types that the native side reads by itself: none before torch 2.10. Subclasses may stand for something else.
@@ -24,6 +25,9 @@ _NAMES = {torch.float32: "float32", torch.float64: "float64"}
 
 
 def _run(kernel: str, like: Tensor, fields: tuple[object, ...], work_ns: float, **context: object) -> None:
+    if cuda.is_there(like):
+        cuda.run(kernel, f"torch.{kernel}", fields, **context)
+        return
     fields = tuple(
         f.detach().numpy() if isinstance(f, torch.Tensor) and type(f) not in READABLE else f for f in fields
     )
@@ -44,11 +48,8 @@ def linear_gelu(
     shape = (*x.shape[:-1], weight.shape[0])
     out = x.new_empty(shape)
     z = x.new_empty(shape) if save else _empty(x)
-    into(
-        out.numpy(), x.detach().numpy(), weight.detach().t().numpy(),
-        bias=None if bias is None else bias.detach().numpy(), activation="gelu_tanh" if tanh else "gelu",
-        saved=z.numpy() if save else None,
-    )  # fmt: skip
+    gelu = "gelu_tanh" if tanh else "gelu"
+    _multiply(out, x, weight.t(), bias=bias, activation=gelu, saved=z if save else None)
     return out, z
 
 
@@ -60,19 +61,39 @@ def linear_gelu_backward(
     dz = torch.empty_like(z)
     size = z.numel()
     kernel = "gelu_tanh_bwd" if tanh else "gelu_bwd"
-    _run(kernel, z, (dz, dy.contiguous(), z, size, 0, -1, 0.0, 0.0), size * _NS_EXP)
-    flat_x, flat_dz = x.detach().reshape(-1, k).numpy(), dz.view(-1, n).numpy()
+    if size:
+        _run(kernel, z, (dz, dy.contiguous(), z, size, 0, -1, 0.0, 0.0), size * _NS_EXP)
+    flat_x, flat_dz = x.detach().reshape(-1, k), dz.view(-1, n)
     dx, dw, db = _empty(x), _empty(x), _empty(x)
     if need[0]:
         dx = x.new_empty(x.shape)
-        into(dx.view(-1, k).numpy(), flat_dz, weight.detach().numpy())
+        _multiply(dx.view(-1, k), flat_dz, weight)
     if need[1]:
         dw = x.new_empty(n, k)
         db = x.new_empty(n)  # the product sums its rows on the way
-        into(dw.numpy(), flat_dz.T, flat_x, row_sum=db.numpy())
+        _multiply(dw, flat_dz.t(), flat_x, row_sum=db)
     elif need[2]:
-        db = dz.view(-1, n).sum(0)
+        db = flat_dz.sum(0)
     return dx, dw, db
+
+
+def _multiply(
+    out: Tensor, a: Tensor, b: Tensor, *, bias: Tensor | None = None, activation: str | None = None,
+    saved: Tensor | None = None, row_sum: Tensor | None = None,
+) -> None:  # fmt: skip
+    """``out (..., n) = activation(a (..., k) @ b (k, n) + bias)``; ``saved``, ``row_sum`` as in `ops.linear.into`."""
+    if cuda.is_there(out):
+        n, k = out.shape[-1], a.shape[-1]
+        rows = a if a.ndim == 2 else a.reshape(-1, k)
+        number = -1 if activation is None else _core.activation_index(activation)
+        wide = None if saved is None else saved.view(-1, n)
+        cuda.multiply(out.view(-1, n), rows, b, bias=bias, activation=number, saved=wide, row_sum=row_sum)
+        return
+    into(
+        out.numpy(), a.detach().numpy(), b.detach().numpy(),
+        bias=None if bias is None else bias.detach().numpy(), activation=activation,
+        saved=None if saved is None else saved.numpy(), row_sum=None if row_sum is None else row_sum.numpy(),
+    )  # fmt: skip
 
 
 # --- cross-entropy --------------------------------------------------------------------------------
@@ -90,7 +111,8 @@ def _cross_entropy(
     rows, classes = logits.shape
     logits = logits.detach().contiguous()
     work = logits.numel() * _NS_EXP
-    if weight is None and not 0 <= ignored < classes and type(target) in READABLE:
+    plain = weight is None and not 0 <= ignored < classes and type(target) in READABLE
+    if plain and not cuda.is_there(logits):
         # most losses: labels that are out of range, ignored ones among them, give None
         grad = None if dloss is None else torch.empty_like(logits)
         found = _core.plain_cross_entropy(
