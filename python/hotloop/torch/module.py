@@ -15,7 +15,7 @@ import torch
 
 from hotloop.errors import DeviceError, DTypeError, GraphError
 from hotloop.nn import Module as Network
-from hotloop.threads import check_threads
+from hotloop.runtime.threads import check_threads
 from hotloop.torch import call, direct_call
 from hotloop.torch.call import draw, new, run_forward
 from hotloop.torch.inputs import WHERE, check_input, names_by_position

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from hotloop.errors import GraphError
-from hotloop.model_memory import ModelMemory
+from hotloop.runtime.memory import ModelMemory
 from hotloop.torch.inputs import WHERE
 
 _INSTEAD = "use Module(model), whose gradients go through autograd"
