@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from hotloop.errors import GraphError
+from hotloop.torch import cuda
 from hotloop.torch.inputs import WHERE
 from hotloop.torch.passes import Kind, Native
 
@@ -24,8 +25,10 @@ def draw() -> int:
     return int(torch.empty((), dtype=torch.int64, device=_CPU).random_())
 
 
-def new(shape: Any) -> Any:
+def new(shape: Any, native: Native | None = None) -> Any:
     """A tensor for native code to write, whatever torch's defaults are at present."""
+    if native is not None and native.is_there:
+        return cuda.empty(shape, native.device)
     return torch.empty(shape, dtype=torch.float32, device=_CPU)
 
 
@@ -43,16 +46,17 @@ def run_forward(
     with native.lock:
         kind, shape = native.kind(names, inputs, needs, training)
         seed = draw() if kind.draws else 0
-        output = torch.empty(shape, dtype=torch.float32, device=_CPU)
+        output = new(shape, native)
         dense = [x if x.is_contiguous() and not x.is_neg() else _dense(x) for x in inputs]
         start = kind.passes.start if keep else kind.passes.run
-        run = start(shape[0], [x.data_ptr() for x in dense], output.data_ptr(), seed)
+        given = dense if native.there is not None else [x.data_ptr() for x in dense]
+        run = start(shape[0], given, output.data_ptr(), seed)
     if not run:
         raise native.explain_ids(names, inputs)
     return output, kind, run, seed
 
 
-def ready(kind: Kind, run: Any, seed: int, inputs: Any, doutput: Any) -> Any:
+def ready(native: Native, kind: Kind, run: Any, seed: int, inputs: Any, doutput: Any) -> Any:
     """The native pass to go back from: the one of forward, or where that has served, the same again.
 
     Under the lock; the inputs are those of forward, unchanged.
@@ -60,8 +64,9 @@ def ready(kind: Kind, run: Any, seed: int, inputs: Any, doutput: Any) -> Any:
     if run.is_open:
         return run
     dense = [_dense(x) for x in inputs]
-    spare = new(doutput.shape)
-    return kind.passes.start(len(doutput), [x.data_ptr() for x in dense], spare.data_ptr(), seed, True)
+    given = dense if native.there is not None else [x.data_ptr() for x in dense]
+    spare = new(doutput.shape, native)
+    return kind.passes.start(len(doutput), given, spare.data_ptr(), seed, True)
 
 
 class Call(torch.autograd.Function):
@@ -99,9 +104,9 @@ def _backward(call: Any, tensors: Any, doutput: Any) -> tuple[Any, ...]:
     """The gradients by all arguments of `Call.forward`."""
     native, n_inputs, kind, run, seed = call
     doutput = _dense(doutput)
-    dinputs = [new(tensors[i].shape) for i in kind.inputs]
+    dinputs = [new(tensors[i].shape, native) for i in kind.inputs]
     with native.lock:
-        run = ready(kind, run, seed, tensors[:n_inputs], doutput)
+        run = ready(native, kind, run, seed, tensors[:n_inputs], doutput)
         gradients = run.backward(doutput.data_ptr(), [x.data_ptr() for x in dinputs])
     if not kind.makes_tensors:
         gradients = tuple(map(torch.from_numpy, gradients))

@@ -7,6 +7,7 @@ nobody waits on the host. `place` is the whole border: all that is asked of torc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,11 @@ def is_there(x: Tensor) -> bool:
 def place(x: Tensor) -> tuple[int, int]:
     """(number of its device, address of torch's current stream there)"""
     return x.device.index, int(torch.cuda.current_stream(x.device).cuda_stream)
+
+
+def empty(shape: Sequence[int], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Memory of torch's there."""
+    return torch.empty(shape, dtype=dtype, device=device)
 
 
 def queue(x: Tensor, where: str, name: str) -> tuple[Any, int]:

@@ -53,10 +53,10 @@ def _backward(call: Any, inputs: Any, doutput: Any, create_graph: bool = False) 
     check_first(create_graph and wanted)
     check_versions(parameters, versions)
     doutput = _dense(doutput)
-    dinputs = [new(inputs[i].shape) for i in kind.inputs]
+    dinputs = [new(inputs[i].shape, native) for i in kind.inputs]
     addresses = [x.data_ptr() for x in dinputs]
     with native.lock:
-        run = ready(kind, run, seed, inputs, doutput)
+        run = ready(native, kind, run, seed, inputs, doutput)
         if wanted:
             own.take(run, kind.parameters, parameters, doutput.data_ptr(), addresses)
         else:

@@ -16,10 +16,11 @@ import torch
 from hotloop.errors import DeviceError, DTypeError, GraphError
 from hotloop.nn import Module as Network
 from hotloop.runtime.threads import check_threads
-from hotloop.torch import call, direct_call
+from hotloop.torch import call, cuda, direct_call
 from hotloop.torch.call import draw, new, run_forward
 from hotloop.torch.inputs import WHERE, check_input, names_by_position
 from hotloop.torch.passes import Native
+from hotloop.torch.there import check_number
 
 
 class Module(torch.nn.Module):
@@ -42,7 +43,10 @@ class Module(torch.nn.Module):
     as in torch; dropout is drawn from torch's CPU generator. Gradients flow to inputs and parameters that
     require them. A pass may be gone back from twice (``retain_graph=True``): it is then computed anew.
 
-    Not available, and refused: second derivatives, other dtypes than float32, other devices than the CPU.
+    On a CUDA device (``module.to("cuda")``) parameters, inputs and gradients are torch's there. The network's own
+    values follow when `hotloop_model` is asked for; what is written to them meanwhile is not taken over.
+
+    Not available, and refused: second derivatives, other dtypes than float32, other devices.
 
     Raises:
         ShapeError, DTypeError, LabelError, DeviceError: an input that the network cannot take, as it is called.
@@ -105,7 +109,8 @@ class Module(torch.nn.Module):
 
     @property
     def hotloop_model(self) -> Network:
-        """The network itself; its arrays are those of the parameters."""
+        """The network itself; its arrays are those of the parameters, or on a device copies made now."""
+        self._native.fetch()
         return self._native.network
 
     # --- calls ---
@@ -145,27 +150,39 @@ class Module(torch.nn.Module):
         names = tuple(named) if named else names_by_position(self._native.network, len(inputs))
         tensors = tuple(named.values()) if named else inputs
         for name, x in zip(names, tensors, strict=True):
-            check_input(x, name)
+            check_input(x, name, self._native.device)
         return names, tensors
 
     # --- what torch does to modules ---
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         probe = fn(new((1,)).zero_())
-        if probe.device.type != "cpu":
-            raise DeviceError(f"[{WHERE}] cannot move to {probe.device}; allowed: cpu; leave it where it is")
+        is_there = cuda.is_there(probe)
+        if probe.device.type != "cpu" and not is_there:
+            raise DeviceError(f"[{WHERE}] cannot move to {probe.device}; allowed: cpu and cuda")
         if probe.dtype != torch.float32:
             raise DTypeError(f"[{WHERE}] cannot become {probe.dtype}; allowed: torch.float32")
-        return super()._apply(fn, recurse)
+        native = self._native
+        if (native.device, native.is_there) == (probe.device, is_there):
+            return super()._apply(fn, recurse)
+        if is_there:
+            cuda.check(WHERE.partition(".")[2], **{"the module": probe})
+            check_number(probe.device)
+        native.move(probe.device, is_there)
+        moved = super()._apply(fn, recurse)
+        native.homes.locate(self._tables(), {} if is_there else None)
+        return moved
 
     def __getstate__(self) -> dict[str, Any]:
         native = self._native
+        native.fetch()
         tensors = native.homes.parameters()
         frozen = {native.homes.places[i].name: not tensor.requires_grad for i, tensor in enumerate(tensors)}
         made_anew = ("_native", "_modules", "_parameters", "_buffers")
         kept = {name: value for name, value in self.__dict__.items() if name not in made_anew}
         settings = {"threads": native.threads, "direct_grad": native.own is not None}
-        return {"kept": kept, "model": native.network, "settings": settings, "frozen": frozen}
+        state = {"kept": kept, "model": native.network, "settings": settings, "frozen": frozen}
+        return {**state, "device": native.device}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__init__()
@@ -173,6 +190,8 @@ class Module(torch.nn.Module):
         self._attach(state["model"], **state["settings"])
         for name, frozen in state["frozen"].items():
             self.get_parameter(name).requires_grad_(not frozen)
+        if state["device"].type != "cpu":
+            self.to(state["device"])
 
     def __repr__(self) -> str:
         network = repr(self._native.network).replace("\n", "\n  ")

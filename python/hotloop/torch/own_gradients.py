@@ -36,15 +36,18 @@ class OwnGradients:
         self.anchor = torch.zeros((), dtype=torch.float32, device="cpu", requires_grad=True)
         self._node = torch.autograd.graph.get_gradient_edge(self.anchor).node
         self._memory: ModelMemory | None = None
+        self._in_place = True
         #: Beside each parameter its gradient; None beside one that the network does not use.
         self._views: tuple[Any, ...] = ()
         self._groups: dict[tuple[int, ...], Group] = {}
 
-    def locate(self, memory: ModelMemory, names: Sequence[str]) -> None:
-        """Make the views of the gradients of these parameters, unless they are there."""
+    def locate(self, memory: ModelMemory, names: Sequence[str], there: Any = None) -> None:
+        """Make the views of the gradients of these parameters, unless they are there: of the native memory, or of a
+        tensor on a device, where passes give gradients that are added."""
         if memory is self._memory:
             return
-        flat = torch.from_numpy(memory.native.gradients)
+        flat = torch.from_numpy(memory.native.gradients) if there is None else there
+        self._in_place = there is None
         places = {e.name: flat[e.offset : e.offset + e.size].view(e.shape) for e in memory.layout.entries}
         self._views = tuple(places.get(name) for name in names)
         self._groups.clear()
@@ -74,19 +77,23 @@ class OwnGradients:
                     f"remove it, or {_INSTEAD}"
                 )
         held = [id(p.grad) for p in params]
-        if held == group.ids:
+        if not self._in_place:
+            self._add_each(run, group, params, doutput, dinputs)
+        elif held == group.ids:
             run.accumulate(doutput, dinputs, True)
         elif held == group.missing:
             run.accumulate(doutput, dinputs, False)
             for p, view in zip(params, group.views):  # noqa: B905  # strict takes as long as an assignment
                 p.grad = view
         else:  # some are not there, or were put there by somebody else
-            for p, view, gradient in zip(
-                params, group.views, run.backward(doutput, dinputs, True), strict=True
-            ):
-                _add(p, view, torch.as_tensor(gradient))
-            return
+            self._add_each(run, group, params, doutput, dinputs)
         torch._C._increment_version(group.views)  # so that autograd sees writes that it did not make
+
+    @staticmethod
+    def _add_each(run: Any, group: Group, params: Sequence[Any], doutput: int, dinputs: Any) -> None:
+        found = run.backward(doutput, dinputs, True)
+        for p, view, gradient in zip(params, group.views, found, strict=True):
+            _add(p, view, torch.as_tensor(gradient))
 
 
 def _add(parameter: Any, view: Any, gradient: Any) -> None:
