@@ -17,14 +17,14 @@ void* pointer(Address address) { return reinterpret_cast<void*>(address); }
 class DevicePasses;
 
 // One forward pass that waits for its gradients.
-class DevicePass {
+class OpenPass {
  public:
-  DevicePass(std::shared_ptr<DevicePasses> owner, std::unique_ptr<DeviceProgram> program, int64 rows,
-             std::uint64_t seed)
+  OpenPass(std::shared_ptr<DevicePasses> owner, std::unique_ptr<DeviceProgram> program, int64 rows,
+           std::uint64_t seed)
       : owner_(std::move(owner)), program_(std::move(program)), rows_(rows), seed_(seed) {}
-  ~DevicePass() { close(); }
-  DevicePass(const DevicePass&) = delete;
-  DevicePass& operator=(const DevicePass&) = delete;
+  ~OpenPass() { close(); }
+  OpenPass(const OpenPass&) = delete;
+  OpenPass& operator=(const OpenPass&) = delete;
 
   bool is_open() const { return program_ != nullptr; }
   void close();
@@ -63,9 +63,9 @@ class DevicePasses : public std::enable_shared_from_this<DevicePasses> {
 
   // Forward from these addresses to those; state that it changes goes back unless it is the repetition of a
   // pass. Null if nothing is to be kept.
-  std::unique_ptr<DevicePass> start(Address stream, int64 rows, const std::vector<Address>& inputs,
-                                    Address parameters, Address state, Address output, std::uint64_t seed,
-                                    bool keep, bool again) {
+  std::unique_ptr<OpenPass> start(Address stream, int64 rows, const std::vector<Address>& inputs,
+                                  Address parameters, Address state, Address output, std::uint64_t seed,
+                                  bool keep, bool again) {
     check(inputs.size() == inputs_.size(), "[passes] ", inputs.size(), " inputs of ", inputs_.size());
     check(0 <= rows && rows <= first_->plan().max_rows, "[passes] ", rows, " rows");
     std::unique_ptr<DeviceProgram> program = take();
@@ -82,7 +82,7 @@ class DevicePasses : public std::enable_shared_from_this<DevicePasses> {
              static_cast<std::size_t>(memory.sizes().state) * sizeof(float));
       program->queue().wait();
     }
-    if (keep) return std::make_unique<DevicePass>(shared_from_this(), std::move(program), rows, seed);
+    if (keep) return std::make_unique<OpenPass>(shared_from_this(), std::move(program), rows, seed);
     give_back(std::move(program));
     return nullptr;
   }
@@ -163,12 +163,12 @@ class DevicePasses : public std::enable_shared_from_this<DevicePasses> {
   std::vector<std::unique_ptr<DeviceProgram>> free_;  // touched with the GIL held only
 };
 
-void DevicePass::close() {
+void OpenPass::close() {
   if (program_ != nullptr) owner_->give_back(std::move(program_));
 }
 
-void DevicePass::backward(Address stream, Address parameters, Address doutput,
-                          const std::vector<Address>& dinputs, Address gradients) {
+void OpenPass::backward(Address stream, Address parameters, Address doutput,
+                        const std::vector<Address>& dinputs, Address gradients) {
   check(is_open(), "[passes] this pass was gone back from");
   owner_->backward(*program_, rows_, seed_, stream, parameters, doutput, dinputs, gradients);
   close();
@@ -177,9 +177,9 @@ void DevicePass::backward(Address stream, Address parameters, Address doutput,
 }  // namespace
 
 void register_gpu_passes(py::module_& m) {
-  py::class_<DevicePass>(m, "DevicePass", "A forward pass on a device that waits for its gradients.")
-      .def_property_readonly("is_open", &DevicePass::is_open, "Whether its gradients were not taken yet.")
-      .def("backward", &DevicePass::backward, py::arg("stream"), py::arg("parameters"), py::arg("doutput"),
+  py::class_<OpenPass>(m, "DevicePass", "A forward pass on a device that waits for its gradients.")
+      .def_property_readonly("is_open", &OpenPass::is_open, "Whether its gradients were not taken yet.")
+      .def("backward", &OpenPass::backward, py::arg("stream"), py::arg("parameters"), py::arg("doutput"),
            py::arg("dinputs"), py::arg("gradients"),
            "From the gradient by the output at an address: writes those by inputs to theirs, and the flat "
            "buffer of those by parameters. Serves once.");
