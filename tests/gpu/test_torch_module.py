@@ -130,6 +130,22 @@ def test_passes_wait_and_are_repeated(gpu: Emulated) -> None:
     close(ours.get_buffer("1.running_var"), theirs.get_buffer("1.running_var"))
 
 
+def test_a_pass_ends_where_it_began(gpu: Emulated) -> None:
+    gpu.there = False
+    ours = Module(from_torch(NETS["tanh"]()))
+    x = features().requires_grad_()
+    output = ours(x)
+    gpu.there = True
+    ours.to("cpu")
+    ours(gpu.put(features()))
+    output.sum().backward()
+    want = copy.deepcopy(x.grad)
+    x.grad = None
+    gpu.there = False
+    ours.cpu()(x).sum().backward()
+    close(x.grad, want)
+
+
 def test_ids_are_read_and_checked(gpu: Emulated) -> None:
     model = hl.nn.Sequential(hl.nn.Embedding(7, 4), hl.nn.Linear(4, 2))
     here = Module(copy.deepcopy(model).initialize(3) or model)

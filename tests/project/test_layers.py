@@ -156,6 +156,7 @@ NATIVE = {
     "torch.kernels",
     "torch.optim",
     "torch.passes",
+    "torch.there",
     "train_step",
 }
 

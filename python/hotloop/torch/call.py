@@ -16,6 +16,7 @@ from hotloop.errors import GraphError
 from hotloop.torch import cuda
 from hotloop.torch.inputs import WHERE
 from hotloop.torch.passes import Kind, Native
+from hotloop.torch.there import There
 
 _CPU = torch.device("cpu")
 
@@ -25,10 +26,10 @@ def draw() -> int:
     return int(torch.empty((), dtype=torch.int64, device=_CPU).random_())
 
 
-def new(shape: Any, native: Native | None = None) -> Any:
+def new(shape: Any, there: There | None = None) -> Any:
     """A tensor for native code to write, whatever torch's defaults are at present."""
-    if native is not None and native.is_there:
-        return cuda.empty(shape, native.device)
+    if there is not None:
+        return cuda.empty(shape, there.device)
     return torch.empty(shape, dtype=torch.float32, device=_CPU)
 
 
@@ -46,26 +47,24 @@ def run_forward(
     with native.lock:
         kind, shape = native.kind(names, inputs, needs, training)
         seed = draw() if kind.draws else 0
-        output = new(shape, native)
+        if kind.there is not None:
+            output = cuda.empty(shape, kind.there.device)
+        else:
+            output = torch.empty(shape, dtype=torch.float32, device=_CPU)  # what `new` does, without its call
         dense = [x if x.is_contiguous() and not x.is_neg() else _dense(x) for x in inputs]
         start = kind.passes.start if keep else kind.passes.run
-        given = dense if native.there is not None else [x.data_ptr() for x in dense]
+        given = dense if kind.there is not None else [x.data_ptr() for x in dense]
         run = start(shape[0], given, output.data_ptr(), seed)
     if not run:
         raise native.explain_ids(names, inputs)
     return output, kind, run, seed
 
 
-def ready(native: Native, kind: Kind, run: Any, seed: int, inputs: Any, doutput: Any) -> Any:
-    """The native pass to go back from: the one of forward, or where that has served, the same again.
-
-    Under the lock; the inputs are those of forward, unchanged.
-    """
-    if run.is_open:
-        return run
+def repeated(kind: Kind, seed: int, inputs: Any, doutput: Any) -> Any:
+    """A native pass that has served, once more, from the inputs of forward, unchanged. Under the lock."""
     dense = [_dense(x) for x in inputs]
-    given = dense if native.there is not None else [x.data_ptr() for x in dense]
-    spare = new(doutput.shape, native)
+    given = dense if kind.there is not None else [x.data_ptr() for x in dense]
+    spare = new(doutput.shape, kind.there)
     return kind.passes.start(len(doutput), given, spare.data_ptr(), seed, True)
 
 
@@ -104,9 +103,10 @@ def _backward(call: Any, tensors: Any, doutput: Any) -> tuple[Any, ...]:
     """The gradients by all arguments of `Call.forward`."""
     native, n_inputs, kind, run, seed = call
     doutput = _dense(doutput)
-    dinputs = [new(tensors[i].shape, native) for i in kind.inputs]
+    dinputs = [new(tensors[i].shape, kind.there) for i in kind.inputs]
     with native.lock:
-        run = ready(native, kind, run, seed, tensors[:n_inputs], doutput)
+        if not run.is_open:
+            run = repeated(kind, seed, tensors[:n_inputs], doutput)
         gradients = run.backward(doutput.data_ptr(), [x.data_ptr() for x in dinputs])
     if not kind.makes_tensors:
         gradients = tuple(map(torch.from_numpy, gradients))

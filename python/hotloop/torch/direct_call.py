@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from hotloop.torch.call import _dense, first_only, new, ready, run_forward
-from hotloop.torch.own_gradients import check_first, check_versions
+from hotloop.torch.call import _dense, first_only, new, repeated, run_forward
+from hotloop.torch.own_gradients import changed, no_graph
 from hotloop.torch.passes import Native
 
 
@@ -50,13 +50,16 @@ def _backward(call: Any, inputs: Any, doutput: Any, create_graph: bool = False) 
     native, kind, run, seed, parameters, versions = call
     own = native.own
     wanted = kind.parameters and own.are_wanted()
-    check_first(create_graph and wanted)
-    check_versions(parameters, versions)
+    if create_graph and wanted:
+        raise no_graph()
+    if [p._version for p in parameters] != versions:
+        raise changed(parameters, versions)
     doutput = _dense(doutput)
-    dinputs = [new(inputs[i].shape, native) for i in kind.inputs]
+    dinputs = [new(inputs[i].shape, kind.there) for i in kind.inputs]
     addresses = [x.data_ptr() for x in dinputs]
     with native.lock:
-        run = ready(native, kind, run, seed, inputs, doutput)
+        if not run.is_open:
+            run = repeated(kind, seed, inputs, doutput)
         if wanted:
             own.take(run, kind.parameters, parameters, doutput.data_ptr(), addresses)
         else:

@@ -103,23 +103,19 @@ def _add(parameter: Any, view: Any, gradient: Any) -> None:
         parameter.grad.add_(gradient)
 
 
-def check_versions(parameters: Sequence[Any], versions: Sequence[int]) -> None:
-    """Raises `RuntimeError`, as autograd would, if one of the parameters has changed since forward."""
-    now = [p._version for p in parameters]
-    if now == versions:
-        return
-    i = next(i for i, version in enumerate(versions) if now[i] != version)
-    raise RuntimeError(
+def changed(parameters: Sequence[Any], versions: Sequence[int]) -> RuntimeError:
+    """What is raised, as by autograd, if one of the parameters has changed since forward."""
+    i = next(i for i, version in enumerate(versions) if parameters[i]._version != version)
+    return RuntimeError(
         f"[{WHERE}] a parameter {tuple(parameters[i].shape)}, which is needed for gradient computation, has been "
-        f"modified by an inplace operation since forward: it is at version {now[i]}; expected version "
+        f"modified by an inplace operation since forward: it is at version {parameters[i]._version}; expected version "
         f"{versions[i]}; change parameters after backward"
     )
 
 
-def check_first(create_graph: bool) -> None:
-    """Raises `GraphError` where gradients are asked to be part of a graph."""
-    if create_graph:
-        raise GraphError(
-            f"[{WHERE}] create_graph=True is not available with direct_grad=True: gradients are no part of the "
-            f"graph; {_INSTEAD}"
-        )
+def no_graph() -> GraphError:
+    """What is raised where gradients are asked to be part of a graph."""
+    return GraphError(
+        f"[{WHERE}] create_graph=True is not available with direct_grad=True: gradients are no part of the graph; "
+        f"{_INSTEAD}"
+    )

@@ -47,6 +47,7 @@ class Kind:
     parameters: tuple[int, ...]
     draws: bool  # whether there is dropout in it
     makes_tensors: bool  # or arrays, from which torch makes tensors
+    there: There | None  # the memory on a device where it runs
 
 
 class Native:
@@ -222,7 +223,7 @@ class Native:
         return Kind(
             passes, border.row_shape(graph.types[graph.output]), tuple(given),
             tuple(i for i, _ in wanted), training and plan.n_dropout > 0,
-            self.is_there or torch.Tensor in READABLE,
+            self.is_there or torch.Tensor in READABLE, self.there,
         )  # fmt: skip
 
     def explain_ids(self, names: tuple[str, ...], inputs: Sequence[Any]) -> LabelError:
