@@ -31,7 +31,7 @@ class Module(torch.nn.Module):
             drawn yet is drawn from torch's generator.
         threads: of the native code; None decides by the model's cost. torch's own number does not matter.
         direct_grad: let backward write the parameters' gradients itself, into views of one buffer that are their
-            ``.grad``. A third less time for a small network. Autograd does not know these parameters then:
+            ``.grad``. A sixth to a quarter less time for a small network. Autograd does not know these parameters then:
             ``torch.autograd.grad`` by a parameter raises (torch's own error), so do hooks of parameters and
             ``create_graph=True`` (`GraphError`); ``backward(inputs=...)`` gives parameters nothing, as does
             DistributedDataParallel. What was ``.grad`` before `zero_grad` is written over: clone what you keep.
