@@ -8,6 +8,7 @@ functions, `functional` checks the rest for them.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +39,11 @@ def _empty(like: Tensor) -> Tensor:
     return like.new_empty(0)
 
 
+def _dense(x: Any) -> Any:
+    """In row-major order, with the signs that torch reads (an imaginary part may lie there with the other)."""
+    return None if x is None else x.detach().contiguous().resolve_neg()
+
+
 # --- gelu(x W^T + b) ------------------------------------------------------------------------------
 
 
@@ -62,7 +68,7 @@ def linear_gelu_backward(
     size = z.numel()
     kernel = "gelu_tanh_bwd" if tanh else "gelu_bwd"
     if size:
-        _run(kernel, z, (dz, dy.contiguous(), z, size, 0, -1, 0.0, 0.0), size * _NS_EXP)
+        _run(kernel, z, (dz, _dense(dy), z, size, 0, -1, 0.0, 0.0), size * _NS_EXP)
     flat_x, flat_dz = x.detach().reshape(-1, k), dz.view(-1, n)
     dx, dw, db = _empty(x), _empty(x), _empty(x)
     if need[0]:
@@ -90,8 +96,8 @@ def _multiply(
         cuda.multiply(out.view(-1, n), rows, b, bias=bias, activation=number, saved=wide, row_sum=row_sum)
         return
     into(
-        out.numpy(), a.detach().numpy(), b.detach().numpy(),
-        bias=None if bias is None else bias.detach().numpy(), activation=activation,
+        out.numpy(), a.detach().resolve_neg().numpy(), b.detach().resolve_neg().numpy(),
+        bias=None if bias is None else bias.detach().resolve_neg().numpy(), activation=activation,
         saved=None if saved is None else saved.numpy(), row_sum=None if row_sum is None else row_sum.numpy(),
     )  # fmt: skip
 
@@ -109,7 +115,7 @@ def _cross_entropy(
 ) -> Tensor:
     """The mean loss, or with the gradient of the loss that of the logits."""
     rows, classes = logits.shape
-    logits = logits.detach().contiguous()
+    logits = _dense(logits)
     work = logits.numel() * _NS_EXP
     plain = weight is None and not 0 <= ignored < classes and type(target) in READABLE
     if plain and not cuda.is_there(logits):
@@ -150,7 +156,7 @@ def _targets(
             probs = torch.lerp(probs, probs.new_tensor(1 / classes), smoothing) * weight.detach()
         elif smoothing:
             probs = torch.lerp(probs, probs.new_tensor(1 / classes), smoothing)
-        return None, probs.contiguous(), None, float(rows)
+        return None, _dense(probs), None, float(rows)
     _check_labels(target, classes, ignored)
     labels = target.to(torch.int32).contiguous()
     if weight is None:
@@ -197,17 +203,13 @@ def cross_entropy_backward(
 # --- layer norm -----------------------------------------------------------------------------------
 
 
-def _dense(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.detach().contiguous()
-
-
 def layer_norm(
     x: Tensor, dims: int, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(y, mean, 1 / standard deviation) over the last ``dims`` dimensions; the latter two (rows,)."""
     cols = math.prod(x.shape[x.ndim - dims :])
     rows = x.numel() // cols if cols else 0
-    x = x.detach().contiguous()
+    x = _dense(x)
     y, mean, rstd = torch.empty_like(x), x.new_empty(rows), x.new_empty(rows)
     fields = (y, mean, rstd, x, _dense(weight), _dense(bias), rows, cols, eps)
     _run("layer_norm_fwd", x, fields, x.numel() * _NS_NORM)
@@ -220,7 +222,7 @@ def layer_norm_backward(
     """The gradients of x, weight and bias that are needed; others are empty."""
     shape = x.shape[x.ndim - dims :]
     rows, cols = mean.numel(), math.prod(shape)
-    x, dy = x.detach().contiguous(), dy.contiguous()
+    x, dy = _dense(x), _dense(dy)
     dx = torch.empty_like(x) if need[0] else _empty(x)
     dw = x.new_empty(shape) if need[1] else _empty(x)
     db = x.new_empty(shape) if need[2] else _empty(x)
@@ -252,7 +254,7 @@ def dropout(x: Tensor, p: float, seed: Tensor) -> Tensor:
 
 def dropped(x: Tensor, p: float, seed: int) -> Tensor:
     """`dropout`, the seed being a number."""
-    x = x.detach().contiguous()
+    x = _dense(x)
     y = torch.empty_like(x)
     n = x.numel()
     _run("dropout", x, (y, x, n, n, 0), n * _NS_DROPOUT, seed=seed, dropout=[p])

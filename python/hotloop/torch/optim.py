@@ -188,7 +188,7 @@ class _Lent:
         return lent
 
     def _array(self, tensor: Any) -> Any:
-        plain = tensor.detach()
+        plain = tensor.detach().resolve_neg()
         if type(plain) is not torch.Tensor or not plain.is_contiguous():
             own = torch.empty(tensor.shape, dtype=tensor.dtype)
             own.copy_(plain)

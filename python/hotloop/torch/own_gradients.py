@@ -87,7 +87,9 @@ class OwnGradients:
                 p.grad = view
         else:  # some are not there, or were put there by somebody else
             self._add_each(run, group, params, doutput, dinputs)
-        torch._C._increment_version(group.views)  # so that autograd sees writes that it did not make
+        torch.autograd.graph.increment_version(
+            group.views
+        )  # so that autograd sees writes that it did not make
 
     @staticmethod
     def _add_each(run: Any, group: Group, params: Sequence[Any], doutput: int, dinputs: Any) -> None:
