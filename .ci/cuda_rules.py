@@ -47,7 +47,7 @@ RULES: list[Rule] = [
     Rule(r"^copy\b", must=FLAT, blocks=4, threads=256, since=80),
     Rule(r"^transpose\b", blocks=6, since=80),
     # optimisers: 28 bytes a parameter
-    Rule(r"^update<", must=FLAT, blocks=4),
+    Rule(r"^update(_list)?<", must=FLAT, blocks=4),
     Rule(r"^(ema|accumulate)$", must=FLAT, registers=64),
     Rule(r"^square_sum$", must=("LDG.128",), blocks=4),
     # rows in registers

@@ -127,6 +127,11 @@ struct DeviceApi {
   std::size_t (*chain_workspace)(const ChainStep* steps, std::size_t n, std::int64_t rows,
                                  const DeviceTraits& traits, Precision precision);
   void (*chain_launch)(const ChainStep* steps, std::size_t n, std::int64_t rows, const Launch& launch);
+  // An optimiser's update (adam, sgd or rmsprop of kernels.def) for each of n arguments, which differ in
+  // operands, n and scalars alone: one launch for up to a hundred of the same scalars. Scalars are of the
+  // host, and read before this returns; nothing that is written overlaps anything else. False for other
+  // kernels.
+  bool (*update_list)(int kernel, const void* const* args, std::size_t n, const Launch& launch);
   // Services of the executor that are no steps of plans; asynchronous.
   void (*advance)(DeviceStep* step, DeviceStream stream);  // to the next batch
   void (*gather)(const DeviceStep* step, int64_t rows,

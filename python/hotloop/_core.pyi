@@ -112,6 +112,10 @@ class DeviceEager:
         n: typing.SupportsInt | typing.SupportsIndex,
         out: typing.SupportsInt | typing.SupportsIndex,
     ) -> None: ...
+    def update_list(self, name: str, rows: list[typing.Any]) -> None:
+        """
+        One update of an optimiser for each row of fields, of which scalars are NumPy's.
+        """
     def upload(self, to: typing.SupportsInt | typing.SupportsIndex, array: numpy.ndarray) -> None: ...
     def wait(self) -> None: ...
     @property

@@ -292,6 +292,7 @@ extern "C" __attribute__((visibility("default"))) const hotloop::DeviceApi* hotl
                                          chain_fits,
                                          chain_workspace,
                                          chain_launch,
+                                         update_list_launch,
                                          advance,
                                          gather,
                                          exchange,

@@ -19,9 +19,16 @@ _INDEX_TYPES = {np.dtype(np.uint8): 0, np.dtype(np.int32): 1, np.dtype(np.int64)
 def launch(name: str, fields: tuple[Any, ...], **context: Any) -> None:
     """Run a kernel, and let the owners of its operands go on after it. Raises `DeviceError`."""
     views = [f for f in fields if isinstance(f, View)]
-    held = [upload(views[0], f) if isinstance(f, np.ndarray) else f for f in fields]  # numbers of a step
-    given = tuple(f.address if isinstance(f, View) else f for f in held)
+    given = tuple(f.address if isinstance(f, View) else f for f in fields)
     views[0].queue.launch(name, given, **context)
+    settle(views)
+
+
+def update_list(name: str, rows: list[tuple[Any, ...]]) -> None:
+    """One update of an optimiser for each row of fields, all in one launch or few. Raises `DeviceError`."""
+    views = [f for fields in rows for f in fields if isinstance(f, View)]
+    given = [tuple(f.address if isinstance(f, View) else f for f in fields) for fields in rows]
+    views[0].queue.update_list(name, given)
     settle(views)
 
 
