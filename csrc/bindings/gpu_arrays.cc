@@ -2,6 +2,7 @@
 // Kernels of the list on arrays that lie on a device, for hotloop.ops: a stream of our own, and its order
 // beside the streams of others. Addresses and streams are numbers here; Python has checked shapes, dtypes and
 // bounds.
+#include <array>
 #include <cstring>
 #include <mutex>
 
@@ -91,6 +92,21 @@ class DeviceEager {
     const DeviceStep* at = dropout.empty() ? nullptr : write_step(ctx, dropout);
     entry.launch(args, {queue_.stream(), at, workspace_->data(), &device_->traits(), Precision::kFloat32});
     device_->require_launches(name.c_str());
+  }
+
+  // The product of fields as of matmul for each matrix of a batch: (outer, inner), then of a, b and out the
+  // elements to the next outer and inner one.
+  void multiply(const py::tuple& fields, const std::array<int64, 8>& batch, const std::string& precision) {
+    const Precision wanted = precision_of(precision);
+    const Arguments bound = bind(kernel_number("matmul"), fields);
+    const MatmulBatch all{
+        batch[0], batch[1], {batch[2], batch[3]}, {batch[4], batch[5]}, {batch[6], batch[7]}};
+    const std::lock_guard lock(guard_);
+    device_->use();
+    reserve(api().matmul_batch_workspace(bound.bytes, all, device_->traits(), wanted));
+    api().matmul_batch(bound.bytes, all,
+                       {queue_.stream(), nullptr, workspace_->data(), &device_->traits(), wanted});
+    device_->require_launches("matmul");
   }
 
   // One update of an optimiser for each row of fields, of which scalars are NumPy's.
@@ -225,6 +241,10 @@ void register_gpu_arrays(py::module_& m) {
       .def("download", &DeviceEager::download, py::arg("array"), py::arg("at"))
       .def("launch", &DeviceEager::launch, py::arg("name"), py::arg("fields"), py::arg("seed") = 0,
            py::arg("step") = 0, py::arg("dropout") = std::vector<double>())
+      .def("multiply", &DeviceEager::multiply, py::arg("fields"), py::arg("batch"),
+           py::arg("precision") = "float32",
+           "matmul for each matrix of a batch: (outer, inner), then of a, b and out the elements to the next "
+           "outer and inner one.")
       .def("update_list", &DeviceEager::update_list, py::arg("name"), py::arg("rows"),
            "One update of an optimiser for each row of fields, of which scalars are NumPy's.")
       .def("to_index", &DeviceEager::to_index, py::arg("x"), py::arg("type"), py::arg("n"), py::arg("out"))

@@ -51,11 +51,11 @@ KernelSpeed mma_speed(Precision precision) {
 
 // The better of `best`, which takes `least` clocks, and one tile.
 template <class S>
-void consider_mma(MmaKernel kernel, const MatmulArgs<float>& a, const DeviceTraits& traits,
+void consider_mma(MmaKernel kernel, const MatmulArgs<float>& a, int64 matrices, const DeviceTraits& traits,
                   Precision precision, MmaWay& best, double& least) {
   if (S::kShared > traits.shared_per_block) return;
   const KernelSpeed speed = mma_speed<S>(precision);
-  WayChoice choice(a, traits);
+  WayChoice choice(a, traits, matrices);
   choice.consider(speed);
   const double clocks = clocks_of(speed, choice.best(), traits);
   if (clocks >= least) return;
@@ -64,8 +64,8 @@ void consider_mma(MmaKernel kernel, const MatmulArgs<float>& a, const DeviceTrai
 }
 
 // Clocks of the multiply-add units; 0 where an operand is too thin for any tile of the matrix units.
-inline double plain_clocks(const MatmulArgs<float>& a, const DeviceTraits& traits) {
-  const MatmulWay way = way_of(a, traits);
+inline double plain_clocks(const MatmulArgs<float>& a, int64 matrices, const DeviceTraits& traits) {
+  const MatmulWay way = way_of(a, traits, matrices);
   for (const KernelSpeed& s : kTileSpeeds)
     if (s.kernel == way.kernel) return clocks_of(s, way, traits);
   return 0.0;
@@ -75,21 +75,23 @@ inline bool mma_can_read(const MatrixView& view) {
   return view.panel == 0 && (view.along_depth ? view.stride_p : view.stride_r) == 1;
 }
 
-inline MmaWay mma_way_of(const MatmulArgs<float>& a, const DeviceTraits& traits, Precision precision) {
+inline MmaWay mma_way_of(const MatmulArgs<float>& a, int64 matrices, const DeviceTraits& traits,
+                         Precision precision) {
   const auto out_of_range = [](int64 size) { return size <= 0 || size > kMostMmaSize; };
   if (!traits.has_mma || out_of_range(a.m) || out_of_range(a.n) || out_of_range(a.k)) return {};
   if (!mma_can_read(view_of_a(a)) || !mma_can_read(view_of_b(a))) return {};
   MmaWay best;
-  double least = plain_clocks(a, traits);
+  double least = plain_clocks(a, matrices, traits);
   if (precision == Precision::kFloat32) {
     // Chips for graphics (sm_86, 89, 120) multiply in tf32 no faster than in float32.
-    const double work = static_cast<double>(a.m) * static_cast<double>(a.n) * static_cast<double>(a.k);
+    const double work =
+        static_cast<double>(a.m * matrices) * static_cast<double>(a.n) * static_cast<double>(a.k);
     if (traits.arch % 10 != 0 || work < kLeastFloat32Work) return {};
   } else {
-    consider_mma<Mma128x256>(MmaKernel::k128x256, a, traits, precision, best, least);
+    consider_mma<Mma128x256>(MmaKernel::k128x256, a, matrices, traits, precision, best, least);
   }
-  consider_mma<Mma128x128>(MmaKernel::k128x128, a, traits, precision, best, least);
-  consider_mma<Mma64x64>(MmaKernel::k64x64, a, traits, precision, best, least);
+  consider_mma<Mma128x128>(MmaKernel::k128x128, a, matrices, traits, precision, best, least);
+  consider_mma<Mma64x64>(MmaKernel::k64x64, a, matrices, traits, precision, best, least);
   return best;
 }
 

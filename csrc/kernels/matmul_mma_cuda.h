@@ -7,9 +7,9 @@
 
 namespace hotloop::cuda {
 
-bool matmul_mma_takes(const MatmulArgs<float>&, const Launch&);
+bool matmul_mma_takes(const MatmulArgs<float>&, int64 matrices, const Launch&);
 // Bytes of Launch::workspace past its counters; 0 for a product that they do not take.
-std::size_t matmul_mma_workspace(const MatmulArgs<float>&, const DeviceTraits&, Precision);
-void matmul_mma(const MatmulArgs<float>&, const Launch&);
+std::size_t matmul_mma_workspace(const MatmulArgs<float>&, int64 matrices, const DeviceTraits&, Precision);
+void matmul_mma(const MatmulArgs<float>&, const MatmulBatch&, const Launch&);
 
 }  // namespace hotloop::cuda

@@ -49,6 +49,7 @@ struct MmaArgs {
   int64 k;
   unsigned tile_rows, tile_columns;
   bool a_wide, b_wide;  // see MmaFetch
+  MatmulBatch batch;
 };
 
 template <class S>
@@ -88,8 +89,10 @@ HL_DEVICE void mma_stage(const float* stage, MmaSums<S>& sums) {
 template <class S, class Terms, bool a_deep, bool b_deep>
 HL_DEVICE void mma_steps(const MmaArgs& g, int row, int column, int begin, int end, float* shared,
                          MmaSums<S>& sums, bool with_total, float& total) {
-  MmaFetch<a_deep, S::BM, S::kThreads> a(g.a, g.a_wide, row, begin, end);
-  MmaFetch<b_deep, S::BN, S::kThreads> b(g.b, g.b_wide, column, begin, end);
+  MmaFetch<a_deep, S::BM, S::kThreads> a(moved(g.a, batch_offset(g.batch, g.batch.a)), g.a_wide, row, begin,
+                                         end);
+  MmaFetch<b_deep, S::BN, S::kThreads> b(moved(g.b, batch_offset(g.batch, g.batch.b)), g.b_wide, column,
+                                         begin, end);
   const int steps = (end - begin + kMmaDepth - 1) / kMmaDepth;
   const auto fetch = [&](int stage, bool more) {  // a group of copies each, so that they can be counted
     if (more) {
@@ -159,7 +162,7 @@ HL_DEVICE void mma_finish(const MmaArgs& g, int row, int column, float* shared, 
            Float4{v[from][e], v[from + 1][e], v[from + 2][e], v[from + 3][e]});
   }
   sync();
-  const Epilogue finish(g.epilogue, g.step);
+  const Epilogue finish(g.epilogue, g.step, batch_offset(g.batch, g.batch.out));
   HL_NO_UNROLL
   for (int q = static_cast<int>(threadIdx.x); q < S::BM * kQuads; q += S::kThreads) {
     const int i = row + q / kQuads, j = column + q % kQuads * 4;
@@ -205,7 +208,7 @@ HL_KERNEL HL_BOUNDS(S::kThreads, S::kBlocks) matmul_mma_tiles(MmaArgs g) {
   }
   if constexpr (S::kSplits) {
     auto& flat = reinterpret_cast<float (&)[S::kLefts * S::kRights * 4]>(sums);
-    if (g.split.pieces > 1 && !add_pieces<S::kThreads>(g.split, tile, piece, flat, total)) return;
+    if (g.split.pieces > 1 && !add_pieces<S::kThreads>(g.split, split_tile(), piece, flat, total)) return;
   }
   const int64 mine = int64{row} + threadIdx.x;
   if (with_total && threadIdx.x < S::BM && mine < g.a.rows) g.row_sum[mine] = total;

@@ -105,6 +105,17 @@ class DeviceEager:
         step: typing.SupportsInt | typing.SupportsIndex = 0,
         dropout: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [],
     ) -> None: ...
+    def multiply(
+        self,
+        fields: tuple[typing.Any, ...],
+        batch: typing.Annotated[
+            collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(8)"
+        ],
+        precision: str = "float32",
+    ) -> None:
+        """
+        matmul for each matrix of a batch: (outer, inner), then of a, b and out the elements to the next outer and inner one.
+        """
     def to_index(
         self,
         x: typing.SupportsInt | typing.SupportsIndex,

@@ -292,6 +292,8 @@ extern "C" __attribute__((visibility("default"))) const hotloop::DeviceApi* hotl
                                          chain_fits,
                                          chain_workspace,
                                          chain_launch,
+                                         matmul_batch_workspace,
+                                         matmul_batch_launch,
                                          update_list_launch,
                                          advance,
                                          gather,
