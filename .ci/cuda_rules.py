@@ -63,7 +63,7 @@ RULES: list[Rule] = [
     Rule(r"matmul_tiles<", must=("FFMA", "LDS.128", "LDG.128", "STG.128")),
     Rule(r"matmul_tiles<Tile<8, 8, 8", registers=128, blocks=2),
     Rule(r"matmul_tiles<Tile<8, 4, 16", registers=128, blocks=4, since=80),
-    Rule(r"matmul_tiles<Tile<4, 4, 16, 2", registers=88, blocks=9, since=80),
+    Rule(r"matmul_tiles<Tile<4, 4, 16, 2", registers=96, blocks=9, since=80),
     Rule(r"matmul_tiles<Tile<4, 4, 16, (4|1)", registers=96, blocks=4, since=80),
     Rule(r"matmul_thin<", must=("FFMA", "LDS.128", "STG.128"), blocks=2),
     Rule(r"matmul_thin<true>", must=("SHFL",)),

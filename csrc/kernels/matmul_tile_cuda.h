@@ -37,7 +37,7 @@ struct Tile {
 
 using Tile128x128 = Tile<8, 8, 8, 4, 2, 4, 2>;  // 256 threads of 128 registers, 16 warps a multiprocessor
 using Tile64x64 = Tile<8, 4, 16, 2, 2, 4, 4>;   // 128 threads of 128 registers, 16 warps
-using Tile32x32 = Tile<4, 4, 16, 2, 1, 4, 11>;  // 64 threads of 88 registers, 22 warps
+using Tile32x32 = Tile<4, 4, 16, 2, 1, 4, 10>;  // 64 threads of 96 registers, 20 warps
 using Tile128x16 = Tile<4, 4, 16, 4, 1, 8, 5>;  // 128 threads of 96 registers, 20 warps
 using Tile16x128 = Tile<4, 4, 16, 1, 4, 4, 5>;
 
