@@ -32,7 +32,7 @@ class Rule:
 DOUBLES = re.compile(
     r"^(advance_step|begin_step|begin_ema|begin_accumulation|square_sum|update|ema|accumulate|dropout|unary_bwd_dropped"
     r"|reduce_rows|weigh_rows|share_rows|equal_weights|sum_losses|count_right|count_agreeing|sum_residuals"
-    r"|matmul_tiles|matmul_thin|matmul_mma_tiles|run_chain)\b"
+    r"|matmul_tiles|matmul_thin|matmul_mma_tiles|matmul_bf16_tiles|run_chain)\b"
 )
 #: Kernels that may keep values in local memory: these save two registers around the rare path of a division or a
 #: root, which the compiler calls as a function.
@@ -70,6 +70,8 @@ RULES: list[Rule] = [
     # products on the matrix units: 16-byte copies into shared memory, 16-byte reads of it, 16-byte results
     Rule(r"matmul_mma_tiles<.*MmaBf16>", must=("HMMA.16816.F32.BF16", "LDGSTS.128", "LDS.128", "STG.128"), since=80),
     Rule(r"matmul_mma_tiles<.*(Tf32|Float32<.*>) *>", must=("HMMA.1688.F32.TF32", "LDGSTS.128", "LDS.128", "STG.128"), since=80),
+    Rule(r"^matmul_bf16_tiles<", must=("HMMA.16816.F32.BF16", "LDSM", "LDGSTS.128", "STG.128"), registers=255, blocks=1, dynamic_shared=144 * 1024, since=80),
+    Rule(r"^to_bf16$", must=("LDG.128", "STG.128"), blocks=4, since=80),
     # shared memory, and so the number of blocks: see matmul_mma_choice_cuda.h
     Rule(r"matmul_mma_tiles<MmaShape<32, 32,", blocks=2, dynamic_shared=48 * 1024, since=80),
     Rule(r"matmul_mma_tiles<MmaShape<64, 32,", blocks=1, dynamic_shared=96 * 1024, since=80),

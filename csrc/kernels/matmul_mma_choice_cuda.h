@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/matmul_choice_cuda.h"
+#include "kernels/matmul_mma_cuda.h"
 #include "kernels/matmul_mma_tile_cuda.h"
 
 namespace hotloop::cuda {
@@ -14,12 +15,13 @@ using Mma128x256 = MmaShape<64, 64, 2, 4, 3, 1>;  // 256, 255; 144 KB
 using Mma128x128 = MmaShape<64, 32, 2, 4, 3, 1>;  // 256, 255; 96 KB
 using Mma64x64 = MmaShape<32, 32, 2, 2, 3, 2>;    // 128, 255; 48 KB
 
-enum class MmaKernel { k128x256, k128x128, k64x64 };
+enum class MmaKernel { k128x256, k128x128, k64x64, kCopies };
 
 struct MmaWay {
   bool takes = false;
   MmaKernel kernel = MmaKernel::k64x64;
-  MatmulWay way{};  // its tiles and pieces
+  MatmulWay way{};         // its tiles and pieces
+  std::size_t copies = 0;  // bytes of workspace
 };
 
 // Multiply-adds a clock of a multiprocessor, and bytes a clock of L2 for each, when all work.
@@ -63,6 +65,30 @@ void consider_mma(MmaKernel kernel, const MatmulArgs<float>& a, int64 matrices, 
   best = {true, kernel, choice.best()};
 }
 
+// Bytes a clock of memory for each multiprocessor, when all work; and of them, what the copy of an element
+// moves.
+constexpr double kMemoryBytesPerClock = 15.0, kCopiedBytes = 6.0;
+
+// Tiles of 128 x 256 from copies in bf16: see matmul_bf16_cuda.h.
+inline void consider_copies(const MatmulArgs<float>& a, const DeviceTraits& traits, MmaWay& best,
+                            double& least) {
+  using S = Mma128x256;
+  if (S::kShared > traits.shared_per_block) return;
+  const double unit = S::BM * S::BN / mma_rate(Precision::kBf16);
+  const double l2 = (S::BM + S::BN) * 2.0 / kL2BytesPerClock;
+  const KernelSpeed speed{MatmulKernel{},         S::BM,       S::BN, S::kThreads, unit > l2 ? unit : l2,
+                          unit + kMmaWait / 64.0, kMostMmaSize};
+  WayChoice choice(a, traits, 1);
+  choice.consider(speed);
+  const double elements = static_cast<double>(a.m + a.n) * static_cast<double>(a.k);
+  const double copy =
+      2 * kStartClocks + elements * kCopiedBytes / (kMemoryBytesPerClock * traits.multiprocessors);
+  const double clocks = copy + clocks_of(speed, choice.best(), traits);
+  if (clocks >= least) return;
+  least = clocks;
+  best = {true, MmaKernel::kCopies, choice.best(), matmul_bf16_workspace(a)};
+}
+
 // Clocks of the multiply-add units; 0 where an operand is too thin for any tile of the matrix units.
 inline double plain_clocks(const MatmulArgs<float>& a, int64 matrices, const DeviceTraits& traits) {
   const MatmulWay way = way_of(a, traits, matrices);
@@ -92,6 +118,7 @@ inline MmaWay mma_way_of(const MatmulArgs<float>& a, int64 matrices, const Devic
   }
   consider_mma<Mma128x128>(MmaKernel::k128x128, a, matrices, traits, precision, best, least);
   consider_mma<Mma64x64>(MmaKernel::k64x64, a, matrices, traits, precision, best, least);
+  if (precision == Precision::kBf16 && matrices == 1 && best.takes) consider_copies(a, traits, best, least);
   return best;
 }
 

@@ -50,13 +50,15 @@ bool matmul_mma_takes(const MatmulArgs<float>& a, int64 matrices, const Launch& 
 
 std::size_t matmul_mma_workspace(const MatmulArgs<float>& a, int64 matrices, const DeviceTraits& traits,
                                  Precision precision) {
-  return mma_way_of(a, matrices, traits, precision).way.workspace();
+  const MmaWay way = mma_way_of(a, matrices, traits, precision);
+  return way.way.workspace() + way.copies;
 }
 
 void matmul_mma(const MatmulArgs<float>& a, const MatmulBatch& batch, const Launch& l) {
   const MmaWay way = mma_way_of(a, matrices_of(batch), *l.traits, l.precision);
   switch (l.precision) {
     case Precision::kBf16:
+      if (way.kernel == MmaKernel::kCopies) return matmul_bf16(a, l);
       return launch_low<MmaBf16>(a, batch, l, way);
     case Precision::kTf32:
       return launch_low<MmaTf32>(a, batch, l, way);
