@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any, Union
 
 import numpy as np
@@ -19,7 +18,7 @@ from hotloop.arguments import count
 from hotloop.errors import ShapeError
 from hotloop.ops import device_work
 from hotloop.ops.arrays import Array, dense, overlap, real_arrays, writable
-from hotloop.ops.device import View, same_place
+from hotloop.ops.device import View, same_place, waiting_once
 from hotloop.ops.launch import ALONE_BELOW_NS, launch, team_for
 
 _NS_ADAM, _NS_SGD = 0.7, 0.4  # of one thread, per element
@@ -161,9 +160,10 @@ def _many(
     team = team_for(ALONE_BELOW_NS)
     if _update(list(given.values()), steps, rule, team):
         return
-    rows = [
-        _checked(where, **dict(zip(given, row, strict=True))) for row in zip(*given.values(), strict=True)
-    ]
+    with waiting_once():
+        rows = [
+            _fitting(where, dict(zip(given, row, strict=True))) for row in zip(*given.values(), strict=True)
+        ]
     if any(isinstance(row[0], View) for row in rows):
         _check_apart(where, rows)
         steps = steps * (length if len(steps) == 1 else 1)
@@ -176,12 +176,19 @@ def _many(
 
 
 def _check_apart(where: str, rows: list[list[Any]]) -> None:
-    """Raises unless all arrays lie in one memory and none that is written overlaps another."""
+    """Raises unless all arrays, which are dense, lie in one memory and none that is written overlaps another."""
     for row in rows:
         same_place({"param": rows[0][0], "another": row[0]}, where)
-    written = sorted(v.extent() for row in rows for i, v in enumerate(row) if i != 1 and v.size)
-    if any(after[0] < before[1] for before, after in pairwise(written)):
-        raise ValueError(f"[ops.{where}] two of the arrays overlap; each needs memory of its own")
+    pieces = sorted(
+        (v.address, v.address + v.size * v.dtype.itemsize, i != 1)  # row[1] is the gradient
+        for row in rows for i, v in enumerate(row) if v.size
+    )  # fmt: skip
+    end = written_end = 0  # of the pieces before
+    for begin, after, written in pieces:
+        if begin < (end if written else written_end):
+            raise ValueError(f"[ops.{where}] two of the arrays overlap; each needs memory of its own")
+        end = max(end, after)
+        written_end = max(written_end, after) if written else written_end
 
 
 def _update(columns: list[Any], steps: list[int], rule: tuple[Any, ...], team: Any) -> bool:
@@ -196,6 +203,17 @@ def _scalars(rule: optim.Optimizer, step: int, correction1: float = 1.0, correct
 
 
 def _checked(where: str, **arrays: Any) -> list[Any]:
+    """The arrays of one update as kernels read them, none of which overlap."""
+    result = _fitting(where, arrays)
+    filled = [view for view in result if view is not None and view.size]
+    for i, view in enumerate(filled):
+        if any(overlap(view, other) for other in filled[:i]):
+            raise ValueError(f"[ops.{where}] two of the arrays overlap; each needs memory of its own")
+    return result
+
+
+def _fitting(where: str, arrays: dict[str, Any]) -> list[Any]:
+    """The arrays of one update as kernels read them: of one shape, what is written in place."""
     views = real_arrays(where, **arrays)
     shape = views[0].shape
     result: list[Any] = []
@@ -206,8 +224,4 @@ def _checked(where: str, **arrays: Any) -> list[Any]:
             result.append(None)
         else:
             result.append(dense(view) if name == "grad" else writable(view, where, name))
-    written = [view for name, view in zip(arrays, result, strict=True) if view is not None and view.size]
-    for i, view in enumerate(written):
-        if any(overlap(view, other) for other in written[:i]):
-            raise ValueError(f"[ops.{where}] two of the arrays overlap; each needs memory of its own")
     return result
