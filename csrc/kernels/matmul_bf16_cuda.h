@@ -51,26 +51,34 @@ HL_KERNEL HL_BOUNDS(kThreads, 4)
   const int64 first = int64{blockIdx.x / tiles} * kConvertTile,
               begin = int64{blockIdx.x % tiles} * kConvertTile;
   const auto t = static_cast<int>(threadIdx.x);
+  Float4 quad[kConvertTile * kQuads / kThreads];  // all on their way before the first is put down
+  const auto row_of = [&](int i) {
+    return x.along_depth ? (t + i * kThreads) / kQuads : (t + i * kThreads) % kQuads * 4;
+  };
+  const auto step_of = [&](int i) {
+    return x.along_depth ? (t + i * kThreads) % kQuads * 4 : (t + i * kThreads) / kQuads;
+  };
   HL_UNROLL
-  for (int q = t; q < kConvertTile * kQuads; q += kThreads) {
-    const int r = x.along_depth ? q / kQuads : q % kQuads * 4,
-              p = x.along_depth ? q % kQuads * 4 : q / kQuads;
-    const bool there = first + r < x.rows && begin + p < k;
-    const int count = !there ? 0 : x.along_depth ? at_most_4(k - begin - p) : at_most_4(x.rows - first - r);
-    const Float4 v = load_quad(there ? x.at(first + r, begin + p) : x.data, x.unit(), count, x.aligned);
-    float* const to = &tile[r][p];
+  for (int i = 0; i < kConvertTile * kQuads / kThreads; ++i) {
+    const int64 r = first + row_of(i), p = begin + step_of(i);
+    const bool there = r < x.rows && p < k;
+    const int count = !there ? 0 : at_most_4(x.along_depth ? k - p : x.rows - r);
+    quad[i] = load_quad(there ? x.at(r, p) : x.data, x.unit(), count, x.aligned);
+  }
+  HL_UNROLL
+  for (int i = 0; i < kConvertTile * kQuads / kThreads; ++i) {
+    float* const to = &tile[row_of(i)][step_of(i)];
     const int step = x.along_depth ? 1 : kConvertTile + 1;
-    to[0] = v.x, to[step] = v.y, to[2 * step] = v.z, to[3 * step] = v.w;
+    to[0] = quad[i].x, to[step] = quad[i].y, to[2 * step] = quad[i].z, to[3 * step] = quad[i].w;
   }
   sync();
   HL_UNROLL
-  for (int q = t; q < kConvertTile * kCopyChunks; q += kThreads) {
-    const int r = q / kCopyChunks, chunk = q % kCopyChunks;
-    if (first + r >= x.rows) break;
+  for (int i = 0; i < kConvertTile * kCopyChunks / kThreads; ++i) {
+    const int r = (t + i * kThreads) / kCopyChunks, chunk = t % kCopyChunks;
     const float* const v = &tile[r][chunk * 8];
-    const auto word = [&](int i) { return __builtin_bit_cast(float, pack_bf16(v[2 * i], v[2 * i + 1])); };
-    store4(out + (first + r) * (depth / 2) + begin / 2 + chunk * 4,
-           Float4{word(0), word(1), word(2), word(3)});
+    const std::uint32_t words[4] = {pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]),
+                                    pack_bf16(v[6], v[7])};
+    if (first + r < x.rows) store_words(out + (first + r) * (depth / 2) + begin / 2 + chunk * 4, words);
   }
   if (parts == nullptr || t >= kConvertTile || first + t >= x.rows) return;
   float sum = 0.0f;
