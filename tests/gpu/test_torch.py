@@ -142,7 +142,7 @@ def test_kernels_come_after_torchs_stream_and_before_its_next(
     weight = torch.nn.Parameter(torch.ones(3))
     weight.grad = torch.ones(3)
     ht.SGD([weight], lr=0.5).step()
-    assert recorder.log == [("after", theirs.stream), ("launch", "sgd"), ("before", theirs.stream)]
+    assert recorder.log == [("after", theirs.stream), ("update_list", "sgd"), ("before", theirs.stream)]
     assert weight.tolist() == [0.5] * 3
 
 
