@@ -158,6 +158,7 @@ NATIVE = {
     "torch.kernels",
     "torch.optim",
     "torch.passes",
+    "torch.there",
     "train_step",
 }
 
