@@ -102,11 +102,11 @@ ALLOWED: dict[str, set[str]] = {
     "early_stopping": BASE | {"history"},
     "callbacks": BASE | {"history"},
     "progress": BASE | {"history", "callbacks"},
-    "data": BASE | {"data"},
+    "data": BASE | {"data", "ops"},  # arrays of others that lie on a device
     "model_memory": SESSION - {"session"},
     "session": SESSION,
     "device": BASE | {"env", "threads"},
-    "executable": BASE | {"compile"} | {"compile.plan"},
+    "executable": BASE | {"compile", "compile.plan", "data"},
     "device_choice": COMPILE | {"device", "threads"},
     "fit_device": STEP | {"device_choice"},
     "tabular": DESCRIBE | {"nn", "data"},

@@ -25,8 +25,8 @@ std::vector<SourceArray> describe_all(const std::vector<py::object>& arrays) {
     }
     const auto [address, type, rows, row_size, owner] = array.cast<Placed>();
     check(type >= 0 && type <= static_cast<int>(ElementType::kFloat64), "[source] no element type ", type);
-    found.push_back({reinterpret_cast<const std::byte*>(address), static_cast<ElementType>(type), rows,
-                     row_size, true});
+    found.push_back(
+        {reinterpret_cast<const std::byte*>(address), static_cast<ElementType>(type), rows, row_size, true});
   }
   return found;
 }
@@ -56,8 +56,8 @@ EpochAnswer epoch(DeviceProgram& program, HeldSource& source, const std::vector<
                   int64 batch_size, bool shuffle, std::uint64_t seed, std::uint32_t run,
                   std::uint32_t epoch_number, std::uint64_t step, int64 first_batch, int64 batches,
                   const DoubleArray& params, int64 begin, int64 end, int64 accumulate,
-                  const DeviceOutputs& outputs, const StopFlag* stop, std::optional<double> deadline_s, bool check_finite, int64 before,
-                  bool more) {
+                  const DeviceOutputs& outputs, const StopFlag* stop, std::optional<double> deadline_s,
+                  bool check_finite, int64 before, bool more) {
   EpochOptions options = run_options(program.plan(), inputs, batch_size, shuffle, seed, run, accumulate);
   options.outputs = epoch_outputs(program.plan(), source.source().rows(), outputs);
   options.epoch = epoch_number;
@@ -126,10 +126,12 @@ void register_gpu_epoch(py::module_& m) {
         py::arg("inputs"), py::arg("batch_size"), py::arg("shuffle"), py::arg("seed") = 0, py::arg("run") = 0,
         py::arg("epoch") = 0, py::arg("step") = 0, py::arg("first_batch") = 0, py::arg("batches") = -1,
         py::arg("params"), py::arg("begin") = 0, py::arg("end") = -1, py::arg("accumulate") = 1,
-        py::arg("outputs") = DeviceOutputs(), py::arg("stop") = py::none(), py::arg("deadline_s") = py::none(),
-        py::arg("check_finite") = false, py::arg("before") = 0, py::arg("more") = false,
+        py::arg("outputs") = DeviceOutputs(), py::arg("stop") = py::none(),
+        py::arg("deadline_s") = py::none(), py::arg("check_finite") = false, py::arg("before") = 0,
+        py::arg("more") = false,
         "One pass over the source as run_epoch makes it, on a device: (steps run, 'done' | 'stopped' | "
-        "'time' | 'diverged' | 'paused'). A stop takes effect after the launches in hand. An output is an array, "
+        "'time' | 'diverged' | 'paused'). A stop takes effect after the launches in hand. An output is an "
+        "array, "
         "or an address on the device.");
 }
 

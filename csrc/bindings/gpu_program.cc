@@ -138,6 +138,8 @@ void register_gpu_program(py::module_& m) {
            "A copy of the elements of a buffer for that many rows, flat.")
       .def("put_from", &put_from, py::arg("buffer"), py::arg("at"), py::arg("elements"),
            "The same from an address on the device, which is held until the next run has ended.")
+      .def(
+          "wait", [](const DeviceProgram& program) { program.queue().wait(); }, "Wait for what was put.")
       .def("get_to", &get_to, py::arg("buffer"), py::arg("rows"), py::arg("at"),
            "The elements of a buffer for that many rows to an address on the device; waits.")
       .def("run", &run, py::arg("rows"), py::kw_only(), py::arg("begin") = 0, py::arg("end") = -1,

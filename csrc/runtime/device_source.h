@@ -57,8 +57,8 @@ class DeviceSource {
   std::vector<SourceArray> arrays_;
   std::size_t row_bytes_ = 0, budget_ = 0;
   std::vector<std::unique_ptr<DeviceBlock>> blocks_;  // copies of the host's arrays
-  std::vector<const std::byte*> places_;              // of each array on the device; none if they are streamed
-  std::vector<std::vector<std::byte>> at_home_;       // the device's arrays, where all are streamed
+  std::vector<const std::byte*> places_;         // of each array on the device; none if they are streamed
+  std::vector<std::vector<std::byte>> at_home_;  // the device's arrays, where all are streamed
   std::unique_ptr<Lane> lanes_[2];
   std::unique_ptr<DeviceQueue> copies_;
   int64 lane_rows_ = 0;  // room of a lane
