@@ -86,8 +86,8 @@ int guarded(int (*original)(Args...), Args... args) {
   constexpr bool kGivesBack = kCalls[kCall].gives_back != Thing::kNone;
   const int fault = injected(kCall);
   if (fault != kDeviceOk && !kGivesBack) return fault;
-  t_injected.clear();
   const int status = original(args...);  // what is given back is gone even where the answer is an error
+  if (status != kDeviceOk) t_injected.clear();
   if (kGivesBack) --balance(kCalls[kCall].gives_back);
   if (status == kDeviceOk && kCalls[kCall].makes != Thing::kNone) ++balance(kCalls[kCall].makes);
   return fault != kDeviceOk ? fault : status;
