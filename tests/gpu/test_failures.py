@@ -15,7 +15,7 @@ import pytest
 
 import hotloop as hl
 from hotloop import _core
-from hotloop.executable import OnDevice
+from hotloop.runtime.executable import OnDevice
 from tests.gpu.kernel_harness import LIBRARIES
 from tests.simt import faults
 from tests.simt.faults import FAULT, MEMORY, failing
