@@ -17,9 +17,7 @@ from hotloop.data import device_rows
 from hotloop.ops import device as on_device
 from tests.gpu.device_plans import MODES, emulating
 from tests.gpu.foreign_arrays import Interface, Lender
-from tests.gpu.kernel_harness import LIBRARIES
-
-pytestmark = pytest.mark.skipif(not LIBRARIES["simt"].exists(), reason="the emulator is not built")
+from tests.gpu.kernel_harness import DEVICES
 
 RNG = np.random.default_rng(5)
 X = RNG.standard_normal((90, 12)).astype(np.float32)
@@ -27,16 +25,26 @@ Y = (X[:, :3].sum(axis=1) > 0).astype(np.int64) + (X[:, 3] > 1)
 WEIGHT = RNG.random(90).astype(np.float32)
 
 
-@pytest.fixture(autouse=True)
-def _emulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA's memory is the emulator's."""
-    monkeypatch.setattr(on_device, "KIND", "simt")
+@pytest.fixture(
+    autouse=True, params=DEVICES or [pytest.param("none", marks=pytest.mark.skip("neither emulator nor GPU"))]
+)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where arrays lie and runs take place: on a GPU, or on the emulator, whose memory is then CUDA's."""
+    found: str = request.param
+    monkeypatch.setattr(on_device, "KIND", found)
+    return found
 
 
-def trainer(device: str = "simt", loss: Any = "cross_entropy", outputs: int = 3, **how: Any) -> hl.Trainer:
+def trainer(device: str = "", loss: Any = "cross_entropy", outputs: int = 3, **how: Any) -> hl.Trainer:
     model = hl.nn.Sequential(hl.nn.Linear(12, 16), hl.nn.ReLU(), hl.nn.Linear(16, outputs))
     return hl.Trainer(
-        model, loss, optimizer=hl.optim.AdamW(0.01), device=device, seed=3, progress=False, **how
+        model,
+        loss,
+        optimizer=hl.optim.AdamW(0.01),
+        device=device or on_device.KIND,
+        seed=3,
+        progress=False,
+        **how,
     )
 
 
@@ -89,9 +97,9 @@ def test_sets_for_validation_may_lie_on_either_side() -> None:
 
 
 def test_nothing_is_copied_that_need_not_be() -> None:
-    rows = device_rows.read(source := Interface(X), "X", "test", on="simt", check=None)
+    rows = device_rows.read(source := Interface(X), "X", "test", on=on_device.KIND, check=None)
     assert rows.view.address == source.memory.address
-    there = on_device.open_device("simt", "test")
+    there = on_device.open_device(on_device.KIND, "test")
     held = _core.DeviceSource(there, [rows.feed, np.zeros((90, 3), np.float32)])
     assert held.resident and held.nbytes == 90 * 3 * 4
 
@@ -99,8 +107,10 @@ def test_nothing_is_copied_that_need_not_be() -> None:
 def test_the_source_keeps_the_array_alive() -> None:
     array = Interface(X)
     gone = weakref.ref(array)
-    there = on_device.open_device("simt", "test")
-    held = _core.DeviceSource(there, [device_rows.read(array, "X", "test", on="simt", check=None).feed])
+    there = on_device.open_device(on_device.KIND, "test")
+    held = _core.DeviceSource(
+        there, [device_rows.read(array, "X", "test", on=on_device.KIND, check=None).feed]
+    )
     del array
     gc.collect()
     assert gone() is not None
@@ -111,8 +121,8 @@ def test_the_source_keeps_the_array_alive() -> None:
 
 def test_what_is_streamed_takes_its_neighbours_along() -> None:
     """Beside an array of the host that has no room, one of the device is read from a copy."""
-    there = on_device.open_device("simt", "test")
-    rows = device_rows.read(Interface(X), "X", "test", on="simt", check=None)
+    there = on_device.open_device(on_device.KIND, "test")
+    rows = device_rows.read(Interface(X), "X", "test", on=on_device.KIND, check=None)
     held = _core.DeviceSource(there, [rows.feed, np.zeros((90, 3), np.float32)], budget=64)
     assert not held.resident
 
@@ -121,7 +131,7 @@ def test_what_is_streamed_takes_its_neighbours_along() -> None:
 @pytest.mark.parametrize("stream", ["theirs", "dlpack"])
 def test_the_owners_work_comes_first(mode: str, stream: str) -> None:
     """Another queue writes X without a wait, and training reads what it wrote."""
-    theirs = _core.DeviceEager(on_device.open_device("simt", "test"))
+    theirs = _core.DeviceEager(on_device.open_device(on_device.KIND, "test"))
     expected = trainer().fit(X, Y, epochs=1).history
     source: Any = Interface(np.zeros_like(X), stream=theirs.stream)
     if stream == "dlpack":
@@ -137,7 +147,7 @@ def test_the_owners_work_comes_first(mode: str, stream: str) -> None:
                 return lend(stream=stream, **more)
 
         source = Ordered()
-    with emulating("simt", mode):
+    with emulating(on_device.KIND, mode):
         theirs.upload(source.memory.address, X)
         assert trainer().fit(source, Y, epochs=1).history == expected
 
@@ -191,7 +201,7 @@ def test_ids_are_checked_on_the_device() -> None:
     ids = RNG.integers(0, 20, (90, 2))
     for put in (Interface, np.asarray):
         model = hl.nn.Sequential(hl.nn.Embedding(20, 6), hl.nn.Flatten(), hl.nn.Linear(12, 3))
-        one = hl.Trainer(model, "cross_entropy", device="simt", seed=1, progress=False)
+        one = hl.Trainer(model, "cross_entropy", device=on_device.KIND, seed=1, progress=False)
         run = one.fit(put(ids), put(Y), epochs=1)
         with pytest.raises(hl.LabelError, match=r"X\[2, 1\] = 20"):
             one.fit(put(np.where(np.arange(180).reshape(90, 2) == 5, 20, ids)), put(Y), epochs=1)
@@ -239,7 +249,7 @@ def test_auto_goes_where_the_data_lie() -> None:
         one = trainer("auto")
         run = one.fit(x, Y, validation=validation, epochs=1)
         found = run.about["environment"]
-        assert (found["device"], found["device chosen"]) == ("simt", "the data lies there")
+        assert (found["device"], found["device chosen"]) == (on_device.KIND, "the data lies there")
         assert one.predict(Interface(X)).numpy().shape == (90, 3)
 
 
@@ -276,7 +286,7 @@ def test_steps_by_hand_take_and_give_device_arrays() -> None:
     steps = {}
     for put in (Interface, np.asarray):
         model = hl.nn.Sequential(hl.nn.Linear(12, 16), hl.nn.Tanh(), hl.nn.Linear(16, 3))
-        step = hl.TrainStep(model, "cross_entropy", hl.optim.AdamW(0.01), device="simt", seed=2)
+        step = hl.TrainStep(model, "cross_entropy", hl.optim.AdamW(0.01), device=on_device.KIND, seed=2)
         losses = [step(put(X[i : i + 30]), put(Y[i : i + 30]), put(WEIGHT[:30])) for i in range(0, 90, 30)]
         loss, gradients = step.loss_and_grads(put(X), put(Y))
         step.update()
@@ -302,7 +312,9 @@ def test_bytes_go_into_a_step() -> None:
     table = RNG.integers(0, 200, (30, 12)).astype(np.uint8)
     losses = []
     for put in (Interface, np.asarray):
-        step = hl.TrainStep(hl.nn.Linear(12, 3), "cross_entropy", hl.optim.SGD(1e-4), device="simt", seed=2)
+        step = hl.TrainStep(
+            hl.nn.Linear(12, 3), "cross_entropy", hl.optim.SGD(1e-4), device=on_device.KIND, seed=2
+        )
         losses.append([step(put(table), put(Y[:30])) for _ in range(3)])
     assert losses[0] == losses[1]
 
@@ -317,7 +329,7 @@ def test_a_loss_of_ones_own_sees_numpy_arrays() -> None:
     for put in (Interface, np.asarray):
         one = trainer(loss=squares, metrics=None)
         run = one.fit(put(X), put(X[:, :3]), validation=0.25, epochs=1)
-        step = hl.TrainStep(hl.nn.Linear(12, 3), squares, device="simt", seed=1)
+        step = hl.TrainStep(hl.nn.Linear(12, 3), squares, device=on_device.KIND, seed=1)
         runs.append((run.history, one.evaluate(put(X), put(X[:, :3])), step(put(X), put(X[:, :3]))))
     assert runs[0] == runs[1]
 
