@@ -5,7 +5,10 @@ CPU's words, after what their owner has launched, and answered in kind."""
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
+from contextlib import nullcontext
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -349,3 +352,49 @@ def test_scores_reports_and_curves_read_device_data() -> None:
     assert curves[0] == curves[1]
     checks = [trainer().overfit_batch(put(X), put(Y), steps=3).losses for put in (Interface, np.asarray)]
     assert checks[0] == checks[1]
+
+
+def libraries(monkeypatch: pytest.MonkeyPatch, name: str) -> type:
+    """A stand-in for a library that gets its own kind back: its kind of array."""
+    library: Any = ModuleType(name)
+    if name == "cupy":
+        library.ndarray, library.cuda = Interface, SimpleNamespace(Device=lambda number: nullcontext())
+        library.empty = lambda shape, dtype: Interface(np.empty(shape, dtype))
+    else:
+
+        class Tensor(Lender):
+            device, requires_grad = SimpleNamespace(type="cuda"), False
+
+        library.Tensor, library.float32 = Tensor, "float32"
+        library.empty = lambda shape, dtype, device: Tensor(np.empty(shape, np.float32))
+        library.cuda = SimpleNamespace(current_stream=lambda number: SimpleNamespace(cuda_stream=1))
+    monkeypatch.setitem(sys.modules, name, library)
+    found: type = library.ndarray if name == "cupy" else library.Tensor
+    return found
+
+
+@pytest.mark.parametrize("name", ["cupy", "torch"])
+def test_libraries_get_their_own_kind_back(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = trainer()
+    one.fit(X, Y, epochs=1)
+    step = hl.TrainStep(hl.nn.Linear(12, 3), "mse", device=on_device.KIND, seed=1)
+    expected, forward = one.predict(X), step.forward(X)
+    kind = libraries(monkeypatch, name)
+    for given in (X, X.astype(np.float64), np.rint(X * 10).astype(np.uint8)):
+        if name == "torch" and given.dtype != np.float32:
+            continue  # the stand-in lends float32 only
+        found = one.predict(kind(given))
+        assert type(found) is kind
+        assert np.array_equal(found.numpy(), expected) or given.dtype == np.uint8
+    found = step.forward(kind(X))
+    assert type(found) is kind and np.array_equal(found.numpy(), forward)
+    home = {"cupy": r"X\.get\(\)", "torch": r"X\.cpu\(\)"}[name]
+    with pytest.raises(hl.DeviceError, match=home):
+        trainer("cpu").fit(kind(X), Y)
+
+
+def test_a_tensor_that_requires_grad_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor = libraries(monkeypatch, "torch")(X)
+    tensor.requires_grad = True
+    with pytest.raises(TypeError, match=r"X is a tensor that requires grad.*pass X\.detach\(\)"):
+        trainer().fit(tensor, Y)
