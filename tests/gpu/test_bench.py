@@ -70,7 +70,8 @@ class Pool:
         def ask(what: str, **details: Any) -> dict[str, Any]:
             if isinstance(curve, str) and what == curve:
                 raise WorkerError(f"{label} cannot {what}")
-            return {"curve": curve, "first_step_s": 1.0, "seconds": 1e-3}
+            falling = [2.0, 1.0] if isinstance(curve, str) else curve
+            return {"curve": falling, "first_step_s": 1.0, "seconds": 1e-3}
 
         return SimpleNamespace(entry=SimpleNamespace(contestant=label), begin=lambda network: None, ask=ask)
 

@@ -176,7 +176,9 @@ def test_without_a_gpu_one_line_says_so(
     monkeypatch.setattr(gpu_check.ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError(f"no {name}")))
     assert gpu_check.main() == gpu_check.NO_GPU
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("gpu_check: no GPU to check here: no NVIDIA driver (no libcuda.so.1); nothing was run")
+    assert line.startswith(
+        "gpu_check: no GPU to check here: no NVIDIA driver (no libcuda.so.1); nothing was run"
+    )
     assert not (tmp_path / "out").exists()
 
 
