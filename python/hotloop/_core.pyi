@@ -137,13 +137,6 @@ class DeviceEager:
         """
         matmul for each matrix of a batch: (outer, inner), then of a, b and out the elements to the next outer and inner one.
         """
-    def to_index(
-        self,
-        x: typing.SupportsInt | typing.SupportsIndex,
-        type: typing.SupportsInt | typing.SupportsIndex,
-        n: typing.SupportsInt | typing.SupportsIndex,
-        out: typing.SupportsInt | typing.SupportsIndex,
-    ) -> None: ...
     def update_list(self, name: str, rows: list[typing.Any]) -> None:
         """
         One update of an optimiser for each row of fields, of which scalars are NumPy's.
