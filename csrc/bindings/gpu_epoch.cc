@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Passes over a data set on a device, as bindings/epoch.cc has them for the CPU.
+#include <algorithm>
 #include <optional>
+#include <tuple>
 
 #include "bindings/epoch_call.h"
 #include "core/error.h"
@@ -11,19 +13,38 @@ namespace {
 
 using DoubleArray = py::array_t<double, py::array::c_style>;
 
-// Keeps the arrays alive that rows may come from.
+// (address, FeedType, rows, elements of a row, owner): a dense array on the device.
+using Placed = std::tuple<std::uintptr_t, int, int64, int64, py::object>;
+
+std::vector<SourceArray> describe_all(const std::vector<py::object>& arrays) {
+  std::vector<SourceArray> found;
+  for (const py::object& array : arrays) {
+    if (!py::isinstance<py::tuple>(array)) {
+      found.push_back(describe({array.cast<py::array>()}).front());
+      continue;
+    }
+    const auto [address, type, rows, row_size, owner] = array.cast<Placed>();
+    check(type >= 0 && type <= static_cast<int>(ElementType::kFloat64), "[source] no element type ", type);
+    found.push_back(
+        {reinterpret_cast<const std::byte*>(address), static_cast<ElementType>(type), rows, row_size, true});
+  }
+  return found;
+}
+
+// Keeps the arrays alive that rows may come from: of a resident source those that lie on the device already.
 class HeldSource {
  public:
-  HeldSource(const std::shared_ptr<Device>& device, std::vector<py::array> arrays,
+  HeldSource(const std::shared_ptr<Device>& device, std::vector<py::object> arrays,
              std::optional<std::size_t> budget)
-      : owned_(std::move(arrays)), source_(device, describe(owned_), budget) {
-    if (source_.resident()) owned_.clear();
+      : owned_(std::move(arrays)), source_(device, describe_all(owned_), budget) {
+    const auto is_host = [](const py::object& array) { return !py::isinstance<py::tuple>(array); };
+    if (source_.resident()) owned_.erase(std::remove_if(owned_.begin(), owned_.end(), is_host), owned_.end());
   }
   DeviceSource& source() { return source_; }
   const DeviceSource& source() const { return source_; }
 
  private:
-  std::vector<py::array> owned_;
+  std::vector<py::object> owned_;
   DeviceSource source_;
 };
 
@@ -34,9 +55,9 @@ EpochAnswer drive(DeviceProgram& program, HeldSource& source, EpochOptions& opti
 EpochAnswer epoch(DeviceProgram& program, HeldSource& source, const std::vector<int>& inputs,
                   int64 batch_size, bool shuffle, std::uint64_t seed, std::uint32_t run,
                   std::uint32_t epoch_number, std::uint64_t step, int64 first_batch, int64 batches,
-                  const DoubleArray& params, int64 begin, int64 end, int64 accumulate, const Outputs& outputs,
-                  const StopFlag* stop, std::optional<double> deadline_s, bool check_finite, int64 before,
-                  bool more) {
+                  const DoubleArray& params, int64 begin, int64 end, int64 accumulate,
+                  const DeviceOutputs& outputs, const StopFlag* stop, std::optional<double> deadline_s,
+                  bool check_finite, int64 before, bool more) {
   EpochOptions options = run_options(program.plan(), inputs, batch_size, shuffle, seed, run, accumulate);
   options.outputs = epoch_outputs(program.plan(), source.source().rows(), outputs);
   options.epoch = epoch_number;
@@ -82,8 +103,9 @@ class DeviceEpoch {
 void register_gpu_epoch(py::module_& m) {
   py::class_<HeldSource>(m, "DeviceSource",
                          "Arrays of equal row count for batches on a device: copied there if they take no "
-                         "more than `budget` bytes (None: half of what is free), else streamed.")
-      .def(py::init<const std::shared_ptr<Device>&, std::vector<py::array>, std::optional<std::size_t>>(),
+                         "more than `budget` bytes (None: half of what is free), else streamed. (address, "
+                         "FeedType, rows, elements of a row, owner) is a dense array that lies there.")
+      .def(py::init<const std::shared_ptr<Device>&, std::vector<py::object>, std::optional<std::size_t>>(),
            py::arg("device"), py::arg("arrays"), py::arg("budget") = py::none())
       .def_property_readonly("rows", [](const HeldSource& held) { return held.source().rows(); })
       .def_property_readonly(
@@ -104,11 +126,13 @@ void register_gpu_epoch(py::module_& m) {
         py::arg("inputs"), py::arg("batch_size"), py::arg("shuffle"), py::arg("seed") = 0, py::arg("run") = 0,
         py::arg("epoch") = 0, py::arg("step") = 0, py::arg("first_batch") = 0, py::arg("batches") = -1,
         py::arg("params"), py::arg("begin") = 0, py::arg("end") = -1, py::arg("accumulate") = 1,
-        py::arg("outputs") = Outputs(), py::arg("stop") = py::none(), py::arg("deadline_s") = py::none(),
-        py::arg("check_finite") = false, py::arg("before") = 0, py::arg("more") = false,
+        py::arg("outputs") = DeviceOutputs(), py::arg("stop") = py::none(),
+        py::arg("deadline_s") = py::none(), py::arg("check_finite") = false, py::arg("before") = 0,
+        py::arg("more") = false,
         "One pass over the source as run_epoch makes it, on a device: (steps run, 'done' | 'stopped' | "
-        "'time' | "
-        "'diverged' | 'paused'). A stop takes effect after the launches in hand.");
+        "'time' | 'diverged' | 'paused'). A stop takes effect after the launches in hand. An output is an "
+        "array, "
+        "or an address on the device.");
 }
 
 }  // namespace hotloop

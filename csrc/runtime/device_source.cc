@@ -34,6 +34,10 @@ std::size_t row_bytes(const SourceArray& array) {
   return static_cast<std::size_t>(array.row_size) * element_bytes(array.type);
 }
 
+std::size_t all_bytes(const SourceArray& array) {
+  return static_cast<std::size_t>(array.rows) * row_bytes(array);
+}
+
 }  // namespace
 
 DeviceSource::DeviceSource(std::shared_ptr<const Device> device, std::vector<SourceArray> arrays,
@@ -45,12 +49,15 @@ DeviceSource::DeviceSource(std::shared_ptr<const Device> device, std::vector<Sou
   std::size_t free = 0, total = 0;
   if (!budget) device_->require(device_->api().memory_info(&free, &total), "ask for free memory");
   budget_ = budget.value_or(free / 2);
+  std::size_t host_bytes = 0;
   for (const SourceArray& array : arrays_) {
     check(array.rows == rows(), "[source] arrays of ", rows(), " and ", array.rows, " rows");
     row_bytes_ += row_bytes(array);
+    if (!array.on_device) host_bytes += all_bytes(array);
   }
-  if (static_cast<std::size_t>(rows()) * row_bytes_ <= budget_ && make_resident()) return;
+  if (host_bytes <= budget_ && make_resident()) return;
   blocks_.clear();
+  bring_home();
 }
 
 DeviceSource::~DeviceSource() { finish_copies(); }
@@ -63,18 +70,35 @@ void DeviceSource::finish_copies() const {
 // Whether there was room.
 bool DeviceSource::make_resident() {
   const DeviceQueue queue(device_);
+  std::vector<const std::byte*> places;
   try {
-    for (const SourceArray& array : arrays_)
-      blocks_.push_back(
-          std::make_unique<DeviceBlock>(device_, static_cast<std::size_t>(array.rows) * row_bytes(array)));
+    for (const SourceArray& array : arrays_) {
+      if (!array.on_device) blocks_.push_back(std::make_unique<DeviceBlock>(device_, all_bytes(array)));
+      places.push_back(array.on_device ? array.data : blocks_.back()->data());
+    }
   } catch (const DeviceFault& fault) {
     if (fault.status() == kDeviceMemory) return false;
     throw;
   }
-  for (std::size_t i = 0; i < arrays_.size(); ++i)
-    queue.copy(blocks_[i]->data(), arrays_[i].data, blocks_[i]->bytes(), CopyKind::kToDevice);
+  auto block = blocks_.begin();
+  for (const SourceArray& array : arrays_)
+    if (!array.on_device) queue.copy((*block++)->data(), array.data, all_bytes(array), CopyKind::kToDevice);
   queue.wait();
+  places_ = std::move(places);
   return true;
+}
+
+// Rows that the host gathers have to lie on the host, all columns of them.
+void DeviceSource::bring_home() {
+  const DeviceQueue queue(device_);
+  for (SourceArray& array : arrays_) {
+    if (!array.on_device) continue;
+    at_home_.emplace_back(all_bytes(array));
+    queue.copy(at_home_.back().data(), array.data, all_bytes(array), CopyKind::kToHost);
+    queue.wait();
+    array.data = at_home_.back().data();
+    array.on_device = false;
+  }
 }
 
 std::size_t DeviceSource::n_bytes() const {
@@ -118,7 +142,7 @@ DeviceFeeder::DeviceFeeder(DeviceSource& source, const DeviceQueue& queue, Devic
 
 int64 DeviceFeeder::rows_end(int64 batch) const { return std::min(batch * batch_size_, source_.rows()); }
 
-DeviceFeeds DeviceFeeder::feeds_of(int64 first_row, const std::vector<std::byte*>& data) const {
+DeviceFeeds DeviceFeeder::feeds_of(int64 first_row, const std::vector<const std::byte*>& data) const {
   DeviceFeeds feeds;
   feeds.first = first_row;
   feeds.n = static_cast<std::int32_t>(data.size());
@@ -130,12 +154,7 @@ DeviceFeeds DeviceFeeder::feeds_of(int64 first_row, const std::vector<std::byte*
   return feeds;
 }
 
-DeviceFeeds DeviceFeeder::feeds() const {
-  std::vector<std::byte*> data;
-  data.reserve(source_.blocks_.size());
-  for (const auto& block : source_.blocks_) data.push_back(block->data());
-  return feeds_of(0, data);
-}
+DeviceFeeds DeviceFeeder::feeds() const { return feeds_of(0, source_.places_); }
 
 int64 DeviceFeeder::ready(int64 batch) {
   if (source_.resident()) return last_ - batch;
@@ -147,8 +166,8 @@ int64 DeviceFeeder::ready(int64 batch) {
   piece_ = piece;
   DeviceSource::Lane& at = lane(piece);
   at.copied.hold_back(queue_);
-  std::vector<std::byte*> data;
-  std::byte* next = at.block.data();
+  std::vector<const std::byte*> data;
+  const std::byte* next = at.block.data();
   for (const SourceArray& array : source_.arrays_) {
     data.push_back(next);
     next += aligned(static_cast<std::size_t>(source_.lane_rows_) * row_bytes(array));

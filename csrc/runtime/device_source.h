@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where a device's batches come from. Arrays that fit lie there as a whole; others come in pieces of whole
-// batches through two buffers: while one trains, the host gathers the next and copies it.
+// Where a device's batches come from. Arrays that lie there are read in place, and those that fit are copied
+// there as a whole; others come in pieces of whole batches through two buffers: while one trains, the host
+// gathers the next and copies it.
 #pragma once
 
 #include <memory>
@@ -15,8 +16,9 @@ namespace hotloop {
 
 class DeviceSource {
  public:
-  // The arrays are held by the caller. They are copied now if they take no more than `budget` bytes (without
-  // one: half of what is free), and then changes to them are not seen. Throws DeviceFault.
+  // The arrays are held by the caller. Those of the host are copied now if they take no more than `budget`
+  // bytes (without one: half of what is free), and then changes to them are not seen; else all are streamed,
+  // those of the device from a copy on the host. Throws DeviceFault.
   DeviceSource(std::shared_ptr<const Device> device, std::vector<SourceArray> arrays,
                std::optional<std::size_t> budget);
 
@@ -27,7 +29,7 @@ class DeviceSource {
   const Device& device() const { return *device_; }
   const std::vector<SourceArray>& arrays() const { return arrays_; }
   int64 rows() const { return arrays_.empty() ? 0 : arrays_[0].rows; }
-  bool resident() const { return !blocks_.empty() || arrays_.empty(); }
+  bool resident() const { return !places_.empty() || arrays_.empty(); }
   std::size_t n_bytes() const;  // on the device
 
  private:
@@ -47,13 +49,16 @@ class DeviceSource {
     DeviceMark fed, copied, trained;
   };
   bool make_resident();
+  void bring_home();
   void finish_copies() const;
   void make_lanes(int64 batch_size);
 
   std::shared_ptr<const Device> device_;
   std::vector<SourceArray> arrays_;
   std::size_t row_bytes_ = 0, budget_ = 0;
-  std::vector<std::unique_ptr<DeviceBlock>> blocks_;  // one for each array
+  std::vector<std::unique_ptr<DeviceBlock>> blocks_;  // copies of the host's arrays
+  std::vector<const std::byte*> places_;         // of each array on the device; none if they are streamed
+  std::vector<std::vector<std::byte>> at_home_;  // the device's arrays, where all are streamed
   std::unique_ptr<Lane> lanes_[2];
   std::unique_ptr<DeviceQueue> copies_;
   int64 lane_rows_ = 0;  // room of a lane
@@ -79,7 +84,7 @@ class DeviceFeeder {
   int64 lane_batches() const { return source_.lane_rows_ / batch_size_; }
   DeviceSource::Lane& lane(int64 piece) const { return *source_.lanes_[piece % 2]; }
   int64 rows_end(int64 batch) const;
-  DeviceFeeds feeds_of(int64 first_row, const std::vector<std::byte*>& data) const;
+  DeviceFeeds feeds_of(int64 first_row, const std::vector<const std::byte*>& data) const;
   void gather(int64 batch, int64 count);
   void send(int64 piece);
 

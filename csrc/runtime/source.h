@@ -18,6 +18,7 @@ struct SourceArray {
   const std::byte* data = nullptr;
   ElementType type = ElementType::kFloat32;
   int64 rows = 0, row_size = 0;
+  bool on_device = false;  // data is an address there; only a DeviceSource takes it
 };
 
 // Whether an array can feed an input of that type: integers to index inputs, numbers to real ones.

@@ -64,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
     "scoring": BASE | {"classes", "scoring"},
     "metrics": DESCRIBE | {"metrics", "losses", "scoring"},
     "freeze_plan": BASE,
-    "data": BASE | {"data"},
+    "data": BASE | {"data", "ops"},  # ops: arrays of others that lie on a device
     "compile": COMPILE,
     "export": DESCRIBE | {"compile", "data", "storage.files", "losses", "nn", "export"},
     # native memory, programs, threads and devices
@@ -73,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
     "runtime.threads": BASE | {"env", "compile.plan"},
     "runtime.device": BASE | {"env", "runtime.threads"},
     "runtime.device_choice": COMPILE | {"runtime.device", "runtime.threads"},
-    "runtime.executable": COMPILE,
+    "runtime.executable": COMPILE | {"data"},
     "runtime.grouping": COMPILE | SETTINGS,
     "runtime.parallel": BASE | {"runtime.interrupt", "runtime.threads"},
     "runtime.memory": RUNTIME - {"runtime"},

@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from hotloop.data.device_rows import is_on_device
 from hotloop.errors import DTypeError, NonFiniteError, ShapeError
 
 Array = NDArray[Any]
@@ -109,8 +110,8 @@ def rows_at_once(arrays: Mapping[str, Any], multiple: int) -> int:
 
 
 def subset(array: Any, rows: Array, real: DTypeLike = np.float32) -> Array:
-    """Some rows: a copy of an array's, still unread ones of what is read in blocks."""
-    if is_lazy(array):
+    """Some rows: a copy of an array's, where it lies; still unread ones of what is read in blocks."""
+    if is_lazy(array) or is_on_device(array):
         return cast(Array, array.take(rows))
     if is_mapped(array):
         return cast(Array, LazyRows(array, real if array.dtype.kind == "f" else array.dtype, rows))
