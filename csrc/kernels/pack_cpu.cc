@@ -30,17 +30,48 @@ bool streams([[maybe_unused]] const PackPanelsArgs<real>& args) {
 #endif
 }
 
-// Rows of panels (16 elements each) of one chunk.
-constexpr int64 kPackChunk = kElementwiseChunk / kPanel;
+// Panels that are written side by side, where rows of x are contiguous: 512 bytes of a row are read in one
+// go. Panel by panel it would be a line of every row, which no prefetcher foresees where rows are pages, and
+// a row that does not begin on a line would have each line read twice: 2 to 4 times as long.
+constexpr int64 kPanelGroup = 8;
 
-// Rows contiguous: out[i][j] = x[i*stride_k + j], `columns` of them, then zeros.
+// A chunk: `panels` by `rows` of k, 16384 elements.
+struct PackGrid {
+  int64 panels, rows;          // of one chunk
+  int64 panels_all, rows_all;  // of the matrix
+  int64 row_chunks;            // chunks of k vary fastest
+
+  template <class real>
+  explicit PackGrid(const PackPanelsArgs<real>& args)
+      : panels_all(ceil_div(args.n, kPanel)), rows_all(args.k) {
+    panels = args.stride_n != 1 || panels_all < 1 ? 1 : panels_all < kPanelGroup ? panels_all : kPanelGroup;
+    rows = kElementwiseChunk / (kPanel * panels);
+    row_chunks = ceil_div(rows_all, rows);
+  }
+  int64 chunks() const { return row_chunks * ceil_div(panels_all, panels); }
+};
+
+// Rows contiguous: out[j/16][i][j%16] = x[i*stride_k + j], `columns` of them, then zeros to the panel's end.
+// A panel is `step` long. Eight vectors are read before any is written, which a compiler would not dare.
 template <bool past_caches, class real>
-void copy_rows(const real* x, int64 stride_k, int64 rows, int64 columns, real* out) {
-  constexpr int64 width = Vec<real>::width;
+void copy_rows(const real* x, int64 stride_k, int64 rows, int64 columns, real* out, int64 step) {
+  using V = Vec<real>;
+  constexpr int64 kVectors = 8;
   for (int64 i = 0; i < rows; ++i) {
-    for (int64 j = 0; j < kPanel; j += width) {
-      const int64 left = columns - j < 0 ? 0 : columns - j < width ? columns - j : width;
-      put<past_caches>(load(x + i * stride_k + j, left), out + i * kPanel + j);
+    const real* from = x + i * stride_k;
+    real* to = out + i * kPanel;
+    int64 j = 0;
+    for (; j + kVectors * V::width <= columns; j += kVectors * V::width) {
+      V row[kVectors];
+      for (int64 v = 0; v < kVectors; ++v) row[v] = V::load(from + j + v * V::width);
+      for (int64 v = 0; v < kVectors; ++v) {
+        const int64 column = j + v * V::width;
+        put<past_caches>(row[v], to + column / kPanel * step + column % kPanel);
+      }
+    }
+    for (; j < columns || j % kPanel != 0; j += V::width) {
+      const int64 left = columns - j < 0 ? 0 : columns - j < V::width ? columns - j : V::width;
+      put<past_caches>(load(from + j, left), to + j / kPanel * step + j % kPanel);
     }
   }
 }
@@ -72,11 +103,11 @@ void transpose_rows(const real* x, int64 stride_n, int64 rows, int64 columns, re
   }
 }
 
-// `rows` rows of one panel.
+// `columns` columns, of more than a panel only where rows are contiguous.
 template <bool past_caches, class real>
 void pack_rows(const PackPanelsArgs<real>& args, const real* x, int64 rows, int64 columns, real* out) {
   if (args.stride_n == 1) {
-    copy_rows<past_caches>(x, args.stride_k, rows, columns, out);
+    copy_rows<past_caches>(x, args.stride_k, rows, columns, out, args.k * kPanel);
   } else if (args.stride_k == 1) {
     transpose_rows<past_caches>(x, args.stride_n, rows, columns, out);
   } else {
@@ -92,30 +123,26 @@ void pack_rows(const PackPanelsArgs<real>& args, const real* x, int64 rows, int6
 
 template <class real>
 int64 pack_panels_chunks(const PackPanelsArgs<real>& args) {
-  return ceil_div(ceil_div(args.n, kPanel) * args.k, kPackChunk);
+  return PackGrid(args).chunks();
 }
 
 template <class real>
 void pack_panels_run(const PackPanelsArgs<real>& args, const StepContext&, int64 chunk) {
-  const Range range = chunk_range(chunk, kPackChunk, ceil_div(args.n, kPanel) * args.k);
-  const bool streamed = streams(args);
-  for (int64 row = range.begin; row < range.end;) {
-    const int64 panel = row / args.k;
-    const int64 first = row - panel * args.k;
-    const int64 rows = args.k - first < range.end - row ? args.k - first : range.end - row;
-    const int64 columns = args.n - panel * kPanel < kPanel ? args.n - panel * kPanel : kPanel;
-    const real* x = args.x + first * args.stride_k + panel * kPanel * args.stride_n;
-    real* out = args.out + row * kPanel;
-    if (streamed) {
-      pack_rows<true>(args, x, rows, columns, out);
-    } else {
-      pack_rows<false>(args, x, rows, columns, out);
-    }
-    row += rows;
-  }
+  const PackGrid grid(args);
+  const Range rows = chunk_range(chunk % grid.row_chunks, grid.rows, grid.rows_all);
+  const Range panels = chunk_range(chunk / grid.row_chunks, grid.panels, grid.panels_all);
+  const int64 column = panels.begin * kPanel;
+  const int64 end = panels.end * kPanel < args.n ? panels.end * kPanel : args.n;
+  const real* x = args.x + rows.begin * args.stride_k + column * args.stride_n;
+  real* out = args.out + (panels.begin * args.k + rows.begin) * kPanel;
+  if (streams(args)) {
+    pack_rows<true>(args, x, rows.end - rows.begin, end - column, out);
 #if defined(__AVX512F__)
-  if (streamed) streams_done();
+    streams_done();
 #endif
+  } else {
+    pack_rows<false>(args, x, rows.end - rows.begin, end - column, out);
+  }
 }
 
 HOTLOOP_INSTANTIATE(pack_panels, PackPanelsArgs)
