@@ -129,7 +129,7 @@ void run_strip(const MatmulArgs<real>& args, const Block& strip, const TileRows<
 template <class real>
 void run_block(const MatmulArgs<real>& args, const StepContext& ctx, const Block& block, bool copied) {
   const TileRows<real> tiles(block.rows);
-  const int64 depth = even_piece(args.k, kBlockDepth<real>, 1);
+  const int64 depth = run_depth<real>(args.n, args.k);
   const int64 group = copied ? larger(block.n, 1) : kStripColumns;
   const bool copies_panels = copies_b(args, block);
   real* const buffer = copied || copies_panels ? reinterpret_cast<real*>(workspace()) : nullptr;
@@ -150,7 +150,8 @@ void run_block(const MatmulArgs<real>& args, const StepContext& ctx, const Block
 // Rows and columns of the product, by blocks of even height.
 template <class real>
 void run_rows(const MatmulArgs<real>& args, const StepContext& ctx, Range rows, Range columns, bool copied) {
-  const int64 height = even_piece(rows.end - rows.begin, kBlockRows<real>, 1);
+  const int64 most = block_rows<real>(run_depth<real>(args.n, args.k));
+  const int64 height = even_piece(rows.end - rows.begin, most, 1);
   for (int64 row = rows.begin; row < rows.end; row += height) {
     const Block block{row, smaller(height, rows.end - row), columns.begin, columns.end - columns.begin};
     run_block(args, ctx, block, copied);

@@ -59,7 +59,8 @@ struct BlockOfA {
 
 // Elements of a copied block: a tile's copy has room for the whole vectors that are stored.
 template <class real>
-constexpr int64 kCopySize = kBlockRows<real> * (kBlockDepth<real> + Vec<real>::width);
+constexpr int64 kCopySize = larger(kBlockRows<real> * (kBlockDepth<real> + Vec<real>::width),
+                                   kDeepRows<real> * (kWideDepth<real> + Vec<real>::width));
 
 // If what a tile reads together falls into the same few sets of L1 (the stride is a multiple of a page), the
 // block is copied tile by tile, k-major inside: 70 against 52 % of the peak for 1024^3. Any other stride is
@@ -148,7 +149,7 @@ struct PanelsOfB {
 
 // Elements of the copy of a few panels.
 template <class real>
-constexpr int64 kPanelsSize = kMaskedTail<real> ? 0 : kMostPanels<real> * kBlockDepth<real> * kPanel;
+constexpr int64 kPanelsSize = kMaskedTail<real> ? 0 : kMostPanels<real> * kWideDepth<real> * kPanel;
 static_assert(static_cast<int64>(sizeof(float)) * (kCopySize<float> + kPanelsSize<float>) <=
               static_cast<int64>(kWorkspaceBytes));
 
