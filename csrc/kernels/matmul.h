@@ -15,9 +15,9 @@ constexpr int64 kCopyColumns = 1024;
 constexpr int64 kEnoughChunks = 16;
 // Longest run of k. With AVX2 a panel of 256 x 16 floats is 16 KB, half of the smallest L1. With AVX-512 two
 // panels of 512 come from L2, which is fast enough, and outputs are read again half as often. From kWide
-// columns on, where B is in panels unless rows are few, 1024: outputs that lie pages apart are the largest part
-// of what a product loses, 3 to 6 % each time. In place, 1024 rows of B that lie 2 KB apart would not fit into
-// the sets of L2 that they map to.
+// columns on, where B is in panels unless rows are few, 1024: outputs that lie pages apart are the largest
+// part of what a product loses, 3 to 6 % each time. In place, 1024 rows of B that lie 2 KB apart would not
+// fit into the sets of L2 that they map to.
 constexpr int64 kWide = 1024;
 template <class real>
 constexpr int64 kBlockDepth = kMaskedTail<real> ? 512 : 256;

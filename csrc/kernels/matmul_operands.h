@@ -57,14 +57,16 @@ struct BlockOfA {
   bool by_columns;
 };
 
-// Elements of a copied block: a tile's copy has room for the whole vectors that are stored.
+// Elements of a row of a copied block beyond its run, at most: room for the whole vectors that are stored, or
+// for what keeps the rows apart.
+constexpr int64 kCopyPad = 2 * kPanel;
 template <class real>
-constexpr int64 kCopySize = larger(kBlockRows<real> * (kBlockDepth<real> + Vec<real>::width),
-                                   kDeepRows<real> * (kWideDepth<real> + Vec<real>::width));
+constexpr int64 kCopySize =
+    larger(kBlockRows<real> * (kBlockDepth<real> + kCopyPad), kDeepRows<real>*(kWideDepth<real> + kCopyPad));
 
 // If what a tile reads together falls into the same few sets of L1 (the stride is a multiple of a page), the
-// block is copied tile by tile, k-major inside: 70 against 52 % of the peak for 1024^3. Any other stride is
-// read in place, because the copy costs some 8 % of the work of eight panels. Tiles need one stride of 1.
+// block is copied: 93 against 52 % of the peak for 1024^3. Any other stride is read in place, because the
+// copy costs some 8 % of the work of eight panels. Tiles need one stride of 1.
 template <class real>
 bool copies_a(const MatmulArgs<real>& args) {
   if (args.a_stride_m != 1 && args.a_stride_k != 1) return true;
@@ -72,35 +74,46 @@ bool copies_a(const MatmulArgs<real>& args) {
   return stride % kPage<real> == 0 && args.n >= 4 * kPanel && args.m > kTileRows<real>;
 }
 
-// Rows of A by columns, or four elements of a row, between what is copied and what is fetched: across pages
-// the processor foresees nothing by itself.
+// Rows of A by columns between what is copied and what is fetched: across pages the processor foresees
+// nothing by itself.
 constexpr int64 kCopyAhead = 16;
 
-// The rows [i, i + height) of A, k-major at `out`: by squares of vectors that are transposed in registers.
-// Whole vectors are stored: what is past a tile's rows is overwritten by its next k, or is padding. So the
-// last rows go first, where a tile is higher than a vector.
+// A by columns: tile by tile, k-major inside. A whole vector is stored: what is past a tile's rows is
+// overwritten by its next k, or is padding.
 template <class real>
-void copy_rows_of_a(const real* a, int64 stride, int64 height, int64 depth, real* out) {
-  using V = Vec<real>;
-  for (int64 i = (height - 1) / V::width * V::width; i >= 0; i -= V::width) {
-    for (int64 p = 0; p < depth; p += V::width) {
-      const int64 n = smaller(depth - p, V::width);
-      V square[V::width];
-      for (int64 lane = 0; lane < V::width; ++lane) {
-        __builtin_prefetch(a + (i + lane) * stride + p + kCopyAhead * 4);
+BlockOfA<real> copy_columns_of_a(const real* a, int64 stride_k, int64 rows, int64 depth,
+                                 const TileRows<real>& tiles, real* buffer) {
+  constexpr int64 width = Vec<real>::width;
+  const int64 step = depth + width;
+  for (int64 p = 0; p < depth; ++p) {
+    for (int64 i = 0; i < rows; i += kPanel) __builtin_prefetch(a + (p + kCopyAhead) * stride_k + i);
+    tiles.for_each([&](int64 i, int64 height) HOTLOOP_BODY {
+      for (int64 lane = i; lane < i + height; lane += width) {
+        const int64 n = smaller(rows - lane, width);
+        load(a + lane + p * stride_k, n).store(buffer + i * step + p * height + lane - i);
       }
-      for (int64 lane = 0; lane < V::width; ++lane) {
-        square[lane] = i + lane < height ? load(a + (i + lane) * stride + p, n) : V::zero();
-      }
-      transpose(square);
-      real* to = out + p * height + i;
-      if (n == V::width) {  // a loop of its own, so that the square is in registers
-        for (int64 lane = 0; lane < V::width; ++lane) square[lane].store(to + lane * height);
-      } else {
-        for (int64 lane = 0; lane < n; ++lane) square[lane].store(to + lane * height);
-      }
+    });
+  }
+  return {buffer, step, 0, true};
+}
+
+// A by rows, or with two strides: row by row. They lie an odd number of lines apart, so that a tile's rows
+// are in sets of L1 of their own, and one element more, so that they do not all come to the end of a line at
+// the same k: 1 % of a product.
+template <class real>
+BlockOfA<real> copy_rows_of_a(const real* a, int64 stride_m, int64 stride_k, int64 rows, int64 depth,
+                              real* buffer) {
+  const int64 step = (round_up(depth, kPanel) | kPanel) + 1;
+  for (int64 i = 0; i < rows; ++i) {
+    const real* row = a + i * stride_m;
+    real* out = buffer + i * step;
+    if (stride_k == 1) {
+      for_lanes<real>(0, depth, [&](int64 p, int64 n) HOTLOOP_BODY { store(load(row + p, n), out + p, n); });
+    } else {
+      for (int64 p = 0; p < depth; ++p) out[p] = row[p * stride_k];
     }
   }
+  return {buffer, step, step, false};
 }
 
 // buffer: kCopySize, or null to read A in place.
@@ -110,34 +123,11 @@ BlockOfA<real> block_of_a(const MatmulArgs<real>& args, const Block& block, cons
   const int64 stride_m = args.a_stride_m;
   const int64 stride_k = args.a_stride_k;
   const real* a = args.a + block.row * stride_m + run.begin * stride_k;
-  if (buffer == nullptr) {
-    return stride_k == 1 ? BlockOfA<real>{a, stride_m, stride_m, false}
-                         : BlockOfA<real>{a, 1, stride_k, true};
+  if (buffer != nullptr) {
+    return stride_m == 1 ? copy_columns_of_a(a, stride_k, block.rows, run.depth, tiles, buffer)
+                         : copy_rows_of_a(a, stride_m, stride_k, block.rows, run.depth, buffer);
   }
-  constexpr int64 width = Vec<real>::width;
-  const int64 step = run.depth + width;
-  if (stride_m == 1) {
-    for (int64 p = 0; p < run.depth; ++p) {
-      for (int64 i = 0; i < block.rows; i += kPanel) __builtin_prefetch(a + (p + kCopyAhead) * stride_k + i);
-      tiles.for_each([&](int64 i, int64 height) HOTLOOP_BODY {
-        for (int64 lane = i; lane < i + height; lane += width) {
-          const int64 n = smaller(block.rows - lane, width);
-          load(a + lane + p * stride_k, n).store(buffer + i * step + p * height + lane - i);
-        }
-      });
-    }
-  } else if (stride_k == 1) {
-    tiles.for_each([&](int64 i, int64 height) {
-      copy_rows_of_a(a + i * stride_m, stride_m, height, run.depth, buffer + i * step);
-    });
-  } else {
-    tiles.for_each([&](int64 i, int64 height) {
-      for (int64 e = 0; e < run.depth * height; ++e) {
-        buffer[i * step + e] = a[(i + e % height) * stride_m + e / height * stride_k];
-      }
-    });
-  }
-  return {buffer, step, 0, true};
+  return stride_k == 1 ? BlockOfA<real>{a, stride_m, stride_m, false} : BlockOfA<real>{a, 1, stride_k, true};
 }
 
 // A few panels of B for one run: element (p, j) at b[p*stride + j/16*step + j%16].
