@@ -109,17 +109,20 @@ template <class real>
 void run_strip(const MatmulArgs<real>& args, const Block& strip, const TileRows<real>& tiles, const Run& run,
                const BlockOfA<real>& a, real* b_buffer) {
   const int64 most = kPanel * (strip.rows <= kWideRows<real> ? kMostPanels<real> : kTilePanels<real>);
-  for (int64 j = 0; j < strip.n;) {
-    const int64 left = strip.n - j;
-    const int64 n = left > most - kPanel ? smaller(left, most) : smaller(left, kPanel);
-    const Block part{strip.row, strip.rows, strip.column + j, n};
-    const PanelsOfB<real> b = panels_of_b(args, part, run);
-    j += n;
-    if (b_buffer != nullptr) {
-      run_panels<real>(args, part, tiles, run, a, copy_panels(b, n, run.depth, b_buffer), nullptr);
-    } else {
+  const int64 step = b_buffer != nullptr ? kPanel * kCopiedPanels : strip.n;
+  for (int64 first = 0; first < strip.n; first += step) {
+    const int64 end = smaller(first + step, strip.n);
+    PanelsOfB<real> b = panels_of_b(args, {strip.row, strip.rows, strip.column + first, end - first}, run);
+    if (b_buffer != nullptr) b = copy_panels(b, end - first, run.depth, b_buffer);
+    for (int64 j = first; j < end;) {
+      const int64 left = end - j;
+      const int64 n = left > most - kPanel ? smaller(left, most) : smaller(left, kPanel);
+      const PanelsOfB<real> next{b.b + n / kPanel * b.step, b.stride, b.step};
+      const Block part{strip.row, strip.rows, strip.column + j, n};
+      j += n;
       run_panels(args, part, tiles, run, a, b,
-                 strip.column + j < args.n ? b.b + n / kPanel * b.step : nullptr);
+                 b_buffer == nullptr && strip.column + j < args.n ? next.b : nullptr);
+      b = next;
     }
   }
 }

@@ -5,6 +5,7 @@
 
 #include "cpu/workspace.h"
 #include "kernels/matmul.h"
+#include "kernels/panels.h"
 
 namespace hotloop::HOTLOOP_ISA {
 
@@ -137,17 +138,26 @@ struct PanelsOfB {
   int64 stride, step;
 };
 
-// Elements of the copy of a few panels.
+// Panels of B that are copied at once: 512 bytes of a row, and half of L2. And the elements of their copy.
+constexpr int64 kCopiedPanels = 8;
 template <class real>
-constexpr int64 kPanelsSize = kMaskedTail<real> ? 0 : kMostPanels<real> * kWideDepth<real> * kPanel;
+constexpr int64 kPanelsSize = kCopiedPanels * (kWideDepth<real> + 1) * kPanel;
 static_assert(static_cast<int64>(sizeof(float)) * (kCopySize<float> + kPanelsSize<float>) <=
               static_cast<int64>(kWorkspaceBytes));
+// Elements of a B from which on that pays: with AVX-512, whose panels come from L2 anyway, where B comes from
+// beyond it, on pages so large that rows pages apart share its sets as well.
+template <class real>
+constexpr int64 kFarSize = kMaskedTail<real> ? int64{1} << 20 : 0;
 
-// Whether panels of B are copied: without masks, where there is less than a vector to read. It never paid
-// elsewhere: a matrix with rows of a page and more is packed before (see ops/matmul.py).
+// Whether panels of B are copied: without masks, where there is less than a vector to read; and where rows
+// lie pages apart and are read again by the tiles of one block, 1.3 to 2 times as fast. More blocks would
+// repeat the copy: for them a matrix is packed before (see rules/matmul.py).
 template <class real>
 bool copies_b(const MatmulArgs<real>& args, const Block& block) {
-  return !kMaskedTail<real> && args.b_packed == 0 && (block.column + block.n) % kPanel != 0;
+  if (args.b_packed != 0) return false;
+  if (!kMaskedTail<real> && (block.column + block.n) % kPanel != 0) return true;
+  return args.b_stride_k % kPage<real> == 0 && block.rows == args.m && args.m > kTileRows<real> &&
+         args.n * args.k >= kFarSize<real>;
 }
 
 // The panels at block.column, of block.n columns, in place.
@@ -159,19 +169,12 @@ PanelsOfB<real> panels_of_b(const MatmulArgs<real>& args, const Block& block, co
   return {args.b + run.begin * args.b_stride_k + block.column, args.b_stride_k, kPanel};
 }
 
-// A copy of n columns in panels, with zeros past n.
+// A copy of n columns in panels, with zeros past n. A line between panels: their rows are in sets of L1 of
+// their own.
 template <class real>
 PanelsOfB<real> copy_panels(const PanelsOfB<real>& from, int64 n, int64 depth, real* buffer) {
-  const int64 step = depth * kPanel;
-  for (int64 p = 0; p < depth; ++p) {
-    for (int64 column = 0; column < n; column += kPanel) {
-      for (int64 j = 0; j < kPanel; j += Vec<real>::width) {
-        const int64 left = larger(0, smaller(n - column - j, Vec<real>::width));
-        const Vec<real> row = load(from.b + p * from.stride + column + j, left);
-        row.store(buffer + column / kPanel * step + p * kPanel + j);
-      }
-    }
-  }
+  const int64 step = (depth + 1) * kPanel;
+  copy_to_panels<false>(from.b, from.stride, depth, n, buffer, step);
   return {buffer, kPanel, step};
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copies a matrix into panels of 16 columns, k-major inside: the form of B that the matmul tile reads
 // without a stride. Either axis may be the contiguous one; a transpose goes through blocks of registers.
-#include "kernels/lanes.h"
+#include "kernels/panels.h"
 
 namespace hotloop::HOTLOOP_ISA {
 namespace {
@@ -10,15 +10,6 @@ namespace {
 // gone themselves before they are read. Stores past the caches also save reading what they overwrite: a
 // transpose of 16 MB takes a quarter of the time.
 [[maybe_unused]] constexpr int64 kStreamBytes = int64{4} << 20;
-
-// A row of a panel; streams it if that is `past_caches`, and possible with a line of its own.
-template <bool past_caches, class real>
-HOTLOOP_INLINE void put(Vec<real> row, real* out) {
-#if defined(__AVX512F__)
-  if constexpr (past_caches) return stream(row, out);
-#endif
-  row.store(out);
-}
 
 template <class real>
 bool streams([[maybe_unused]] const PackPanelsArgs<real>& args) {
@@ -51,31 +42,6 @@ struct PackGrid {
   int64 chunks() const { return row_chunks * ceil_div(panels_all, panels); }
 };
 
-// Rows contiguous: out[j/16][i][j%16] = x[i*stride_k + j], `columns` of them, then zeros to the panel's end.
-// A panel is `step` long. Eight vectors are read before any is written, which a compiler would not dare.
-template <bool past_caches, class real>
-void copy_rows(const real* x, int64 stride_k, int64 rows, int64 columns, real* out, int64 step) {
-  using V = Vec<real>;
-  constexpr int64 kVectors = 8;
-  for (int64 i = 0; i < rows; ++i) {
-    const real* from = x + i * stride_k;
-    real* to = out + i * kPanel;
-    int64 j = 0;
-    for (; j + kVectors * V::width <= columns; j += kVectors * V::width) {
-      V row[kVectors];
-      for (int64 v = 0; v < kVectors; ++v) row[v] = V::load(from + j + v * V::width);
-      for (int64 v = 0; v < kVectors; ++v) {
-        const int64 column = j + v * V::width;
-        put<past_caches>(row[v], to + column / kPanel * step + column % kPanel);
-      }
-    }
-    for (; j < columns || j % kPanel != 0; j += V::width) {
-      const int64 left = columns - j < 0 ? 0 : columns - j < V::width ? columns - j : V::width;
-      put<past_caches>(load(from + j, left), to + j / kPanel * step + j % kPanel);
-    }
-  }
-}
-
 // Columns contiguous: out[i][j] = x[i + j*stride_n], by squares of width x width elements.
 template <bool past_caches, class real>
 void transpose_rows(const real* x, int64 stride_n, int64 rows, int64 columns, real* out) {
@@ -107,7 +73,7 @@ void transpose_rows(const real* x, int64 stride_n, int64 rows, int64 columns, re
 template <bool past_caches, class real>
 void pack_rows(const PackPanelsArgs<real>& args, const real* x, int64 rows, int64 columns, real* out) {
   if (args.stride_n == 1) {
-    copy_rows<past_caches>(x, args.stride_k, rows, columns, out, args.k * kPanel);
+    copy_to_panels<past_caches>(x, args.stride_k, rows, columns, out, args.k * kPanel);
   } else if (args.stride_k == 1) {
     transpose_rows<past_caches>(x, args.stride_n, rows, columns, out);
   } else {

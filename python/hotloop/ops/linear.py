@@ -16,8 +16,8 @@ from hotloop.ops.arrays import Array, out_array, overlap, real_arrays, returned
 from hotloop.ops.launch import launch, scratch
 
 _PANEL = 16  # kPanel of args.h
-#: B's rows are copied into panels from this many columns and rows of A on; see ops/matmul.py for why.
-_PACK_COLUMNS, _PACK_ROWS = 1024, 64
+#: B's rows are copied into panels from this many columns and rows of A on; see rules/matmul.py for why.
+_PACK_COLUMNS, _PACK_ROWS = 1024, 85
 _NS_PER_MULTIPLY_ADD = 0.02  # of one AVX2 core; a wider one is faster
 #: Parameters of activations that have any: torch's defaults.
 _PARAMETERS = {"leaky_relu": (0.01, 0.0), "elu": (1.0, 0.0), "softplus": (1.0, 20.0)}
