@@ -21,22 +21,22 @@ template <bool past_caches, class real>
 void copy_to_panels(const real* x, int64 stride, int64 rows, int64 columns, real* out, int64 step) {
   using V = Vec<real>;
   constexpr int64 kVectors = 8;
-  for (int64 i = 0; i < rows; ++i) {
-    const real* from = x + i * stride;
-    real* to = out + i * kPanel;
-    int64 j = 0;
-    for (; j + kVectors * V::width <= columns; j += kVectors * V::width) {
+  const auto to = [&](int64 j) { return out + j / kPanel * step + j % kPanel; };
+  int64 j = 0;
+  for (; j + kVectors * V::width <= columns; j += kVectors * V::width) {
+    for (int64 i = 0; i < rows; ++i) {
       V row[kVectors];
-      for (int64 v = 0; v < kVectors; ++v) row[v] = V::load(from + j + v * V::width);
-      for (int64 v = 0; v < kVectors; ++v) {
-        const int64 column = j + v * V::width;
-        put<past_caches>(row[v], to + column / kPanel * step + column % kPanel);
-      }
+      for (int64 v = 0; v < kVectors; ++v) row[v] = V::load(x + i * stride + j + v * V::width);
+      for (int64 v = 0; v < kVectors; ++v) put<past_caches>(row[v], to(j + v * V::width) + i * kPanel);
     }
-    for (; j < columns || j % kPanel != 0; j += V::width) {
-      const int64 left = columns - j < 0 ? 0 : columns - j < V::width ? columns - j : V::width;
-      put<past_caches>(load(from + j, left), to + j / kPanel * step + j % kPanel);
-    }
+  }
+  for (; j + V::width <= columns; j += V::width) {
+    for (int64 i = 0; i < rows; ++i) put<past_caches>(V::load(x + i * stride + j), to(j) + i * kPanel);
+  }
+  for (; j < columns || j % kPanel != 0; j += V::width) {
+    const int64 left = columns - j < 0 ? 0 : columns - j;
+    for (int64 i = 0; i < rows; ++i)
+      put<past_caches>(V::load_n(x + i * stride + j, left), to(j) + i * kPanel);
   }
 }
 
