@@ -55,7 +55,8 @@ void run_panels(const MatmulArgs<real>& args, const Block& block, const TileRows
   work.out_stride = args.out_stride;
   work.n = block.n;
   work.bias = run.last && args.bias != nullptr ? args.bias + block.column : nullptr;
-  work.add = !run.first || args.beta != 0.0;
+  work.add = !run.resumed && (!run.first || args.beta != 0.0);
+  work.resume = run.resumed;
   const bool scaled = args.alpha != 1.0 || (run.first && args.beta != 0.0 && args.beta != 1.0);
   const real keep = run.first ? static_cast<real>(args.beta) : real(1);
   int64 fetched = 0;
@@ -136,9 +137,15 @@ void run_block(const MatmulArgs<real>& args, const StepContext& ctx, const Block
   const int64 group = copied ? larger(block.n, 1) : kStripColumns;
   const bool copies_panels = copies_b(args, block);
   real* const buffer = copied || copies_panels ? reinterpret_cast<real*>(workspace()) : nullptr;
+  // In place, a long run is cut: all its rows of B would not fit into the sets of L2 that they map to. The
+  // tiles of the second piece go on with the sums, so that no bit changes.
+  const bool cut =
+      !copies_panels && args.b_packed == 0 && args.k == depth && args.alpha == 1.0 && args.beta == 0.0;
+  const int64 piece = cut ? even_piece(depth, kBlockDepth<real>, 1) : depth;
   for (int64 first = 0; first < block.n; first += group) {
-    for (int64 begin = 0; begin == 0 || begin < args.k; begin += depth) {  // k = 0 still writes the bias
-      const Run run{begin, smaller(depth, args.k - begin), begin == 0, begin + depth >= args.k};
+    for (int64 begin = 0; begin == 0 || begin < args.k; begin += piece) {  // k = 0 still writes the bias
+      const Run run{begin, smaller(piece, args.k - begin), begin == 0, begin + piece >= args.k,
+                    cut && begin > 0};
       const BlockOfA<real> a = block_of_a(args, block, tiles, run, copied ? buffer : nullptr);
       const int64 end = smaller(first + group, block.n);
       for (int64 j = first; j < end; j += kStripColumns) {

@@ -18,6 +18,7 @@ struct Block {
 struct Run {
   int64 begin, depth;
   bool first, last;
+  bool resumed;  // goes on with the sums of the piece before, which are in out
 };
 
 // The tiles of a block, one below the other, as even in height as can be.
@@ -144,20 +145,19 @@ template <class real>
 constexpr int64 kPanelsSize = kCopiedPanels * (kWideDepth<real> + 1) * kPanel;
 static_assert(static_cast<int64>(sizeof(float)) * (kCopySize<float> + kPanelsSize<float>) <=
               static_cast<int64>(kWorkspaceBytes));
-// Elements of a B from which on that pays: with AVX-512, whose panels come from L2 anyway, where B comes from
-// beyond it, on pages so large that rows pages apart share its sets as well.
-template <class real>
-constexpr int64 kFarSize = kMaskedTail<real> ? int64{1} << 20 : 0;
+// Elements of a B that does not stay in L3, 16 MB.
+constexpr int64 kFarSize = int64{1} << 22;
 
 // Whether panels of B are copied: without masks, where there is less than a vector to read; and where rows
-// lie pages apart and are read again by the tiles of one block, 1.3 to 2 times as fast. More blocks would
-// repeat the copy: for them a matrix is packed before (see rules/matmul.py).
+// lie pages apart and are read again by the tiles of one block, up to 1.5 times as fast. With AVX-512, whose
+// panels come from L2 anyway, only where B comes from far, or runs are long and cannot be cut. More blocks
+// would repeat the copy: for them a matrix is packed before (see rules/matmul.py).
 template <class real>
 bool copies_b(const MatmulArgs<real>& args, const Block& block) {
   if (args.b_packed != 0) return false;
   if (!kMaskedTail<real> && (block.column + block.n) % kPanel != 0) return true;
   return args.b_stride_k % kPage<real> == 0 && block.rows == args.m && args.m > kTileRows<real> &&
-         args.n * args.k >= kFarSize<real>;
+         (!kMaskedTail<real> || args.k > kWideDepth<real> || args.n * args.k >= kFarSize);
 }
 
 // The panels at block.column, of block.n columns, in place.

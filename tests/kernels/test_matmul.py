@@ -150,7 +150,9 @@ def test_a_row_has_the_same_bits_in_any_batch(
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 5, 3), (4, 90, 9), (13, 37, 70), (40, 16, 600), (101, 70, 300), (30, 1030, 1100)], ids=str
+    "shape",
+    [(1, 5, 3), (4, 90, 9), (13, 37, 70), (40, 16, 600), (101, 70, 300), (30, 1030, 700), (30, 1030, 1100)],
+    ids=str,
 )
 def test_layout_and_packing_do_not_change_bits(shape: tuple[int, int, int], unit: Unit) -> None:
     isa, dtype = unit
