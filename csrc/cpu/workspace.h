@@ -7,7 +7,7 @@
 
 namespace hotloop {
 
-constexpr std::size_t kWorkspaceBytes = std::size_t{448} << 10;
+constexpr std::size_t kWorkspaceBytes = std::size_t{896} << 10;
 
 // The calling thread's workspace, on a cache line. Made at first use, kept until the thread ends.
 std::byte* workspace();

@@ -6,10 +6,6 @@
 
 namespace hotloop::HOTLOOP_ISA {
 
-// Rows of a block: they share the panels of B that pass through L2, and with kBlockDepth their part of A is a
-// quarter of an L2 cache of 1 MB. 10 tiles of 14, or 16 of 6.
-template <class real>
-constexpr int64 kBlockRows = (kMaskedTail<real> ? 10 : 16) * kTileRows<real>;
 // Columns of a strip: its outputs stay in L2 until they are finished.
 constexpr int64 kStripColumns = 256;
 // Columns of a chunk: 8 panels, of a wide product a strip; where A is copied up to 64 panels, as long as
@@ -18,9 +14,21 @@ constexpr int64 kBlockColumns = 128;
 constexpr int64 kCopyColumns = 1024;
 constexpr int64 kEnoughChunks = 16;
 // Longest run of k. With AVX2 a panel of 256 x 16 floats is 16 KB, half of the smallest L1. With AVX-512 two
-// panels of 512 come from L2, which is fast enough, and outputs are read again half as often.
+// panels of 512 come from L2, which is fast enough, and outputs are read again half as often. From kWide
+// columns on, where B is in panels unless rows are few, 1024: outputs that lie pages apart are the largest
+// part of what a product loses, 3 to 6 % each time. In place, 1024 rows of B that lie 2 KB apart would not
+// fit into the sets of L2 that they map to.
+constexpr int64 kWide = 1024;
 template <class real>
 constexpr int64 kBlockDepth = kMaskedTail<real> ? 512 : 256;
+template <class real>
+constexpr int64 kWideDepth = kMaskedTail<real> ? 1024 : 256;
+// Rows of a block: they share the panels of B that pass through L2, and their part of A is a third of an L2
+// cache of 1 MB: 10 tiles of 14 by a run of 512, 6 by one of 1024. AVX2: 16 tiles of 6.
+template <class real>
+constexpr int64 kBlockRows = (kMaskedTail<real> ? 10 : 16) * kTileRows<real>;
+template <class real>
+constexpr int64 kDeepRows = (kMaskedTail<real> ? 6 : 16) * kTileRows<real>;
 // Elements of a run of B that need no prefetch: they stay in L1 or come from L2 in time anyway.
 constexpr int64 kFetchedSize = 16384;
 // Elements of a page: an L1 cache maps what lies that far apart to the same set.
@@ -42,6 +50,18 @@ constexpr int64 even_piece(int64 count, int64 limit, int64 step) {
   return count <= limit ? larger(count, 1) : round_up(ceil_div(count, ceil_div(count, limit)), step);
 }
 
+// The runs of k of a product with n columns; nothing else may decide it, since it shows in the bits.
+template <class real>
+constexpr int64 run_depth(int64 n, int64 k) {
+  return even_piece(k, n < kWide ? kBlockDepth<real> : kWideDepth<real>, 1);
+}
+
+// Rows of a block whose runs are that long.
+template <class real>
+constexpr int64 block_rows(int64 depth) {
+  return depth > kBlockDepth<real> ? kDeepRows<real> : kBlockRows<real>;
+}
+
 struct ChunkGrid {
   int64 rows, columns;              // of one chunk
   int64 row_chunks, column_chunks;  // column chunks vary fastest
@@ -55,9 +75,9 @@ constexpr ChunkGrid chunk_grid(int64 m, int64 n, int64 k, bool copied) {
   // Without a division where there is one chunk: small products are many.
   if (m * n * k <= kWork) return {m, n, m > 0 ? 1 : 0, 1};
   ChunkGrid grid{};
-  grid.rows = even_piece(m, kBlockRows<real>, 1);
+  grid.rows = even_piece(m, block_rows<real>(run_depth<real>(n, k)), 1);
   const int64 enough_columns = round_up(ceil_div(kWork, grid.rows * k), kColumns);
-  int64 widest = n >= 4 * kStripColumns ? kStripColumns : kBlockColumns;
+  int64 widest = n >= kWide ? kStripColumns : kBlockColumns;
   if (copied) {
     const int64 shared = n * ceil_div(m, grid.rows) / kEnoughChunks;
     widest = larger(kStripColumns, smaller(shared, kCopyColumns));

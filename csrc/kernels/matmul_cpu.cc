@@ -55,7 +55,8 @@ void run_panels(const MatmulArgs<real>& args, const Block& block, const TileRows
   work.out_stride = args.out_stride;
   work.n = block.n;
   work.bias = run.last && args.bias != nullptr ? args.bias + block.column : nullptr;
-  work.add = !run.first || args.beta != 0.0;
+  work.add = !run.resumed && (!run.first || args.beta != 0.0);
+  work.resume = run.resumed;
   const bool scaled = args.alpha != 1.0 || (run.first && args.beta != 0.0 && args.beta != 1.0);
   const real keep = run.first ? static_cast<real>(args.beta) : real(1);
   int64 fetched = 0;
@@ -109,17 +110,20 @@ template <class real>
 void run_strip(const MatmulArgs<real>& args, const Block& strip, const TileRows<real>& tiles, const Run& run,
                const BlockOfA<real>& a, real* b_buffer) {
   const int64 most = kPanel * (strip.rows <= kWideRows<real> ? kMostPanels<real> : kTilePanels<real>);
-  for (int64 j = 0; j < strip.n;) {
-    const int64 left = strip.n - j;
-    const int64 n = left > most - kPanel ? smaller(left, most) : smaller(left, kPanel);
-    const Block part{strip.row, strip.rows, strip.column + j, n};
-    const PanelsOfB<real> b = panels_of_b(args, part, run);
-    j += n;
-    if (b_buffer != nullptr) {
-      run_panels<real>(args, part, tiles, run, a, copy_panels(b, n, run.depth, b_buffer), nullptr);
-    } else {
+  const int64 step = b_buffer != nullptr ? kPanel * kCopiedPanels : strip.n;
+  for (int64 first = 0; first < strip.n; first += step) {
+    const int64 end = smaller(first + step, strip.n);
+    PanelsOfB<real> b = panels_of_b(args, {strip.row, strip.rows, strip.column + first, end - first}, run);
+    if (b_buffer != nullptr) b = copy_panels(b, end - first, run.depth, b_buffer);
+    for (int64 j = first; j < end;) {
+      const int64 left = end - j;
+      const int64 n = left > most - kPanel ? smaller(left, most) : smaller(left, kPanel);
+      const PanelsOfB<real> next{b.b + n / kPanel * b.step, b.stride, b.step};
+      const Block part{strip.row, strip.rows, strip.column + j, n};
+      j += n;
       run_panels(args, part, tiles, run, a, b,
-                 strip.column + j < args.n ? b.b + n / kPanel * b.step : nullptr);
+                 b_buffer == nullptr && strip.column + j < args.n ? next.b : nullptr);
+      b = next;
     }
   }
 }
@@ -129,13 +133,19 @@ void run_strip(const MatmulArgs<real>& args, const Block& strip, const TileRows<
 template <class real>
 void run_block(const MatmulArgs<real>& args, const StepContext& ctx, const Block& block, bool copied) {
   const TileRows<real> tiles(block.rows);
-  const int64 depth = even_piece(args.k, kBlockDepth<real>, 1);
+  const int64 depth = run_depth<real>(args.n, args.k);
   const int64 group = copied ? larger(block.n, 1) : kStripColumns;
   const bool copies_panels = copies_b(args, block);
   real* const buffer = copied || copies_panels ? reinterpret_cast<real*>(workspace()) : nullptr;
+  // In place, a long run is cut: all its rows of B would not fit into the sets of L2 that they map to. The
+  // tiles of the second piece go on with the sums, so that no bit changes.
+  const bool cut =
+      !copies_panels && args.b_packed == 0 && args.k == depth && args.alpha == 1.0 && args.beta == 0.0;
+  const int64 piece = cut ? even_piece(depth, kBlockDepth<real>, 1) : depth;
   for (int64 first = 0; first < block.n; first += group) {
-    for (int64 begin = 0; begin == 0 || begin < args.k; begin += depth) {  // k = 0 still writes the bias
-      const Run run{begin, smaller(depth, args.k - begin), begin == 0, begin + depth >= args.k};
+    for (int64 begin = 0; begin == 0 || begin < args.k; begin += piece) {  // k = 0 still writes the bias
+      const Run run{begin, smaller(piece, args.k - begin), begin == 0, begin + piece >= args.k,
+                    cut && begin > 0};
       const BlockOfA<real> a = block_of_a(args, block, tiles, run, copied ? buffer : nullptr);
       const int64 end = smaller(first + group, block.n);
       for (int64 j = first; j < end; j += kStripColumns) {
@@ -150,7 +160,8 @@ void run_block(const MatmulArgs<real>& args, const StepContext& ctx, const Block
 // Rows and columns of the product, by blocks of even height.
 template <class real>
 void run_rows(const MatmulArgs<real>& args, const StepContext& ctx, Range rows, Range columns, bool copied) {
-  const int64 height = even_piece(rows.end - rows.begin, kBlockRows<real>, 1);
+  const int64 most = block_rows<real>(run_depth<real>(args.n, args.k));
+  const int64 height = even_piece(rows.end - rows.begin, most, 1);
   for (int64 row = rows.begin; row < rows.end; row += height) {
     const Block block{row, smaller(height, rows.end - row), columns.begin, columns.end - columns.begin};
     run_block(args, ctx, block, copied);

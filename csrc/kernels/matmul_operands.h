@@ -5,6 +5,7 @@
 
 #include "cpu/workspace.h"
 #include "kernels/matmul.h"
+#include "kernels/panels.h"
 
 namespace hotloop::HOTLOOP_ISA {
 
@@ -17,6 +18,7 @@ struct Block {
 struct Run {
   int64 begin, depth;
   bool first, last;
+  bool resumed;  // goes on with the sums of the piece before, which are in out
 };
 
 // The tiles of a block, one below the other, as even in height as can be.
@@ -57,13 +59,16 @@ struct BlockOfA {
   bool by_columns;
 };
 
-// Elements of a copied block: a tile's copy has room for the whole vectors that are stored.
+// Elements of a row of a copied block beyond its run, at most: room for the whole vectors that are stored, or
+// for what keeps the rows apart.
+constexpr int64 kCopyPad = 2 * kPanel;
 template <class real>
-constexpr int64 kCopySize = kBlockRows<real> * (kBlockDepth<real> + Vec<real>::width);
+constexpr int64 kCopySize =
+    larger(kBlockRows<real> * (kBlockDepth<real> + kCopyPad), kDeepRows<real>*(kWideDepth<real> + kCopyPad));
 
 // If what a tile reads together falls into the same few sets of L1 (the stride is a multiple of a page), the
-// block is copied tile by tile, k-major inside: 70 against 52 % of the peak for 1024^3. Any other stride is
-// read in place, because the copy costs some 8 % of the work of eight panels. Tiles need one stride of 1.
+// block is copied: 93 against 52 % of the peak for 1024^3. Any other stride is read in place, because the
+// copy costs some 8 % of the work of eight panels. Tiles need one stride of 1.
 template <class real>
 bool copies_a(const MatmulArgs<real>& args) {
   if (args.a_stride_m != 1 && args.a_stride_k != 1) return true;
@@ -71,35 +76,46 @@ bool copies_a(const MatmulArgs<real>& args) {
   return stride % kPage<real> == 0 && args.n >= 4 * kPanel && args.m > kTileRows<real>;
 }
 
-// Rows of A by columns, or four elements of a row, between what is copied and what is fetched: across pages
-// the processor foresees nothing by itself.
+// Rows of A by columns between what is copied and what is fetched: across pages the processor foresees
+// nothing by itself.
 constexpr int64 kCopyAhead = 16;
 
-// The rows [i, i + height) of A, k-major at `out`: by squares of vectors that are transposed in registers.
-// Whole vectors are stored: what is past a tile's rows is overwritten by its next k, or is padding. So the
-// last rows go first, where a tile is higher than a vector.
+// A by columns: tile by tile, k-major inside. A whole vector is stored: what is past a tile's rows is
+// overwritten by its next k, or is padding.
 template <class real>
-void copy_rows_of_a(const real* a, int64 stride, int64 height, int64 depth, real* out) {
-  using V = Vec<real>;
-  for (int64 i = (height - 1) / V::width * V::width; i >= 0; i -= V::width) {
-    for (int64 p = 0; p < depth; p += V::width) {
-      const int64 n = smaller(depth - p, V::width);
-      V square[V::width];
-      for (int64 lane = 0; lane < V::width; ++lane) {
-        __builtin_prefetch(a + (i + lane) * stride + p + kCopyAhead * 4);
+BlockOfA<real> copy_columns_of_a(const real* a, int64 stride_k, int64 rows, int64 depth,
+                                 const TileRows<real>& tiles, real* buffer) {
+  constexpr int64 width = Vec<real>::width;
+  const int64 step = depth + width;
+  for (int64 p = 0; p < depth; ++p) {
+    for (int64 i = 0; i < rows; i += kPanel) __builtin_prefetch(a + (p + kCopyAhead) * stride_k + i);
+    tiles.for_each([&](int64 i, int64 height) HOTLOOP_BODY {
+      for (int64 lane = i; lane < i + height; lane += width) {
+        const int64 n = smaller(rows - lane, width);
+        load(a + lane + p * stride_k, n).store(buffer + i * step + p * height + lane - i);
       }
-      for (int64 lane = 0; lane < V::width; ++lane) {
-        square[lane] = i + lane < height ? load(a + (i + lane) * stride + p, n) : V::zero();
-      }
-      transpose(square);
-      real* to = out + p * height + i;
-      if (n == V::width) {  // a loop of its own, so that the square is in registers
-        for (int64 lane = 0; lane < V::width; ++lane) square[lane].store(to + lane * height);
-      } else {
-        for (int64 lane = 0; lane < n; ++lane) square[lane].store(to + lane * height);
-      }
+    });
+  }
+  return {buffer, step, 0, true};
+}
+
+// A by rows, or with two strides: row by row. They lie an odd number of lines apart, so that a tile's rows
+// are in sets of L1 of their own, and one element more, so that they do not all come to the end of a line at
+// the same k: 1 % of a product.
+template <class real>
+BlockOfA<real> copy_rows_of_a(const real* a, int64 stride_m, int64 stride_k, int64 rows, int64 depth,
+                              real* buffer) {
+  const int64 step = (round_up(depth, kPanel) | kPanel) + 1;
+  for (int64 i = 0; i < rows; ++i) {
+    const real* row = a + i * stride_m;
+    real* out = buffer + i * step;
+    if (stride_k == 1) {
+      for_lanes<real>(0, depth, [&](int64 p, int64 n) HOTLOOP_BODY { store(load(row + p, n), out + p, n); });
+    } else {
+      for (int64 p = 0; p < depth; ++p) out[p] = row[p * stride_k];
     }
   }
+  return {buffer, step, step, false};
 }
 
 // buffer: kCopySize, or null to read A in place.
@@ -109,34 +125,11 @@ BlockOfA<real> block_of_a(const MatmulArgs<real>& args, const Block& block, cons
   const int64 stride_m = args.a_stride_m;
   const int64 stride_k = args.a_stride_k;
   const real* a = args.a + block.row * stride_m + run.begin * stride_k;
-  if (buffer == nullptr) {
-    return stride_k == 1 ? BlockOfA<real>{a, stride_m, stride_m, false}
-                         : BlockOfA<real>{a, 1, stride_k, true};
+  if (buffer != nullptr) {
+    return stride_m == 1 ? copy_columns_of_a(a, stride_k, block.rows, run.depth, tiles, buffer)
+                         : copy_rows_of_a(a, stride_m, stride_k, block.rows, run.depth, buffer);
   }
-  constexpr int64 width = Vec<real>::width;
-  const int64 step = run.depth + width;
-  if (stride_m == 1) {
-    for (int64 p = 0; p < run.depth; ++p) {
-      for (int64 i = 0; i < block.rows; i += kPanel) __builtin_prefetch(a + (p + kCopyAhead) * stride_k + i);
-      tiles.for_each([&](int64 i, int64 height) HOTLOOP_BODY {
-        for (int64 lane = i; lane < i + height; lane += width) {
-          const int64 n = smaller(block.rows - lane, width);
-          load(a + lane + p * stride_k, n).store(buffer + i * step + p * height + lane - i);
-        }
-      });
-    }
-  } else if (stride_k == 1) {
-    tiles.for_each([&](int64 i, int64 height) {
-      copy_rows_of_a(a + i * stride_m, stride_m, height, run.depth, buffer + i * step);
-    });
-  } else {
-    tiles.for_each([&](int64 i, int64 height) {
-      for (int64 e = 0; e < run.depth * height; ++e) {
-        buffer[i * step + e] = a[(i + e % height) * stride_m + e / height * stride_k];
-      }
-    });
-  }
-  return {buffer, step, 0, true};
+  return stride_k == 1 ? BlockOfA<real>{a, stride_m, stride_m, false} : BlockOfA<real>{a, 1, stride_k, true};
 }
 
 // A few panels of B for one run: element (p, j) at b[p*stride + j/16*step + j%16].
@@ -146,17 +139,25 @@ struct PanelsOfB {
   int64 stride, step;
 };
 
-// Elements of the copy of a few panels.
+// Panels of B that are copied at once: 512 bytes of a row, and half of L2. And the elements of their copy.
+constexpr int64 kCopiedPanels = 8;
 template <class real>
-constexpr int64 kPanelsSize = kMaskedTail<real> ? 0 : kMostPanels<real> * kBlockDepth<real> * kPanel;
+constexpr int64 kPanelsSize = kCopiedPanels * (kWideDepth<real> + 1) * kPanel;
 static_assert(static_cast<int64>(sizeof(float)) * (kCopySize<float> + kPanelsSize<float>) <=
               static_cast<int64>(kWorkspaceBytes));
+// Elements of a B that does not stay in L3, 16 MB.
+constexpr int64 kFarSize = int64{1} << 22;
 
-// Whether panels of B are copied: without masks, where there is less than a vector to read. It never paid
-// elsewhere: a matrix with rows of a page and more is packed before (see ops/matmul.py).
+// Whether panels of B are copied: without masks, where there is less than a vector to read; and where rows
+// lie pages apart and are read again by the tiles of one block, up to 1.5 times as fast. With AVX-512, whose
+// panels come from L2 anyway, only where B comes from far, or runs are long and cannot be cut. More blocks
+// would repeat the copy: for them a matrix is packed before (see rules/matmul.py).
 template <class real>
 bool copies_b(const MatmulArgs<real>& args, const Block& block) {
-  return !kMaskedTail<real> && args.b_packed == 0 && (block.column + block.n) % kPanel != 0;
+  if (args.b_packed != 0) return false;
+  if (!kMaskedTail<real> && (block.column + block.n) % kPanel != 0) return true;
+  return args.b_stride_k % kPage<real> == 0 && block.rows == args.m && args.m > kTileRows<real> &&
+         (!kMaskedTail<real> || args.k > kWideDepth<real> || args.n * args.k >= kFarSize);
 }
 
 // The panels at block.column, of block.n columns, in place.
@@ -168,19 +169,12 @@ PanelsOfB<real> panels_of_b(const MatmulArgs<real>& args, const Block& block, co
   return {args.b + run.begin * args.b_stride_k + block.column, args.b_stride_k, kPanel};
 }
 
-// A copy of n columns in panels, with zeros past n.
+// A copy of n columns in panels, with zeros past n. A line between panels: their rows are in sets of L1 of
+// their own.
 template <class real>
 PanelsOfB<real> copy_panels(const PanelsOfB<real>& from, int64 n, int64 depth, real* buffer) {
-  const int64 step = depth * kPanel;
-  for (int64 p = 0; p < depth; ++p) {
-    for (int64 column = 0; column < n; column += kPanel) {
-      for (int64 j = 0; j < kPanel; j += Vec<real>::width) {
-        const int64 left = larger(0, smaller(n - column - j, Vec<real>::width));
-        const Vec<real> row = load(from.b + p * from.stride + column + j, left);
-        row.store(buffer + column / kPanel * step + p * kPanel + j);
-      }
-    }
-  }
+  const int64 step = (depth + 1) * kPanel;
+  copy_to_panels<false>(from.b, from.stride, depth, n, buffer, step);
   return {buffer, kPanel, step};
 }
 

@@ -101,6 +101,7 @@ struct TileWork {
   int64 out_stride, n;
   const real* bias;  // (n), or null
   bool add;          // out is added to, not overwritten
+  bool resume;       // the sums go on from out, as if the run of k had not been cut
   // What to fetch while k runs: rows of B that a later tile reads. Any address will do, nothing is read
   // there.
   const real* ahead;
@@ -135,6 +136,23 @@ struct Tile {
   HOTLOOP_INLINE explicit Tile(const TileWork<real>& given) : work(given), b(given.b) {
     unrolled<rows * kVectors>([&](int i) HOTLOOP_BODY { sums[i / kVectors][i % kVectors] = V::zero(); });
     unrolled<kBases>([&](int i) HOTLOOP_BODY { a[i] = work.a + 3 * i * work.a_stride; });
+    if (kMaskedTail<real> && work.resume) load_sums();  // other runs are too short to be cut
+  }
+
+  HOTLOOP_INLINE void load_sums() {
+    unrolled<kVectors>([&](int j) HOTLOOP_BODY {
+      const int64 n = columns_of(j);
+      unrolled<rows>([&](int i) HOTLOOP_BODY {
+        const real* at = work.out + i * work.out_stride + j * V::width;
+        sums[i][j] = n == V::width ? V::load(at) : V::load_n(at, n);
+      });
+    });
+  }
+
+  // Columns of the vector j that are there.
+  HOTLOOP_INLINE int64 columns_of(int j) const {
+    const int64 n = work.n - j * V::width;
+    return n < 0 ? 0 : n < V::width ? n : V::width;
   }
 
   // sums_ij += a_ip b_pj, and on to the next p

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copies a matrix into panels of 16 columns, k-major inside: the form of B that the matmul tile reads
 // without a stride. Either axis may be the contiguous one; a transpose goes through blocks of registers.
-#include "kernels/lanes.h"
+#include "kernels/panels.h"
 
 namespace hotloop::HOTLOOP_ISA {
 namespace {
@@ -10,15 +10,6 @@ namespace {
 // gone themselves before they are read. Stores past the caches also save reading what they overwrite: a
 // transpose of 16 MB takes a quarter of the time.
 [[maybe_unused]] constexpr int64 kStreamBytes = int64{4} << 20;
-
-// A row of a panel; streams it if that is `past_caches`, and possible with a line of its own.
-template <bool past_caches, class real>
-HOTLOOP_INLINE void put(Vec<real> row, real* out) {
-#if defined(__AVX512F__)
-  if constexpr (past_caches) return stream(row, out);
-#endif
-  row.store(out);
-}
 
 template <class real>
 bool streams([[maybe_unused]] const PackPanelsArgs<real>& args) {
@@ -30,22 +21,30 @@ bool streams([[maybe_unused]] const PackPanelsArgs<real>& args) {
 #endif
 }
 
-// Rows of panels (16 elements each) of one chunk, out of so many: whole squares, for what is transposed.
-constexpr int64 pack_chunk(int64 rows) {
-  return ceil_div(even_chunk(rows * kPanel), kPanel * kPanel) * kPanel;
-}
+// Panels that are written side by side, where rows of x are contiguous: 512 bytes of a row are read in one
+// go. Panel by panel it would be a line of every row, which no prefetcher foresees where rows are pages, and
+// a row that does not begin on a line would have each line read twice: 2 to 4 times as long.
+constexpr int64 kPanelGroup = 8;
 
-// Rows contiguous: out[i][j] = x[i*stride_k + j], `columns` of them, then zeros.
-template <bool past_caches, class real>
-void copy_rows(const real* x, int64 stride_k, int64 rows, int64 columns, real* out) {
-  constexpr int64 width = Vec<real>::width;
-  for (int64 i = 0; i < rows; ++i) {
-    for (int64 j = 0; j < kPanel; j += width) {
-      const int64 left = columns - j < 0 ? 0 : columns - j < width ? columns - j : width;
-      put<past_caches>(load(x + i * stride_k + j, left), out + i * kPanel + j);
-    }
+// A chunk: some groups of panels from the first k to the last, or of one group a piece of k.
+struct PackGrid {
+  int64 group;                 // panels that are written side by side
+  int64 panels, rows;          // of one chunk
+  int64 panels_all, rows_all;  // of the matrix
+  int64 row_chunks;            // chunks of k vary fastest
+
+  template <class real>
+  explicit PackGrid(const PackPanelsArgs<real>& args)
+      : panels_all(ceil_div(args.n, kPanel)), rows_all(args.k) {
+    group = args.stride_n != 1 || panels_all < 1 ? 1 : panels_all < kPanelGroup ? panels_all : kPanelGroup;
+    const int64 step = kPanel * group, size = even_chunk(panels_all * rows_all * kPanel);
+    const bool whole = step * rows_all <= size;
+    rows = whole ? (rows_all < 1 ? 1 : rows_all) : ceil_div(size, step * kPanel) * kPanel;
+    panels = whole && rows_all > 0 ? size / (step * rows_all) * group : group;
+    row_chunks = ceil_div(rows_all, rows);
   }
-}
+  int64 chunks() const { return row_chunks * ceil_div(panels_all, panels); }
+};
 
 // Columns contiguous: out[i][j] = x[i + j*stride_n], by squares of width x width elements.
 template <bool past_caches, class real>
@@ -74,11 +73,11 @@ void transpose_rows(const real* x, int64 stride_n, int64 rows, int64 columns, re
   }
 }
 
-// `rows` rows of one panel.
+// `columns` columns, of more than a panel only where rows are contiguous.
 template <bool past_caches, class real>
 void pack_rows(const PackPanelsArgs<real>& args, const real* x, int64 rows, int64 columns, real* out) {
   if (args.stride_n == 1) {
-    copy_rows<past_caches>(x, args.stride_k, rows, columns, out);
+    copy_to_panels<past_caches>(x, args.stride_k, rows, columns, out, args.k * kPanel);
   } else if (args.stride_k == 1) {
     transpose_rows<past_caches>(x, args.stride_n, rows, columns, out);
   } else {
@@ -94,28 +93,25 @@ void pack_rows(const PackPanelsArgs<real>& args, const real* x, int64 rows, int6
 
 template <class real>
 int64 pack_panels_chunks(const PackPanelsArgs<real>& args) {
-  const int64 rows = ceil_div(args.n, kPanel) * args.k;
-  return ceil_div(rows, pack_chunk(rows));
+  return PackGrid(args).chunks();
 }
 
 template <class real>
 void pack_panels_run(const PackPanelsArgs<real>& args, const StepContext&, int64 chunk) {
-  const int64 all_rows = ceil_div(args.n, kPanel) * args.k;
-  const Range range = chunk_range(chunk, pack_chunk(all_rows), all_rows);
+  const PackGrid grid(args);
+  const Range rows = chunk_range(chunk % grid.row_chunks, grid.rows, grid.rows_all);
+  const Range panels = chunk_range(chunk / grid.row_chunks, grid.panels, grid.panels_all);
   const bool streamed = streams(args);
-  for (int64 row = range.begin; row < range.end;) {
-    const int64 panel = row / args.k;
-    const int64 first = row - panel * args.k;
-    const int64 rows = args.k - first < range.end - row ? args.k - first : range.end - row;
-    const int64 columns = args.n - panel * kPanel < kPanel ? args.n - panel * kPanel : kPanel;
-    const real* x = args.x + first * args.stride_k + panel * kPanel * args.stride_n;
-    real* out = args.out + row * kPanel;
+  for (int64 panel = panels.begin; panel < panels.end; panel += grid.group) {
+    const int64 last = panel + grid.group < panels.end ? panel + grid.group : panels.end;
+    const int64 column = panel * kPanel, columns = (last * kPanel < args.n ? last * kPanel : args.n) - column;
+    const real* x = args.x + rows.begin * args.stride_k + column * args.stride_n;
+    real* out = args.out + (panel * args.k + rows.begin) * kPanel;
     if (streamed) {
-      pack_rows<true>(args, x, rows, columns, out);
+      pack_rows<true>(args, x, rows.end - rows.begin, columns, out);
     } else {
-      pack_rows<false>(args, x, rows, columns, out);
+      pack_rows<false>(args, x, rows.end - rows.begin, columns, out);
     }
-    row += rows;
   }
 #if defined(__AVX512F__)
   if (streamed) streams_done();

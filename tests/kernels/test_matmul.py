@@ -22,11 +22,13 @@ Unit = tuple[str, type]
 HEIGHTS = [0, 1, 2, 3, 5, 6, 7, 12, 13, 14, 15, 16, 17, 29]
 WIDTHS = [0, 1, 2, 7, 15, 16, 17, 31, 32, 33, 48, 49, 63, 65]
 DEPTHS = [0, 1, 2, 7, 33]
-#: Around a chunk of 96 or 140 rows, 128 columns (256 of 1024), runs of 256 or 512 in k; one prime each. The last
-#: three have strides of a page, by rows or by columns: blocks of A are copied, for several strips and runs.
+#: Around a chunk of 84, 96 or 140 rows, 128 columns (256 of 1024), runs of 256, 512 or 1024 in k; one prime each.
+#: The last have strides of a page: blocks of A are copied, for several strips and runs, then groups of panels of
+#: B, then both.
 BLOCKS = [
     (96, 128, 256), (97, 129, 257), (95, 127, 255), (101, 40, 521), (7, 300, 300), (193, 17, 64),
     (141, 33, 300), (230, 1030, 20), (3, 1024, 257), (29, 600, 1024), (150, 530, 1024), (1024, 300, 520),
+    (90, 1040, 1029), (20, 1024, 1030), (17, 2048, 1024),
 ]  # fmt: skip
 
 
@@ -129,7 +131,9 @@ def test_panels_written_past_the_caches(transposed: bool, unit: Unit) -> None:
 
 
 @pytest.mark.parametrize("how", [dict(), dict(packed=True), dict(transposed_a=True)], ids=str)
-@pytest.mark.parametrize("shape", [(103, 37, 300), (29, 16, 1000), (14, 140, 70), (150, 320, 1024)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(103, 37, 300), (29, 16, 1000), (14, 140, 70), (150, 320, 1024), (100, 1024, 1100)], ids=str
+)
 def test_a_row_has_the_same_bits_in_any_batch(
     how: dict[str, Any], shape: tuple[int, int, int], unit: Unit
 ) -> None:
@@ -146,17 +150,25 @@ def test_a_row_has_the_same_bits_in_any_batch(
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 5, 3), (4, 90, 9), (13, 37, 70), (40, 16, 600), (101, 70, 300)], ids=str
+    "shape",
+    [(1, 5, 3), (4, 90, 9), (13, 37, 70), (40, 16, 600), (101, 70, 300), (30, 1030, 700), (30, 1030, 1100)],
+    ids=str,
 )
 def test_layout_and_packing_do_not_change_bits(shape: tuple[int, int, int], unit: Unit) -> None:
     isa, dtype = unit
     m, n, k = shape
     plain = fields(2, dtype, m=m, n=n, k=k)
     want = matmul(plain, isa)
-    packed = {**plain, "b": pack(plain["b"].reshape(k, n)).ravel(), "b_packed": 1}
+    b = plain["b"].reshape(k, n)
+    pages = [-(-size // 1024) * 1024 for size in (m, n, k)]
+    for stride in (n + 7, pages[1]):  # the second: panels of B are copied, if it is large
+        apart = np.full((k, stride), np.nan, dtype)
+        apart[:, :n] = b
+        assert matmul({**plain, "b": apart.ravel(), "b_stride_k": stride}, isa).tobytes() == want.tobytes()
+    packed = {**plain, "b": pack(b).ravel(), "b_packed": 1}
     a = plain["a"].reshape(m, k)
-    # 1024 apart: the block of A is copied; 7 more than needed: it is read in place
-    for row, column in ((k + 7, m + 7), (1024, 1024)):
+    # pages apart: the block of A is copied; 7 more than needed: it is read in place
+    for row, column in ((k + 7, m + 7), (pages[2], pages[0])):
         by_rows = np.full((m, row), np.nan, dtype)
         by_rows[:, :k] = a
         rows = {**packed, "a": by_rows.ravel(), "a_stride_m": row}

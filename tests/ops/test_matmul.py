@@ -97,6 +97,22 @@ def test_bias_activation_alpha_and_beta(size: tuple[int, int, int]) -> None:
     )
 
 
+def test_large_matrices_of_a_batch_are_as_if_alone() -> None:
+    """Many rows and columns: each matrix of B is packed, with strides of any kind and a shared A or B."""
+    rng = np.random.default_rng(3)
+    a = rng.standard_normal((2, 3, 7, 90)).astype(np.float32).swapaxes(-1, -2)
+    b = rng.standard_normal((3, 7, 1030)).astype(np.float32)
+    bias = rng.standard_normal(1030).astype(np.float32)
+    out = np.ones((2, 3, 90, 1030), np.float32)
+    want = np.stack([[np.tanh(2 * x @ y + 0.5 + bias) for x, y in zip(z, b, strict=True)] for z in a])
+    got = ops.matmul(a, b, bias=bias, activation="tanh", alpha=2.0, beta=0.5, out=out)
+    assert got is out
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    alone = ops.matmul(a[1, 2], b[2])
+    assert ops.matmul(a, b)[1, 2].tobytes() == alone.tobytes()
+    assert ops.matmul(a, b[2])[1, 2].tobytes() == alone.tobytes()
+
+
 def test_beta_0_ignores_what_was_in_out_and_0_times_infinity_is_not_skipped() -> None:
     a, b = np.zeros((3, 4), np.float32), np.ones((4, 5), np.float32)
     out = np.full((3, 5), np.nan, np.float32)

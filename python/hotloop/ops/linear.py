@@ -16,8 +16,8 @@ from hotloop.ops.arrays import Array, out_array, overlap, real_arrays, returned
 from hotloop.ops.launch import launch, scratch
 
 _PANEL = 16  # kPanel of args.h
-#: B's rows are copied into panels from this many columns and rows of A on; see ops/matmul.py for why.
-_PACK_COLUMNS, _PACK_ROWS = 1024, 64
+#: B's rows are copied into panels from this many columns and rows of A on; see rules/matmul.py for why.
+_PACK_COLUMNS, _PACK_ROWS = 1024, 85
 _NS_PER_MULTIPLY_ADD = 0.02  # of one AVX2 core; a wider one is faster
 #: Parameters of activations that have any: torch's defaults.
 _PARAMETERS = {"leaky_relu": (0.01, 0.0), "elu": (1.0, 0.0), "softplus": (1.0, 20.0)}
@@ -155,6 +155,12 @@ def _multiply(
     bias = None if bias is None else np.ascontiguousarray(bias)
     items = math.prod(batch)
     if not out.size:
+        return
+    if items > 1 and n >= _PACK_COLUMNS and m >= _PACK_ROWS and saved is None and row_sum is None:
+        # one by one, each as fast as by itself, with the panels of one B in memory
+        lefts, rights = (np.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (left, right))
+        for item in np.ndindex(*batch):
+            _multiply(out[item], lefts[item], rights[item], bias, index, parameters, alpha, beta)
         return
     left, step_a = _stepped(left, batch)
     right, step_b = _stepped(right, batch)

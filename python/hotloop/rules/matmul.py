@@ -22,11 +22,12 @@ Gradients = tuple["int | None", ...]
 
 #: kPanel of args.h.
 PANEL = 16
-# A row of B of 1024 floats is a page: a register tile that walks down k touches a new page every step. Copying
-# B into panels costs one pass, which ten tiles of six rows pay back: a quarter of the time with AVX2, nothing
-# either way with AVX-512. Up to half a page reading in place is as fast.
+# A row of B of 1024 floats is a page: a register tile that walks down k touches a new page every step, and what
+# it reads falls into a few sets of the caches: 50 to 60 % of the peak. Copying B into panels costs one pass.
+# One block of rows (84 with AVX-512, see csrc/kernels/matmul.h) copies a few panels at a time itself. Up to half a
+# page reading in place is as fast.
 PACK_MIN_COLS = 1024
-PACK_MIN_ROWS = 64
+PACK_MIN_ROWS = 85
 # A weight gradient with few elements is one or two chunks of work however long the batch. Batches longer than
 # this are summed in parts of as many rows, for as many threads; a part then costs a 2048th of its
 # multiply-adds in bytes written and read once more. From 256 x 256 elements on there are chunks enough.
