@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 import hotloop as hl
-from hotloop import checkpoint_file
-from hotloop.checkpoint import Timetable
-from hotloop.files import read_safetensors
+from hotloop.storage import checkpoint_file
+from hotloop.storage.checkpoint import Timetable
+from hotloop.storage.files import read_safetensors
 from tests import runs
 from tests.runs import interrupted, names, resumed, stopping, whole
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import hotloop as hl
-from hotloop import checkpoint_file
-from hotloop.files import read_safetensors, write_safetensors
+from hotloop.storage import checkpoint_file
+from hotloop.storage.files import read_safetensors, write_safetensors
 from tests import runs
 from tests.runs import interrupted, names, resumed, stopping, whole
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import hotloop as hl
-from hotloop import _core, device, device_choice
+from hotloop import _core
 from hotloop.compile import compile_plan
+from hotloop.runtime import device, device_choice
 from tests.compile.graphs import ADAMW, mlp, train_spec
 
 

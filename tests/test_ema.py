@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import hotloop as hl
-from hotloop.files import read_safetensors
+from hotloop.storage.files import read_safetensors
 from tests.runs import stopping
 
 DECAY = 0.75
@@ -190,7 +190,7 @@ def test_a_checkpoint_holds_both(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_lacks_a_buffer_is_refused(tmp_path: Path) -> None:
-    from hotloop import checkpoint_file
+    from hotloop.storage import checkpoint_file
 
     X, y = regression()
     fit = {"epochs": 3, "batch_size": 10, "shuffle": False}
@@ -209,7 +209,7 @@ def test_a_checkpoint_that_lacks_a_buffer_is_refused(tmp_path: Path) -> None:
 
 
 def _buffers_of(trainer: Any, X: np.ndarray, y: np.ndarray) -> Any:
-    from hotloop.fit_prepare import make_job
+    from hotloop.fit.prepare import make_job
 
     return make_job(
         trainer,

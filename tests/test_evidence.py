@@ -14,8 +14,8 @@ import pytest
 import hotloop as hl
 from hotloop.compile.plan import ParamEntry
 from hotloop.evidence import Evidence, NormSample
-from hotloop.fit_evidence import data_set, norm, norms_of
-from hotloop.fit_setup import check_data
+from hotloop.fit.evidence import data_set, norm, norms_of
+from hotloop.fit.setup import check_data
 from tests.illnesses import dead_relus, fit, mlp, noisy_labels, smooth
 
 nn, optim = hl.nn, hl.optim

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from hotloop import files
 from hotloop.errors import CheckpointError, DTypeError
-from hotloop.files import load_safetensors, read_safetensors, save_safetensors, write_safetensors
+from hotloop.storage import files
+from hotloop.storage.files import load_safetensors, read_safetensors, save_safetensors, write_safetensors
 
 BASE = np.arange(24, dtype=np.float32).reshape(4, 6)
 LAYOUTS: dict[str, Any] = {

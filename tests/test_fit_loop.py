@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import hotloop as hl
-from hotloop.fit_job import StepParams
+from hotloop.fit.job import StepParams
 
 INTERRUPTED = """
 import os, signal, sys, threading, time
@@ -178,7 +178,7 @@ def test_one_row_of_step_parameters_stands_for_all_steps(toy: Any, schedule: Any
             return table, lr
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hotloop.fit_loop.StepParams", Watched)
+        patch.setattr("hotloop.fit.loop.StepParams", Watched)
         run = trainer.fit(**{**fit, "epochs": 8, "validation": (fit["X"], -fit["y"])})
     assert len({at for _, _, at in tables}) == 1  # allocated once
     assert [lr for _, lr, _ in tables] == run.history["lr"]

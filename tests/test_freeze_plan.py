@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hotloop as hl
-from hotloop.grouping import Phase, group
+from hotloop.runtime.grouping import Phase, group
 
 NAMES = ["embed.weight", "body.0.weight", "body.0.bias", "head.weight", "head.bias"]
 RULES = st.fixed_dictionaries(

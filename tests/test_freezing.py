@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import hotloop as hl
 from hotloop.compile import compile_uncached, pass_through
 from hotloop.compile.plan import TrainableSpec
-from hotloop.files import read_safetensors, write_safetensors
+from hotloop.storage.files import read_safetensors, write_safetensors
 from tests.compile.graphs import ADAMW, batch, kernels, mlp, runner, train_spec
 
 NAMES = ["0.weight", "0.bias", "2.weight", "2.bias", "4.weight", "4.bias"]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import hotloop as hl
-from hotloop import hyper_schedules
-from hotloop.engine import NativeTrainPass
+from hotloop.engine.native import NativeTrainPass
+from hotloop.fit import hyper_schedules
 from hotloop.schedules import Constant, Cosine, Custom, Linear, OneCycle, ReduceOnPlateau, Step
 
 STEPS = 4  # an epoch

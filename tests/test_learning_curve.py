@@ -11,8 +11,8 @@ import pytest
 
 import hotloop as hl
 from hotloop.diagnosis import diagnose
-from hotloop.engine import Data
-from hotloop.learning_curve import CurvePoint, LearningCurve, nested_order
+from hotloop.engine.native import Data
+from hotloop.probes.learning_curve import CurvePoint, LearningCurve, nested_order
 from tests.illnesses import bundled, mlp, smooth
 
 nn, optim = hl.nn, hl.optim

@@ -16,7 +16,7 @@ import pytest
 
 import hotloop as hl
 from hotloop.data import lazy
-from hotloop.provenance import digest
+from hotloop.fit.provenance import digest
 
 _RNG = np.random.Generator(np.random.PCG64(2))
 X = _RNG.normal(size=(303, 12))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hotloop.predictions import Predictions, confusion, reliability
+from hotloop.report.predictions import Predictions, confusion, reliability
 
 
 def test_reliability_equals_its_definition() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import hotloop as hl
 from hotloop import _core
-from hotloop.provenance import DataRecord, Provenance, digest
+from hotloop.fit.provenance import DataRecord, Provenance, digest
 
 MASK = (1 << 64) - 1
 

@@ -16,7 +16,7 @@ import pytest
 import hotloop as hl
 from hotloop.evidence import Evidence, NormSample, Parameter
 from hotloop.history import History
-from hotloop.predictions import confusion
+from hotloop.report.predictions import confusion
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -258,10 +258,10 @@ def test_a_loaded_model_reports(tmp_path: Path) -> None:
 
 
 def test_a_history_does_not_hold_on_to_much_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hotloop import run_context
+    from hotloop.fit import context
 
-    monkeypatch.setattr(run_context, "_VALIDATION_BYTES", 1000)
-    monkeypatch.setattr(run_context, "_TRAIN_BYTES", 1000)
+    monkeypatch.setattr(context, "_VALIDATION_BYTES", 1000)
+    monkeypatch.setattr(context, "_TRAIN_BYTES", 1000)
     _, run = digits()
     page = page_of(run, tmp_path)
     assert "are not at hand any more" in page.sections["predictions"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hotloop.report_text import class_scores, classification_report, regression_report
+from hotloop.report.text import class_scores, classification_report, regression_report
 
 
 @settings(deadline=None)  # the first example imports scikit-learn

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 
 import hotloop as hl
-from hotloop import env, threads
+from hotloop import env
 from hotloop.compile import compile_plan
 from hotloop.compile.plan import PlanSpec
-from hotloop.session import Session
+from hotloop.runtime import threads
+from hotloop.runtime.session import Session
 
 
 def make_session(module: Any, optimizer: Any = None, **options: Any) -> Session:

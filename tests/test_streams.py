@@ -82,7 +82,7 @@ def test_blocks_of_equal_size_are_shuffled_differently() -> None:
 
 
 def open_for(owner: Any, source: Any) -> Any:
-    from hotloop.stream_data import open_stream
+    from hotloop.engine.streams import open_stream
 
     stream = hl.data.Stream(source)
     with owner._session.entered("fit"):

@@ -12,11 +12,11 @@ import pytest
 import hotloop as hl
 from hotloop.compile.inside import ACTIVATIONS, inside_plan
 from hotloop.compile.interpret import Interpreter
-from hotloop.engine import Data
+from hotloop.engine.native import Data
+from hotloop.fit.witness import class_places, fingerprint, rows_to_see
 from hotloop.graph import Rows, TensorType
 from hotloop.rules.elementwise import UNARY
 from hotloop.trace import trace
-from hotloop.witness import class_places, fingerprint, rows_to_see
 from tests.illnesses import bundled, dead_relus, fit, mlp, noisy_labels, rare_class, smooth
 
 nn, optim = hl.nn, hl.optim
