@@ -73,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
     "runtime.threads": BASE | {"env", "compile.plan"},
     "runtime.device": BASE | {"env", "runtime.threads"},
     "runtime.device_choice": COMPILE | {"runtime.device", "runtime.threads"},
-    "runtime.executable": COMPILE,
+    "runtime.executable": COMPILE | {"data"},
     "runtime.grouping": COMPILE | SETTINGS,
     "runtime.parallel": BASE | {"runtime.interrupt", "runtime.threads"},
     "runtime.memory": RUNTIME - {"runtime"},

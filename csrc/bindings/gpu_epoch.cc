@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Passes over a data set on a device, as bindings/epoch.cc has them for the CPU.
 #include <optional>
+#include <variant>
 
 #include "bindings/epoch_call.h"
 #include "core/error.h"
@@ -11,19 +12,50 @@ namespace {
 
 using DoubleArray = py::array_t<double, py::array::c_style>;
 
+// Keeps the array alive that sources share.
+class HeldRows {
+ public:
+  HeldRows(const std::shared_ptr<Device>& device, py::array array)
+      : owned_(std::move(array)), rows_(std::make_shared<DeviceRows>(device, describe(owned_))) {}
+  const std::shared_ptr<DeviceRows>& rows() const { return rows_; }
+
+ private:
+  py::array owned_;
+  std::shared_ptr<DeviceRows> rows_;
+};
+
+using HeldArray = std::variant<std::shared_ptr<HeldRows>, py::array>;
+
 // Keeps the arrays alive that rows may come from.
 class HeldSource {
  public:
-  HeldSource(const std::shared_ptr<Device>& device, std::vector<py::array> arrays,
-             std::optional<std::size_t> budget)
-      : owned_(std::move(arrays)), source_(device, describe(owned_), budget) {
-    if (source_.resident()) owned_.clear();
+  HeldSource(const std::shared_ptr<Device>& device, const std::vector<HeldArray>& arrays,
+             std::optional<std::size_t> budget, RowNumbers numbers)
+      : numbers_(std::move(numbers)), source_(device, parts(device, arrays), budget) {
+    if (!source_.resident()) return;
+    owned_.clear();
+    numbers_.clear();
   }
   DeviceSource& source() { return source_; }
   const DeviceSource& source() const { return source_; }
 
  private:
-  std::vector<py::array> owned_;
+  std::vector<DeviceSource::Part> parts(const std::shared_ptr<Device>& device,
+                                        const std::vector<HeldArray>& arrays) {
+    std::vector<DeviceSource::Part> found;
+    for (std::size_t i = 0; i < arrays.size(); ++i) {
+      const auto* shared = std::get_if<std::shared_ptr<HeldRows>>(&arrays[i]);
+      owned_.push_back(
+          shared != nullptr ? *shared : std::make_shared<HeldRows>(device, std::get<py::array>(arrays[i])));
+      SourceArray chosen = owned_.back()->rows()->array();
+      choose_rows(chosen, numbers_, i);
+      found.push_back({owned_.back()->rows(), chosen.numbers, chosen.rows});
+    }
+    return found;
+  }
+
+  std::vector<std::shared_ptr<HeldRows>> owned_;
+  RowNumbers numbers_;
   DeviceSource source_;
 };
 
@@ -80,11 +112,20 @@ class DeviceEpoch {
 }  // namespace
 
 void register_gpu_epoch(py::module_& m) {
+  py::class_<HeldRows, std::shared_ptr<HeldRows>>(
+      m, "DeviceRows", "All rows of an array, of which sources share one copy on a device.")
+      .def(py::init<const std::shared_ptr<Device>&, py::array>(), py::arg("device"), py::arg("array"))
+      .def_property_readonly(
+          "resident", [](const HeldRows& held) { return held.rows()->missing_bytes() == 0; },
+          "Whether the copy is there.");
   py::class_<HeldSource>(m, "DeviceSource",
-                         "Arrays of equal row count for batches on a device: copied there if they take no "
-                         "more than `budget` bytes (None: half of what is free), else streamed.")
-      .def(py::init<const std::shared_ptr<Device>&, std::vector<py::array>, std::optional<std::size_t>>(),
-           py::arg("device"), py::arg("arrays"), py::arg("budget") = py::none())
+                         "Arrays of equal row count for batches on a device: copied there if what is missing "
+                         "takes no more than `budget` bytes (None: half of what is free), else streamed. "
+                         "`numbers` as those of `Source`.")
+      .def(py::init<const std::shared_ptr<Device>&, const std::vector<HeldArray>&, std::optional<std::size_t>,
+                    RowNumbers>(),
+           py::arg("device"), py::arg("arrays"), py::arg("budget") = py::none(),
+           py::arg("numbers") = RowNumbers())
       .def_property_readonly("rows", [](const HeldSource& held) { return held.source().rows(); })
       .def_property_readonly(
           "resident", [](const HeldSource& held) { return held.source().resident(); },

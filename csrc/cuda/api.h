@@ -74,7 +74,7 @@ struct ChainStep {
                              // it need not be in memory afterwards
 };
 
-constexpr std::uint32_t kDeviceApiVersion = 1;
+constexpr std::uint32_t kDeviceApiVersion = 2;
 
 struct DeviceApi {
   std::uint32_t version, n_kernels;

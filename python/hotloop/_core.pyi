@@ -288,7 +288,7 @@ class Program:
 
 class DirectCall:
     """
-    A program fed with the caller's own arrays; see hotloop.runtime.direct.
+    A program fed with the caller's own arrays; see hotloop.direct.
     """
     def __call__(
         self,
@@ -412,9 +412,13 @@ class Passes:
 
 class Source:
     """
-    Arrays of equal row count that batches are gathered from.
+    Arrays of equal row count that batches are gathered from. `numbers`: for each array the numbers (rows,) of those of its rows that count, or None for all; they are referenced.
     """
-    def __init__(self, arrays: collections.abc.Sequence[numpy.ndarray]) -> None: ...
+    def __init__(
+        self,
+        arrays: collections.abc.Sequence[numpy.ndarray],
+        numbers: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.int64] | None] = [],
+    ) -> None: ...
     @property
     def rows(self) -> int: ...
 
@@ -542,15 +546,27 @@ class DeviceProgram:
         Bytes on the device: arena, constants, step parameters and workspaces.
         """
 
+class DeviceRows:
+    """
+    All rows of an array, of which sources share one copy on a device.
+    """
+    def __init__(self, device: Device, array: numpy.ndarray) -> None: ...
+    @property
+    def resident(self) -> bool:
+        """
+        Whether the copy is there.
+        """
+
 class DeviceSource:
     """
-    Arrays of equal row count for batches on a device: copied there if they take no more than `budget` bytes (None: half of what is free), else streamed.
+    Arrays of equal row count for batches on a device: copied there if what is missing takes no more than `budget` bytes (None: half of what is free), else streamed. `numbers` as those of `Source`.
     """
     def __init__(
         self,
         device: Device,
-        arrays: collections.abc.Sequence[numpy.ndarray],
+        arrays: collections.abc.Sequence[DeviceRows | numpy.ndarray],
         budget: typing.SupportsInt | typing.SupportsIndex | None = None,
+        numbers: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.int64] | None] = [],
     ) -> None: ...
     @property
     def nbytes(self) -> int:

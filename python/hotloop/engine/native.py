@@ -49,6 +49,19 @@ class Data:
     def weighted(self) -> bool:
         return "sample_weight" in self.arrays
 
+    def parts(self, *rows: border.Array) -> list[Data]:
+        """Parts of these data, each of the rows with these numbers (n,). Inputs are not copied; targets and
+        weights, which their judges look at as a whole, are unless they are mapped files."""
+        whole: dict[str, Any] = {
+            name: lazy.whole(array)
+            for name, array in self.arrays.items()
+            if name not in ("target", "sample_weight") or lazy.is_lazy(array) or lazy.is_mapped(array)
+        }
+        return [
+            Data({n: whole[n].take(r) if n in whole else a[r] for n, a in self.arrays.items()}, self.kind)
+            for r in rows
+        ]
+
     @property
     def sample(self) -> Data:
         """Rows that are at hand: all of them, but of a stream its first block."""
@@ -158,14 +171,14 @@ def predict(session: Session, graph: Graph, arrays: border.Arrays) -> border.Arr
     """Raw outputs (n, ...) in the session's float type; n may be 0."""
     rows = border.row_count(arrays)
     out: border.Array = np.empty((rows, *border.row_shape(graph.types[graph.output])), session.real)
-    if any(map(lazy.is_lazy, arrays.values())):
+    if lazy.need_blocks(arrays):
         for first, part in lazy.parts(arrays, session.eval_rows):
             out[first : first + border.row_count(part)] = predict(session, graph, part)
     elif rows:
         exe = _predictor(session, graph)
         whole = rows if exe.device is None else rows - rows % session.eval_rows
         if whole:
-            _run_predictor(session, exe, {name: a[:whole] for name, a in arrays.items()}, out[:whole])
+            _run_predictor(session, exe, _first(arrays, whole), out[:whole])
         if whole < rows:
             # Kernels of a device are chosen by the number of rows: a row's bits must not be.
             tail = {name: _padded(a[whole:], session.eval_rows) for name, a in arrays.items()}
@@ -173,6 +186,13 @@ def predict(session: Session, graph: Graph, arrays: border.Arrays) -> border.Arr
             _run_predictor(session, exe, tail, full)
             out[whole:] = full[: rows - whole]
     return out
+
+
+def _first(arrays: border.Arrays, rows: int) -> border.Arrays:
+    """So many of the rows, none of them copied."""
+    if rows == border.row_count(arrays):
+        return arrays
+    return {name: lazy.head(a, rows) for name, a in arrays.items()}
 
 
 def _padded(array: border.Array, rows: int) -> border.Array:

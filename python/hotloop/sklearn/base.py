@@ -13,8 +13,14 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
 
+from hotloop.data.lazy import LazyRows
 from hotloop.errors import NonFiniteError
 from hotloop.runtime.device import first_kind
 from hotloop.sklearn.callbacks import CallbackSupportMixin, Tasks
@@ -24,6 +30,7 @@ from hotloop.sklearn.objective import Objective
 from hotloop.sklearn.rates import make_optimizer
 from hotloop.sklearn.settings import check_settings, hidden_sizes
 from hotloop.sklearn.stochastic import Rows, Solver
+from hotloop.sklearn.table import CHECKS, TableRows
 from hotloop.sklearn.threads import threads_of
 
 Array = NDArray[Any]
@@ -174,9 +181,23 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             )
         return out
 
+    def _validated(self, X: Any, y: Any, *, reset: bool, **checks: Any) -> tuple[Any, Any]:
+        """(X, y) after scikit-learn's checks, but for rows of a table, which have been through them."""
+        if not isinstance(X, TableRows):
+            checked: tuple[Any, Any] = validate_data(self, X, y, **CHECKS, **checks, reset=reset)
+            return checked
+        X.learn(self)
+        y = validate_data(self, "no_validation", y, **checks, reset=False)
+        check_consistent_length(X, y)
+        return X, y
+
+    def _real_rows(self, X: Any, real: Any) -> LazyRows:
+        """Rows of checked X that the native loop gathers in place."""
+        return X.real(real) if isinstance(X, TableRows) else LazyRows(self._as_real("X", X, real), real)
+
     def _rows(self, X: Any, y: Any, weight: Any, real: Any) -> Rows:
         weight = None if weight is None else np.ascontiguousarray(weight, real)
-        return Rows(self._as_real("X", X, real), self._targets(y, real), weight)
+        return Rows(self._real_rows(X, real), self._targets(y, real), weight)
 
     def _validation_rows(self, X_val: Any, y_val: Any, real: Any) -> Rows | None:
         if X_val is None and y_val is None:
@@ -218,7 +239,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _outputs(self, X: Any) -> Array:
         """Raw outputs (n, outputs) in the network's dtype."""
         check_is_fitted(self, "coefs_")
-        X = validate_data(self, X, accept_sparse=("csr", "csc"), dtype=(np.float64, np.float32), reset=False)
+        if not isinstance(X, TableRows):
+            X = validate_data(self, X, **CHECKS, reset=False)
         network = self._network
         if network is None:  # a copy, or out of a file
             network = Network(
@@ -231,7 +253,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             self._network = network
         with network.lock:
             network.take(self.coefs_, self.intercepts_)
-            return network.predict(self._as_real("X", X, network.session.real))
+            return network.predict(self._real_rows(X, network.session.real))
 
     # --- copies ---
 

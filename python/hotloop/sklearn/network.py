@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hotloop import nn
+from hotloop.data.lazy import LazyRows
 from hotloop.engine import native
 from hotloop.optim import SGD, Optimizer
 from hotloop.runtime.device import first_kind
@@ -77,14 +78,15 @@ class Network:
             if given is not ours:
                 ours[...] = given
 
-    def predict(self, X: Array) -> Array:
+    def predict(self, X: LazyRows) -> Array:
         """Raw outputs (n, outputs) of X (n, features) of the session's dtype."""
         with self.lock, self.session.entered("predict"):
             return self.outputs(X)
 
-    def outputs(self, X: Array) -> Array:
+    def outputs(self, X: LazyRows) -> Array:
         """As `predict`, for who has entered the session."""
-        return native.predict(self.session, self.graph, {self.input: X})
+        rows: Any = X
+        return native.predict(self.session, self.graph, {self.input: rows})
 
     @cached_property
     def n_weights(self) -> int:
