@@ -23,7 +23,7 @@ pytest.importorskip("cyclopts")
 pytest.importorskip("pyarrow")
 pytest.importorskip("sklearn")
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "command_line.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^(?:<!-- needs: (\w+) -->\n)?```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LIKE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

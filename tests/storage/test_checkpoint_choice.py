@@ -261,7 +261,7 @@ except OSError as error:
 @pytest.mark.skipif(os.name != "posix", reason="needs limits on files")
 def test_a_write_that_the_system_cuts_short_leaves_what_was_there(tmp_path: Path) -> None:
     """A limit on the size of files fails in the midst of the bytes, as a full disk does."""
-    script = _FULL.format(path=[str(Path(__file__).parents[1]), *sys.path], folder=str(tmp_path))
+    script = _FULL.format(path=[str(Path(__file__).parents[2]), *sys.path], folder=str(tmp_path))
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
     )

@@ -24,7 +24,7 @@ def kill(folder: Path, kills: int, *options: str) -> dict[str, Any]:
     command = [sys.executable, str(killing.__file__), str(folder), str(kills), seed, *options]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=280 if kills < 100 else 1700, check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])},
     )  # fmt: skip
     assert done.returncode == 0, f"seed {seed}: {done.stderr}"
     found: dict[str, Any] = json.loads(done.stdout)

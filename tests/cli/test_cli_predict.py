@@ -263,7 +263,7 @@ def test_blobs_of_numbers_need_no_text(tmp_path: Path, capsys: Captured) -> None
 
 @pytest.mark.parametrize("version", ["v0.1.0.dev0", "v0.1.0.dev3"])
 def test_models_of_earlier_versions(version: str, tmp_path: Path, capsys: Captured) -> None:
-    model = Path(__file__).parent / "golden" / version / "classifier.safetensors"
+    model = Path(__file__).parents[1] / "golden" / version / "classifier.safetensors"
     random = np.random.Generator(np.random.Philox(5))
     lines = [",".join(map(str, row)) for row in random.normal(size=(9, 4))]
     (tmp_path / "new.csv").write_text("\n".join(["d,c,b,a", *lines]))

@@ -13,7 +13,7 @@ from hotloop.rules.elementwise import UNARY
 from hotloop.rules.registry import RULES
 from tests.cases import CASES
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 KERNELS = set(_core.kernels())
 LISTS = ROOT / "csrc" / "kernels"
 

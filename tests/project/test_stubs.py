@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hotloop import _core
 
-STUB = Path(__file__).resolve().parents[1] / "python" / "hotloop" / "_core.pyi"
+STUB = Path(__file__).resolve().parents[2] / "python" / "hotloop" / "_core.pyi"
 GENERATED = {"__all__"}
 
 
