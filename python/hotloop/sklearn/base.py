@@ -15,6 +15,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import (
     _check_sample_weight,
+    _check_y,
     check_consistent_length,
     check_is_fitted,
     validate_data,
@@ -187,7 +188,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             checked: tuple[Any, Any] = validate_data(self, X, y, **CHECKS, **checks, reset=reset)
             return checked
         X.learn(self)
-        y = validate_data(self, "no_validation", y, **checks, reset=False)
+        y = _check_y(y, **checks, estimator=self)
         check_consistent_length(X, y)
         return X, y
 

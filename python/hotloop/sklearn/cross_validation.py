@@ -54,7 +54,7 @@ def cross_validate(
         scoring: None (the estimator's score), a name, a callable, or several of them.
         n_jobs: folds at the same time; None is one per processor.
         return_train_score, return_estimator, return_indices: what else to return.
-        error_score: the score of a fold that fails, which warns; "raise" raises.
+        error_score: the score of a fold that fails to fit or to be scored, which warns; "raise" raises.
 
     Returns:
         "fit_time" and "score_time" (seconds) and "test_score", or "test_<name>" for several, float64 (folds,);
@@ -143,14 +143,23 @@ class _Fold:
         return (X,) if self.y is None else (X, _safe_indexing(self.y, rows))
 
     def _score(self, part: str, estimator: Any, data: tuple[Any, ...], failed: bool) -> dict[str, Any]:
-        if failed:
-            names = getattr(self.scorer, "_scorers", None)
-            keys = [f"{part}_score"] if names is None else [f"{part}_{name}" for name in names]
-            return dict.fromkeys(keys, self.error_score)
-        found = self.scorer(estimator, *data)
-        if isinstance(found, dict):
-            return {f"{part}_{name}": value for name, value in found.items()}
-        return {f"{part}_score": float(found)}
+        if not failed:
+            try:
+                found = self.scorer(estimator, *data)
+                if isinstance(found, dict):
+                    return {f"{part}_{name}": value for name, value in found.items()}
+                return {f"{part}_score": float(found)}
+            except Exception as error:
+                if self.error_score == "raise":
+                    raise
+                warnings.warn(
+                    f"[cross_validate] a fold could not be scored, its score is {self.error_score}: {error!r}",
+                    UserWarning,
+                    stacklevel=2,
+                )
+        names = getattr(self.scorer, "_scorers", None)
+        keys = [f"{part}_score"] if names is None else [f"{part}_{name}" for name in names]
+        return dict.fromkeys(keys, self.error_score)
 
 
 def _is_named(scoring: Any) -> bool:
