@@ -217,7 +217,8 @@ def test_bad_values_are_found_by_the_folds_that_have_them() -> None:
     X, y = load_iris(return_X_y=True)
     X[0, 0] = np.nan
     cv = KFold(3, shuffle=True, random_state=0)
-    with pytest.warns(Warning) as caught:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         found = hl.cross_validate(network(), X, y, cv=cv, scoring="accuracy", n_jobs=1)
     said = [str(w.message) for w in caught if "[cross_validate]" in str(w.message)]
     assert [("did not fit" in text, "NaN" in text) for text in said].count((True, True)) == 2
