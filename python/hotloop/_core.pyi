@@ -210,6 +210,10 @@ class Memory:
         """
         Make room for sums of gradients and for an average of the parameters; what is there stays.
         """
+    def square_norm(self, n: typing.SupportsInt | typing.SupportsIndex) -> float:
+        """
+        The sum of the squares of the first n parameters, in double.
+        """
     @property
     def accumulated(self) -> numpy.ndarray: ...
     @property
@@ -288,7 +292,7 @@ class Program:
 
 class DirectCall:
     """
-    A program fed with the caller's own arrays; see hotloop.direct.
+    A program fed with the caller's own arrays; see hotloop.runtime.direct.
     """
     def __call__(
         self,

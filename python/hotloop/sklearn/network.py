@@ -96,9 +96,7 @@ class Network:
 
     def square_norm(self) -> float:
         """The sum of the squared weights, biases left out; infinite if it overflows."""
-        weights = self.session.memory.native.parameters[: self.n_weights]
-        with np.errstate(over="ignore", invalid="ignore"):  # and no dot, which may wake the threads of a BLAS
-            return float(np.square(weights).sum(dtype=np.float64))
+        return self.session.memory.native.square_norm(self.n_weights)
 
 
 def _linear(weight: Array, bias: Array) -> nn.Linear:
