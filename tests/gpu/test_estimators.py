@@ -91,7 +91,7 @@ def test_folds_share_one_copy_and_end_on_the_bits_of_copies(
         model, X, Y, cv=KFold(3, shuffle=True, random_state=0), params={"sample_weight": WEIGHT},
         return_estimator=True, return_indices=True, n_jobs=2,
     )  # fmt: skip
-    (shared,) = tables[0].real(np.float32).copies.values()
+    (shared,) = tables[0].features(np.float32, np.arange(1)).copies.values()
     assert shared.resident
     for ours, train, test, score in zip(
         found["estimator"], *found["indices"].values(), found["test_score"], strict=True

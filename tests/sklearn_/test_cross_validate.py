@@ -177,6 +177,43 @@ def test_folds_gather_what_copies_hold(case: str, monkeypatch: pytest.MonkeyPatc
         np.testing.assert_array_equal(np.asarray(part), X[test])
 
 
+def several(**options: Any) -> Any:
+    given = {"hidden_layer_sizes": (8,), "max_iter": 6, "random_state": 0} | options
+    return hl.MLPRegressor(**given)
+
+
+@pytest.mark.parametrize(
+    "model", [network(early_stopping=True), several(), several(early_stopping=True), several(loss="poisson")],
+    ids=["labels", "numbers", "stops", "poisson"],
+)  # fmt: skip
+def test_several_outputs_are_gathered_too(model: Any) -> None:
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:300], y[:300]
+    targets = np.stack([y % 2, y > 4, y % 3 == 0], axis=1).astype(int)
+    found = hl.cross_validate(model, X, targets, cv=3, return_estimator=True, return_indices=True)
+    for ours, train, test, score in zip(
+        found["estimator"], *found["indices"].values(), found["test_score"], strict=True
+    ):
+        alone = clone(model).fit(X[train], targets[train])
+        assert ours.loss_curve_ == alone.loss_curve_
+        np.testing.assert_array_equal(ours.coefs_[0], alone.coefs_[0])
+        assert ours.validation_scores_ == alone.validation_scores_
+        assert score == alone.score(X[test], targets[test])
+
+
+def test_targets_are_checked_once_for_all_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = load_digits(return_X_y=True)
+    calls: list[int] = []
+    check = hl.MLPClassifier._check_data
+    monkeypatch.setattr(
+        hl.MLPClassifier, "_check_data", lambda self, X, y, **how: calls.append(len(y)) or check(self, X, y, **how)
+    )  # fmt: skip
+    names = np.array(list("abcdefghij"))[y]
+    found = hl.cross_validate(network(max_iter=2), X, names, cv=4, return_estimator=True)
+    assert calls == [len(y)]
+    assert [m.classes_.tolist() for m in found["estimator"]] == [list("abcdefghij")] * 4
+
+
 def test_a_fold_without_some_class_has_classes_of_its_own() -> None:
     X, y = load_iris(return_X_y=True)  # in the order of the classes
     found = hl.cross_validate(network(), X, y, cv=KFold(3), return_estimator=True)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import check_scoring
@@ -22,6 +23,8 @@ from hotloop.runtime.parallel import run_all
 from hotloop.sklearn.classifier import MLPClassifier
 from hotloop.sklearn.regressor import MLPRegressor
 from hotloop.sklearn.table import Table
+
+Array = NDArray[Any]
 
 
 def cross_validate(
@@ -42,9 +45,9 @@ def cross_validate(
     """``sklearn.model_selection.cross_validate``, with the folds in threads of this process.
 
     Each fold trains a clone in a native loop that releases the GIL, one fold per processor and one thread per
-    fold; the numbers are those of a serial run, bit for bit. For one of our estimators X is checked and converted
-    once, and not at all if it is float32; folds gather their rows from that one array, in fits and in predictions,
-    and so does a GPU. What looks at X itself gets copies: pipelines, other estimators, scorers that are plain
+    fold; the numbers are those of a serial run, bit for bit. For one of our estimators X and y are checked and
+    converted once, X not at all if it is float32; folds gather their rows from that one array, in fits and in
+    predictions, and so does a GPU. What looks at X itself gets copies: pipelines, other estimators, scorers that are plain
     functions, callbacks.
 
     Args:
@@ -104,16 +107,15 @@ class _Fold:
         """
         if type(estimator) not in (MLPClassifier, MLPRegressor) or hasattr(estimator, "_skl_callbacks"):
             return
-        n = _num_samples(self.X)
         with suppress(ValueError, TypeError):
-            reals = {estimator._real(np.arange(n)[train].size, incremental=False) for train in trains}
-            self.table = Table(estimator, self.X, reals)
+            reals = {estimator._real(len(_numbers(train)), incremental=False) for train in trains}
+            self.table = Table(estimator, self.X, self.y, reals)
             self.scored = self.table if by_name else None
 
     def run(self, estimator: Any, train: Any, test: Any) -> dict[str, Any]:
         """Fit on the rows ``train`` and score on ``test``."""
         begin = time.perf_counter()
-        rows = self._rows(train, self.table)
+        train, test = _numbers(train), _numbers(test)
         n = _num_samples(self.X)
         params = {
             name: _safe_indexing(value, train) if _is_by_row(value, n) else value
@@ -121,7 +123,7 @@ class _Fold:
         }
         failed = False
         try:
-            estimator.fit(*rows, **params)
+            estimator.fit(*self._to_fit(train), **params)
         except Exception as error:
             if self.error_score == "raise":
                 raise
@@ -137,6 +139,12 @@ class _Fold:
         if self.train_score:
             out |= self._score("train", estimator, self._rows(train, self.scored), failed)
         return {"fit_time": fitted - begin, "score_time": scored - fitted, **out, "estimator": estimator}
+
+    def _to_fit(self, rows: Array) -> tuple[Any, ...]:
+        if self.table is None:
+            return self._rows(rows, None)
+        targets = self.table.targets(rows)
+        return self.table.rows(rows), _safe_indexing(self.y, rows) if targets is None else targets
 
     def _rows(self, rows: Any, table: Table | None) -> tuple[Any, ...]:
         X = _safe_indexing(self.X, rows) if table is None else table.rows(rows)
@@ -167,6 +175,12 @@ def _is_named(scoring: Any) -> bool:
     several = scoring.values() if isinstance(scoring, Mapping) else scoring
     some = [scoring] if scoring is None or isinstance(scoring, str) or callable(scoring) else list(several)
     return all(one is None or isinstance(one, str) for one in some)
+
+
+def _numbers(rows: Any) -> Array:
+    """Row numbers (k,), of these or of the truth values that a splitter gave."""
+    chosen: Array = np.asarray(rows)
+    return np.flatnonzero(chosen) if chosen.dtype == bool else chosen
 
 
 def _is_by_row(value: Any, n: int) -> bool:

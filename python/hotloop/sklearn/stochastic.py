@@ -39,14 +39,15 @@ class Rows:
     share its X."""
 
     X: LazyRows
-    y: Array
+    y: Array | LazyRows
     weight: Array | None
 
     def __len__(self) -> int:
         return len(self.X)
 
     def take(self, rows: Array) -> Rows:
-        return Rows(self.X.take(rows), self.y[rows], None if self.weight is None else self.weight[rows])
+        y = self.y.take(rows) if isinstance(self.y, LazyRows) else self.y[rows]
+        return Rows(self.X.take(rows), y, None if self.weight is None else self.weight[rows])
 
     def data(self, input: str, objective: Objective) -> Data:
         arrays: dict[str, Any] = {input: self.X, "target": self.y}
@@ -218,7 +219,7 @@ class _Fit:
         est = self.est
         if self.validation is not None:
             outputs = self.network.outputs(self.validation.X)
-            score = self.score(outputs, self.validation.y, self.validation.weight)
+            score = self.score(outputs, np.asarray(self.validation.y), self.validation.weight)
             est.validation_scores_.append(score)
             self._say(f"Validation score: {score:f}")
             better = score > est.best_validation_score_
