@@ -127,7 +127,7 @@ class Updates {
     for (const Item& item : items_) {
       for (int64 chunk = 0; chunk < item.chunks; ++chunk) {
         pieces.push_back({&item, chunk});
-        gathered += std::min(item.size - chunk * kElementwiseChunk, kElementwiseChunk);
+        gathered += ceil_div(item.size, item.chunks);
         if (gathered < kTaskElements) continue;
         begins.push_back(pieces.size());
         gathered = 0;

@@ -654,6 +654,11 @@ def introduce_type(type: type) -> bool:
     Makes tensors of exactly this type readable without Python; False if it offers no way.
     """
 
+def is_finite(array: numpy.ndarray) -> bool:
+    """
+    Whether a C-contiguous array of float32 or float64 holds neither NaN nor infinity.
+    """
+
 def isas() -> list[str]:
     """
     Kernel units that this build has and this CPU can run, slowest first.

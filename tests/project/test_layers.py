@@ -119,7 +119,8 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "__init__": TRAINER | {"ops", "sklearn", "torch"},
 }
-# Who may import the extension: execution, and the check of a plan against the kernels' schema.
+# Who may import the extension: execution, the check of numbers that come in, and that of a plan against the kernels'
+# schema.
 NATIVE = {
     "__init__",
     "benchmarks.commands",
@@ -129,6 +130,7 @@ NATIVE = {
     "benchmarks.training",
     "cli.info",
     "compile.check",
+    "data.border",
     "engine.blocks",
     "engine.callable",
     "engine.native",
