@@ -8,15 +8,20 @@
 namespace hotloop {
 namespace {
 
-EpochOutput epoch_output(const Plan& plan, int64 rows, int buffer, const py::array& out) {
+const Buffer& output_buffer(const Plan& plan, int buffer) {
   check(buffer >= 0 && buffer < static_cast<int>(plan.buffers.size()), "[epoch] output names buffer ",
         buffer);
   const Buffer& b = plan.buffers[static_cast<std::size_t>(buffer)];
   check(b.size.constant == 0 && b.dtype == DType::kReal, "[epoch] output buffer ", buffer, " is not per row");
+  return b;
+}
+
+EpochOutput epoch_output(const Plan& plan, int64 rows, int buffer, const py::array& out) {
+  const Buffer& b = output_buffer(plan, buffer);
   check(static_cast<std::size_t>(out.itemsize()) == real_bytes(plan.real) && out.dtype().kind() == 'f' &&
             out.writeable() && (out.flags() & py::array::c_style) != 0 && out.size() == rows * b.size.per_row,
         "[epoch] an output array does not fit its buffer");
-  return {buffer, static_cast<std::byte*>(const_cast<void*>(out.data()))};
+  return {buffer, static_cast<std::byte*>(const_cast<void*>(out.data())), false};
 }
 
 }  // namespace
@@ -41,6 +46,19 @@ void choose_rows(SourceArray& array, const RowNumbers& numbers, std::size_t i) {
 std::vector<EpochOutput> epoch_outputs(const Plan& plan, int64 rows, const Outputs& outputs) {
   std::vector<EpochOutput> found;
   for (const auto& [buffer, array] : outputs) found.push_back(epoch_output(plan, rows, buffer, array));
+  return found;
+}
+
+std::vector<EpochOutput> epoch_outputs(const Plan& plan, int64 rows, const DeviceOutputs& outputs) {
+  std::vector<EpochOutput> found;
+  for (const auto& [buffer, out] : outputs) {
+    if (py::isinstance<py::array>(out)) {
+      found.push_back(epoch_output(plan, rows, buffer, out.cast<py::array>()));
+      continue;
+    }
+    (void)output_buffer(plan, buffer);
+    found.push_back({buffer, reinterpret_cast<std::byte*>(out.cast<std::uintptr_t>()), true});
+  }
   return found;
 }
 

@@ -20,6 +20,8 @@ struct StopFlag {
 };
 
 using Outputs = std::vector<std::pair<int, py::array>>;
+// As those, or an address on the device.
+using DeviceOutputs = std::vector<std::pair<int, py::object>>;
 using EpochAnswer = std::pair<int64, std::string>;
 
 // A dense array as rows; the caller keeps it. Throws TypeError for a dtype that no plan reads.
@@ -33,6 +35,8 @@ void choose_rows(SourceArray& array, const RowNumbers& numbers, std::size_t i);
 
 // Arrays for so many rows of buffers. Throws InternalError where one does not fit.
 std::vector<EpochOutput> epoch_outputs(const Plan& plan, int64 rows, const Outputs& outputs);
+// An address is trusted to have room for them.
+std::vector<EpochOutput> epoch_outputs(const Plan& plan, int64 rows, const DeviceOutputs& outputs);
 
 // What is the same in all epochs of a run.
 EpochOptions run_options(const Plan& plan, std::vector<int> inputs, int64 batch_size, bool shuffle,

@@ -108,17 +108,41 @@ class DeviceEager {
     device_->require_launches(name.c_str());
   }
 
-  // out (n) of int32 = x (n), of a type of FeedType, which is known to fit.
-  void to_index(std::uintptr_t x, int type, int64 n, std::uintptr_t out) {
+  // out (n) of int32, or of float, = x (n), of a type of FeedType, which is known to fit.
+  void convert(std::uintptr_t x, int type, int64 n, std::uintptr_t out, bool to_index) {
     const std::lock_guard lock(guard_);
     device_->use();
     DeviceStep ctx;
     ctx.place = 0;
     ctx.batch_size = ctx.rows = 1;
     ctx.feeds.n = 1;
-    ctx.feeds.at[0] = {pointer(x), nullptr, pointer(out), n, static_cast<FeedType>(type), 1};
+    ctx.feeds.at[0] = {pointer(x), nullptr, pointer(out), n, static_cast<FeedType>(type), to_index ? 1 : 0};
     api().gather(write_step(ctx, {}), 1, n, queue_.stream());
-    device_->require_launches("convert indices");
+    device_->require_launches("convert an array");
+  }
+
+  void copy(std::uintptr_t to, std::uintptr_t from, std::size_t bytes) const {
+    device_->use();
+    queue_.copy(pointer(to), pointer(from), bytes, CopyKind::kOnDevice);
+  }
+  void clear(std::uintptr_t at, std::size_t bytes) const {
+    device_->use();
+    queue_.fill(pointer(at), 0, bytes);
+  }
+
+  // Whether none of x (n) is NaN or infinite; waits.
+  bool is_finite(std::uintptr_t x, int64 n) {
+    const std::shared_ptr<ArrayMemory> at = allocate(sizeof(int));
+    int found = 0;
+    const py::gil_scoped_release release;
+    const std::lock_guard lock(guard_);
+    device_->use();
+    queue_.fill(at->data(), 0, sizeof found);
+    api().find_not_finite(static_cast<const float*>(pointer(x)), n, static_cast<int*>(at->data()),
+                          queue_.stream());
+    queue_.copy(&found, at->data(), sizeof found, CopyKind::kToHost);
+    queue_.wait();
+    return found == 0;
   }
 
   // The first i with x[i] outside of [low, high], or -1; waits.
@@ -191,7 +215,11 @@ void register_gpu_arrays(py::module_& m) {
       .def("download", &DeviceEager::download, py::arg("array"), py::arg("at"))
       .def("launch", &DeviceEager::launch, py::arg("name"), py::arg("fields"), py::arg("seed") = 0,
            py::arg("step") = 0, py::arg("dropout") = std::vector<double>())
-      .def("to_index", &DeviceEager::to_index, py::arg("x"), py::arg("type"), py::arg("n"), py::arg("out"))
+      .def("convert", &DeviceEager::convert, py::arg("x"), py::arg("type"), py::arg("n"), py::arg("out"),
+           py::kw_only(), py::arg("to_index"))
+      .def("copy", &DeviceEager::copy, py::arg("to"), py::arg("at"), py::arg("bytes"))
+      .def("clear", &DeviceEager::clear, py::arg("at"), py::arg("bytes"))
+      .def("is_finite", &DeviceEager::is_finite, py::arg("x"), py::arg("n"))
       .def("first_outside", &DeviceEager::first_outside, py::arg("x"), py::arg("type"), py::arg("n"),
            py::arg("low"), py::arg("high"));
 }

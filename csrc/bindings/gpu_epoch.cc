@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Passes over a data set on a device, as bindings/epoch.cc has them for the CPU.
+#include <algorithm>
 #include <optional>
+#include <tuple>
 #include <variant>
 
 #include "bindings/epoch_call.h"
@@ -12,28 +14,45 @@ namespace {
 
 using DoubleArray = py::array_t<double, py::array::c_style>;
 
+// (address, FeedType, rows, elements of a row, owner): a dense array on the device.
+using Placed = std::tuple<std::uintptr_t, int, int64, int64, py::object>;
+
+SourceArray describe(const Placed& placed) {
+  const auto& [address, type, rows, row_size, owner] = placed;
+  check(type >= 0 && type <= static_cast<int>(ElementType::kFloat64), "[source] no element type ", type);
+  SourceArray out{reinterpret_cast<const std::byte*>(address), static_cast<ElementType>(type), rows, row_size,
+                  true};
+  out.held = rows;
+  return out;
+}
+
 // Keeps the array alive that sources share.
 class HeldRows {
  public:
-  HeldRows(const std::shared_ptr<Device>& device, py::array array)
-      : owned_(std::move(array)), rows_(std::make_shared<DeviceRows>(device, describe(owned_))) {}
-  const std::shared_ptr<DeviceRows>& rows() const { return rows_; }
+  HeldRows(const std::shared_ptr<Device>& device, const py::array& array)
+      : owner_(array), rows_(std::make_shared<SharedRows>(device, hotloop::describe(array))) {}
+  HeldRows(const std::shared_ptr<Device>& device, const Placed& placed)
+      : owner_(std::get<4>(placed)), rows_(std::make_shared<SharedRows>(device, describe(placed))) {}
+  const std::shared_ptr<SharedRows>& rows() const { return rows_; }
 
  private:
-  py::array owned_;
-  std::shared_ptr<DeviceRows> rows_;
+  py::object owner_;
+  std::shared_ptr<SharedRows> rows_;
 };
 
-using HeldArray = std::variant<std::shared_ptr<HeldRows>, py::array>;
+using HeldArray = std::variant<std::shared_ptr<HeldRows>, Placed, py::array>;
 
-// Keeps the arrays alive that rows may come from.
+// Keeps the arrays alive that rows may come from: of a resident source those that lie on the device already.
 class HeldSource {
  public:
   HeldSource(const std::shared_ptr<Device>& device, const std::vector<HeldArray>& arrays,
              std::optional<std::size_t> budget, RowNumbers numbers)
       : numbers_(std::move(numbers)), source_(device, parts(device, arrays), budget) {
     if (!source_.resident()) return;
-    owned_.clear();
+    const auto is_host = [](const std::shared_ptr<HeldRows>& held) {
+      return !held->rows()->array().on_device;
+    };
+    owned_.erase(std::remove_if(owned_.begin(), owned_.end(), is_host), owned_.end());
     numbers_.clear();
   }
   DeviceSource& source() { return source_; }
@@ -44,9 +63,12 @@ class HeldSource {
                                         const std::vector<HeldArray>& arrays) {
     std::vector<DeviceSource::Part> found;
     for (std::size_t i = 0; i < arrays.size(); ++i) {
-      const auto* shared = std::get_if<std::shared_ptr<HeldRows>>(&arrays[i]);
-      owned_.push_back(
-          shared != nullptr ? *shared : std::make_shared<HeldRows>(device, std::get<py::array>(arrays[i])));
+      if (const auto* shared = std::get_if<std::shared_ptr<HeldRows>>(&arrays[i]))
+        owned_.push_back(*shared);
+      else if (const auto* placed = std::get_if<Placed>(&arrays[i]))
+        owned_.push_back(std::make_shared<HeldRows>(device, *placed));
+      else
+        owned_.push_back(std::make_shared<HeldRows>(device, std::get<py::array>(arrays[i])));
       SourceArray chosen = owned_.back()->rows()->array();
       choose_rows(chosen, numbers_, i);
       found.push_back({owned_.back()->rows(), chosen.numbers, chosen.rows});
@@ -66,9 +88,9 @@ EpochAnswer drive(DeviceProgram& program, HeldSource& source, EpochOptions& opti
 EpochAnswer epoch(DeviceProgram& program, HeldSource& source, const std::vector<int>& inputs,
                   int64 batch_size, bool shuffle, std::uint64_t seed, std::uint32_t run,
                   std::uint32_t epoch_number, std::uint64_t step, int64 first_batch, int64 batches,
-                  const DoubleArray& params, int64 begin, int64 end, int64 accumulate, const Outputs& outputs,
-                  const StopFlag* stop, std::optional<double> deadline_s, bool check_finite, int64 before,
-                  bool more) {
+                  const DoubleArray& params, int64 begin, int64 end, int64 accumulate,
+                  const DeviceOutputs& outputs, const StopFlag* stop, std::optional<double> deadline_s,
+                  bool check_finite, int64 before, bool more) {
   EpochOptions options = run_options(program.plan(), inputs, batch_size, shuffle, seed, run, accumulate);
   options.outputs = epoch_outputs(program.plan(), source.source().rows(), outputs);
   options.epoch = epoch_number;
@@ -113,15 +135,17 @@ class DeviceEpoch {
 
 void register_gpu_epoch(py::module_& m) {
   py::class_<HeldRows, std::shared_ptr<HeldRows>>(
-      m, "DeviceRows", "All rows of an array, of which sources share one copy on a device.")
-      .def(py::init<const std::shared_ptr<Device>&, py::array>(), py::arg("device"), py::arg("array"))
+      m, "SharedRows", "All rows of an array, of which sources share one copy on a device.")
+      .def(py::init<const std::shared_ptr<Device>&, const py::array&>(), py::arg("device"), py::arg("array"))
       .def_property_readonly(
           "resident", [](const HeldRows& held) { return held.rows()->missing_bytes() == 0; },
           "Whether the copy is there.");
-  py::class_<HeldSource>(m, "DeviceSource",
-                         "Arrays of equal row count for batches on a device: copied there if what is missing "
-                         "takes no more than `budget` bytes (None: half of what is free), else streamed. "
-                         "`numbers` as those of `Source`.")
+  py::class_<HeldSource>(
+      m, "DeviceSource",
+      "Arrays of equal row count for batches on a device: copied there if what is missing "
+      "takes no more than `budget` bytes (None: half of what is free), else streamed. "
+      "(address, FeedType, rows, elements of a row, owner) is a dense array that lies there. "
+      "`numbers` as those of `Source`.")
       .def(py::init<const std::shared_ptr<Device>&, const std::vector<HeldArray>&, std::optional<std::size_t>,
                     RowNumbers>(),
            py::arg("device"), py::arg("arrays"), py::arg("budget") = py::none(),
@@ -145,11 +169,13 @@ void register_gpu_epoch(py::module_& m) {
         py::arg("inputs"), py::arg("batch_size"), py::arg("shuffle"), py::arg("seed") = 0, py::arg("run") = 0,
         py::arg("epoch") = 0, py::arg("step") = 0, py::arg("first_batch") = 0, py::arg("batches") = -1,
         py::arg("params"), py::arg("begin") = 0, py::arg("end") = -1, py::arg("accumulate") = 1,
-        py::arg("outputs") = Outputs(), py::arg("stop") = py::none(), py::arg("deadline_s") = py::none(),
-        py::arg("check_finite") = false, py::arg("before") = 0, py::arg("more") = false,
+        py::arg("outputs") = DeviceOutputs(), py::arg("stop") = py::none(),
+        py::arg("deadline_s") = py::none(), py::arg("check_finite") = false, py::arg("before") = 0,
+        py::arg("more") = false,
         "One pass over the source as run_epoch makes it, on a device: (steps run, 'done' | 'stopped' | "
-        "'time' | "
-        "'diverged' | 'paused'). A stop takes effect after the launches in hand.");
+        "'time' | 'diverged' | 'paused'). A stop takes effect after the launches in hand. An output is an "
+        "array, "
+        "or an address on the device.");
 }
 
 }  // namespace hotloop

@@ -57,6 +57,23 @@ py::array get(const DeviceProgram& program, int buffer, int64 rows) {
   return out;
 }
 
+void put_from(DeviceProgram& program, int buffer, std::uintptr_t from, int64 elements) {
+  const Buffer& b = buffer_at(program, buffer);
+  check(elements >= 0 && elements <= b.size.at(program.plan().max_rows), "[program] ", elements,
+        " elements for buffer ", buffer, " of ", b.size.at(program.plan().max_rows));
+  program.put_from(buffer, reinterpret_cast<const std::byte*>(from),
+                   static_cast<std::size_t>(elements) * dtype_bytes(b.dtype, program.plan().real));
+}
+
+void get_to(const DeviceProgram& program, int buffer, int64 rows, std::uintptr_t out) {
+  const Buffer& b = buffer_at(program, buffer);
+  check(rows >= 0 && rows <= program.plan().max_rows, "[program] ", rows, " rows of at most ",
+        program.plan().max_rows);
+  const py::gil_scoped_release release;  // the caller holds the memory
+  program.get_to(buffer, reinterpret_cast<std::byte*>(out),
+                 static_cast<std::size_t>(b.size.at(rows)) * dtype_bytes(b.dtype, program.plan().real));
+}
+
 void run(DeviceProgram& program, int64 rows, int64 begin, int64 end, std::uint64_t seed, std::uint32_t number,
          std::uint64_t step, const DoubleArray& params, bool first, bool last, int64 times) {
   check(params.size() == program.plan().params_width(), "[program] ", params.size(), " step parameters, not ",
@@ -119,6 +136,12 @@ void register_gpu_program(py::module_& m) {
            "Copy a dense array of the buffer's dtype into its first elements.")
       .def("get", &get, py::arg("buffer"), py::arg("rows"),
            "A copy of the elements of a buffer for that many rows, flat.")
+      .def("put_from", &put_from, py::arg("buffer"), py::arg("at"), py::arg("elements"),
+           "The same from an address on the device, which is held until the next run has ended.")
+      .def(
+          "wait", [](const DeviceProgram& program) { program.queue().wait(); }, "Wait for what was put.")
+      .def("get_to", &get_to, py::arg("buffer"), py::arg("rows"), py::arg("at"),
+           "The elements of a buffer for that many rows to an address on the device; waits.")
       .def("run", &run, py::arg("rows"), py::kw_only(), py::arg("begin") = 0, py::arg("end") = -1,
            py::arg("seed") = 0, py::arg("run") = 0, py::arg("step") = 0, py::arg("params"),
            py::arg("first") = true, py::arg("last") = true, py::arg("times") = 1,

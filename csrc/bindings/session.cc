@@ -19,8 +19,8 @@ py::array real_view(std::byte* data, int64 size, Real real, py::handle owner) {
 
 // What a view of a space is based on. NumPy bases every view of that view on it in turn, so it lives as long
 // as anybody can write through one.
-py::object loan(const std::shared_ptr<Memory>& memory, Space space) {
-  return py::capsule(new Memory::Loan(memory, space),
+py::object loan(const std::shared_ptr<Memory>& memory, Space space, bool writes) {
+  return py::capsule(new Memory::Loan(memory, space, writes),
                      [](void* held) { delete static_cast<Memory::Loan*>(held); });
 }
 
@@ -83,6 +83,29 @@ bool is_there(const Memory& memory, Space space) {
   }
 }
 
+// A view of a space of a memory; one that does not write cannot be made to, since its base lends no buffer.
+py::array lend(const std::shared_ptr<Memory>& memory, Space space, bool writes) {
+  const MemorySizes& sizes = memory->sizes();
+  std::byte* data = memory->space(space);
+  const py::object base = loan(memory, space, writes);
+  py::array found;
+  if (space == Space::kCounter || space == Space::kEmaCounter) {
+    const int64 n = space == Space::kCounter ? sizes.counters : sizes.ema ? 1 : 0;
+    found = view(reinterpret_cast<int64*>(data), n, base);
+  } else {
+    const int64 n = space == Space::kState ? sizes.state : is_there(*memory, space) ? sizes.parameters : 0;
+    found = real_view(data, n, memory->real(), base);
+  }
+  if (!writes) found.attr("flags").attr("writeable") = false;
+  return found;
+}
+
+constexpr std::pair<const char*, Space> kSpaces[] = {
+    {"parameters", Space::kParameter}, {"gradients", Space::kGradient}, {"accumulated", Space::kAccumulated},
+    {"moment1", Space::kMoment1},      {"moment2", Space::kMoment2},    {"ema", Space::kEma},
+    {"state", Space::kState},          {"counters", Space::kCounter},   {"ema_counter", Space::kEmaCounter},
+};
+
 void register_memory(py::module_& m) {
   py::class_<Memory, std::shared_ptr<Memory>> memory(m, "Memory", "The flat buffers of one session.");
   memory.def(py::init([](int64 parameters, int64 state, int64 counters, int moments, const std::string& dtype,
@@ -103,30 +126,18 @@ void register_memory(py::module_& m) {
              "The sum of the squares of the first n parameters, in double.");
   memory.def("is_finite", &Memory::is_finite, py::call_guard<py::gil_scoped_release>(),
              "Whether no parameter and no state is NaN or infinite.");
-  const auto space = [&](const char* name, Space which, int64 MemorySizes::* size) {
-    memory.def_property_readonly(name, [which, size](const py::object& self) {
-      const std::shared_ptr<Memory> owner = self.cast<std::shared_ptr<Memory>>();
-      return real_view(owner->space(which), is_there(*owner, which) ? owner->sizes().*size : 0, owner->real(),
-                       loan(owner, which));
-    });
-  };
-  space("parameters", Space::kParameter, &MemorySizes::parameters);
-  space("gradients", Space::kGradient, &MemorySizes::parameters);
-  space("accumulated", Space::kAccumulated, &MemorySizes::parameters);
-  space("moment1", Space::kMoment1, &MemorySizes::parameters);
-  space("moment2", Space::kMoment2, &MemorySizes::parameters);
-  space("ema", Space::kEma, &MemorySizes::parameters);
-  space("state", Space::kState, &MemorySizes::state);
-  const auto counter = [&](const char* name, Space which) {
-    memory.def_property_readonly(name, [which](const py::object& self) {
-      const std::shared_ptr<Memory> owner = self.cast<std::shared_ptr<Memory>>();
-      const MemorySizes& sizes = owner->sizes();
-      const int64 n = which == Space::kCounter ? sizes.counters : sizes.ema ? 1 : 0;
-      return view(reinterpret_cast<int64*>(owner->space(which)), n, loan(owner, which));
-    });
-  };
-  counter("counters", Space::kCounter);
-  counter("ema_counter", Space::kEmaCounter);
+  for (const auto& [name, which] : kSpaces)
+    memory.def_property_readonly(
+        name, [which = which](const std::shared_ptr<Memory>& self) { return lend(self, which, true); });
+  memory.def(
+      "look",
+      [](const std::shared_ptr<Memory>& self, const std::string& name) {
+        for (const auto& [known, which] : kSpaces)
+          if (name == known) return lend(self, which, false);
+        throw py::key_error("[memory] no space " + name);
+      },
+      py::arg("space"),
+      "A view of the space of that name that cannot be written through: a device need not be told of it.");
   memory.def("attach", &Memory::attach, py::arg("device"), py::call_guard<py::gil_scoped_release>(),
              "Make room for the same on a device, where programs may run from now on. What is newer there is "
              "fetched by whoever looks at it, and what is being looked at follows every run.");

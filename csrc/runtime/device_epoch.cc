@@ -33,7 +33,7 @@ class Pass {
                 o.first_batch, last_) {
     std::size_t bytes = sizeof(int64);
     for (const EpochOutput& output : o.outputs)
-      bytes += row_bytes(output) * static_cast<std::size_t>(o.batch_size);
+      if (!output.on_device) bytes += row_bytes(output) * static_cast<std::size_t>(o.batch_size);
     for (int i = 0; i < kInFlight; ++i) slots_[i].lane = &program.lane(i, bytes);
   }
   // Nothing of what this owns may be in use any more.
@@ -140,15 +140,21 @@ class Pass {
     return count <= full - next_ ? count : 1;
   }
 
-  // The host's part after a launch: waits for the one before last, and hands its rows out.
+  // What follows a launch in the queue: rows of the outputs to where they go, those for the host by way of
+  // pinned memory.
   void follow(Slot& slot, int64 first, int64 rows) {
     const DeviceQueue& queue = program_.queue();
     std::byte* at = slot.lane->pinned.data();
     queue.copy(at, &program_.step()->diverged_at, sizeof(int64), CopyKind::kToHost);
     at += sizeof(int64);
     for (const EpochOutput& output : o_.outputs) {
-      const std::size_t bytes = row_bytes(output) * static_cast<std::size_t>(rows);
-      queue.copy(at, program_.address(output.buffer), bytes, CopyKind::kToHost);
+      const std::size_t each = row_bytes(output), bytes = each * static_cast<std::size_t>(rows);
+      const std::byte* from = program_.address(output.buffer);
+      if (output.on_device) {
+        queue.copy(output.data + static_cast<std::size_t>(first) * each, from, bytes, CopyKind::kOnDevice);
+        continue;
+      }
+      queue.copy(at, from, bytes, CopyKind::kToHost);
       at += bytes;
     }
     slot.lane->done.set(queue);
@@ -156,6 +162,7 @@ class Pass {
     slot.rows = rows;
   }
 
+  // The host's part: waits for a launch, and hands its rows out.
   void collect(Slot& slot) {
     if (slot.rows == 0) return;
     slot.lane->done.wait();
@@ -165,6 +172,7 @@ class Pass {
     diverged_ |= place >= 0;
     at += sizeof place;
     for (const EpochOutput& output : o_.outputs) {
+      if (output.on_device) continue;
       const std::size_t each = row_bytes(output), bytes = each * static_cast<std::size_t>(slot.rows);
       std::memcpy(output.data + static_cast<std::size_t>(slot.first) * each, at, bytes);
       at += bytes;

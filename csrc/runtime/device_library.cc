@@ -24,7 +24,9 @@ DeviceLibrary::DeviceLibrary(const std::string& path) {
 void DeviceLibrary::require(int status, const char* doing) const {
   if (status == kDeviceOk) return;
   std::string what = std::string("[device] could not ") + doing + ": " + api_->last_error();
-  if (status == kDeviceFault)
+  if (status == kDeviceMemory)
+    what += "; take a smaller batch, or end what else uses that memory";
+  else if (status == kDeviceFault)
     what +=
         "; what is in the device's memory is lost: make the trainer or step anew from a model file or "
         "checkpoint, in a new process if the device does not answer any more";

@@ -38,7 +38,7 @@ void DeviceMirror::require_idle() const {
 
 void DeviceMirror::push(Space space) {
   Part& p = part(space);
-  if (!p.block || (p.newer != Newer::kHost && !is_lent(space))) return;
+  if (!p.block || (p.newer != Newer::kHost && !may_be_written(space))) return;
   queue_.copy(p.block->data(), p.host, p.block->bytes(), CopyKind::kToDevice);
   queue_.wait();
   p.newer = Newer::kSame;
@@ -106,7 +106,7 @@ void DeviceMirror::end_run(SpaceSet written) {
 bool DeviceMirror::is_current(Space space) const {
   const Guard guard(mutex_);
   require_idle();
-  return part(space).block && part(space).newer != Newer::kHost && !is_lent(space);
+  return part(space).block && part(space).newer != Newer::kHost && !may_be_written(space);
 }
 
 bool DeviceMirror::is_ahead() const {

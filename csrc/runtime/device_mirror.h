@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A memory's spaces on a device, beside those on the host. Of each space one of the two may be newer; the
-// other is brought up to date only when somebody looks at it. Whoever holds a view of a space may write
-// through it at any time, so that a lent space is copied in before each run and out after it.
+// other is brought up to date only when somebody looks at it. A space that is lent is copied out after each
+// run, and in before it where the view may be written through, which can happen at any time.
 #pragma once
 
 #include <atomic>
@@ -14,7 +14,10 @@ namespace hotloop {
 
 class DeviceMirror {
  public:
-  using Loans = std::atomic<int>[kNumSpaces];  // of each space, how many views there are
+  // Of each space, how many views there are that only read, and how many that may write.
+  struct Loans {
+    std::atomic<int> reading[kNumSpaces]{}, writing[kNumSpaces]{};
+  };
   DeviceMirror(std::shared_ptr<const Device> device, const Loans& loans);
 
   // Room for a space that lies at `host`, which is the newer one. Throws DeviceFault.
@@ -60,7 +63,10 @@ class DeviceMirror {
   };
   Part& part(Space space) { return parts_[static_cast<int>(space)]; }
   const Part& part(Space space) const { return parts_[static_cast<int>(space)]; }
-  bool is_lent(Space space) const { return loans_[static_cast<int>(space)].load() > 0; }
+  bool may_be_written(Space space) const { return loans_.writing[static_cast<int>(space)].load() > 0; }
+  bool is_lent(Space space) const {
+    return may_be_written(space) || loans_.reading[static_cast<int>(space)].load() > 0;
+  }
   void require_idle() const;
   void push(Space space);          // makes the device's bytes current
   void take(Space space);          // makes the host's bytes current

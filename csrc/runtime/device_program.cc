@@ -114,6 +114,17 @@ void DeviceProgram::get(int buffer, std::byte* out, std::size_t bytes) const {
   queue_.wait();
 }
 
+void DeviceProgram::put_from(int buffer, const std::byte* data, std::size_t bytes) {
+  device_->use();
+  queue_.copy(address(buffer), data, bytes, CopyKind::kOnDevice);
+}
+
+void DeviceProgram::get_to(int buffer, std::byte* out, std::size_t bytes) const {
+  device_->use();
+  queue_.copy(out, address(buffer), bytes, CopyKind::kOnDevice);
+  queue_.wait();
+}
+
 DeviceProgram::Bound& DeviceProgram::bound(int64 rows) {
   for (const auto& b : bindings_)
     if (b && b->binding.rows() == rows) return *b;

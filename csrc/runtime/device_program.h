@@ -43,6 +43,9 @@ class DeviceProgram final : public Places {
   // The first bytes of a buffer.
   void put(int buffer, const std::byte* data, std::size_t bytes);
   void get(int buffer, std::byte* out, std::size_t bytes) const;
+  // The same from and to an address on the device. What is put has to stay until the next run has ended.
+  void put_from(int buffer, const std::byte* data, std::size_t bytes);
+  void get_to(int buffer, std::byte* out, std::size_t bytes) const;
 
   // Runs steps [begin, end) on what the inputs hold, `times` over with a step number one higher each time;
   // those of the prepare section only if what they made is out of date. `params`: params_width() numbers.

@@ -45,22 +45,26 @@ std::size_t row_bytes(const SourceArray& array) {
   return static_cast<std::size_t>(array.row_size) * element_bytes(array.type);
 }
 
+// Of all rows that lie there.
+std::size_t all_bytes(const SourceArray& array) {
+  return static_cast<std::size_t>(array.held) * row_bytes(array);
+}
+
 }  // namespace
 
-DeviceRows::DeviceRows(std::shared_ptr<const Device> device, const SourceArray& array)
+SharedRows::SharedRows(std::shared_ptr<const Device> device, const SourceArray& array)
     : device_(std::move(device)), array_(array) {
   check(array.numbers == nullptr, "[source] shared rows are all rows of an array");
 }
 
-std::size_t DeviceRows::missing_bytes() const {
+std::size_t SharedRows::missing_bytes() const {
   const std::lock_guard lock(mutex_);
-  return block_ ? 0 : static_cast<std::size_t>(array_.rows) * row_bytes(array_);
+  return block_ || array_.on_device ? 0 : all_bytes(array_);
 }
 
-std::shared_ptr<const DeviceBlock> DeviceRows::copy() {
+std::shared_ptr<const DeviceBlock> SharedRows::copy() {
   const std::lock_guard lock(mutex_);
-  if (!block_)
-    block_ = copied(device_, array_.data, static_cast<std::size_t>(array_.rows) * row_bytes(array_));
+  if (!block_ && !array_.on_device) block_ = copied(device_, array_.data, all_bytes(array_));
   return block_;
 }
 
@@ -75,7 +79,6 @@ DeviceSource::DeviceSource(std::shared_ptr<const Device> device, const std::vect
   budget_ = budget.value_or(free / 2);
   for (const Part& part : parts) {
     SourceArray array = part.from->array();
-    array.held = array.rows;
     array.numbers = part.numbers;
     if (part.numbers != nullptr) array.rows = part.rows;
     arrays_.push_back(array);
@@ -85,6 +88,7 @@ DeviceSource::DeviceSource(std::shared_ptr<const Device> device, const std::vect
   if (missing_bytes(parts) <= budget_ && make_resident(parts)) return;
   blocks_.clear();
   numbers_.clear();
+  bring_home();
 }
 
 DeviceSource::~DeviceSource() { finish_copies(); }
@@ -108,9 +112,12 @@ std::size_t DeviceSource::missing_bytes(const std::vector<Part>& parts) const {
 
 // Whether there was room.
 bool DeviceSource::make_resident(const std::vector<Part>& parts) {
+  std::vector<const std::byte*> places;
   try {
     for (std::size_t i = 0; i < parts.size(); ++i) {
-      blocks_.push_back(parts[i].from->copy());
+      const std::shared_ptr<const DeviceBlock> copy = parts[i].from->copy();
+      if (copy) blocks_.push_back(copy);
+      places.push_back(copy ? copy->data() : parts[i].from->array().data);
       const int64* numbers = parts[i].numbers;
       if (numbers == nullptr || (i > 0 && numbers == parts[i - 1].numbers))
         numbers_.push_back(numbers == nullptr ? nullptr : numbers_.back());
@@ -121,7 +128,21 @@ bool DeviceSource::make_resident(const std::vector<Part>& parts) {
     if (fault.status() == kDeviceMemory) return false;
     throw;
   }
+  places_ = std::move(places);
   return true;
+}
+
+// Rows that the host gathers have to lie on the host, all columns of them.
+void DeviceSource::bring_home() {
+  const DeviceQueue queue(device_);
+  for (SourceArray& array : arrays_) {
+    if (!array.on_device) continue;
+    at_home_.emplace_back(all_bytes(array));
+    queue.copy(at_home_.back().data(), array.data, all_bytes(array), CopyKind::kToHost);
+    queue.wait();
+    array.data = at_home_.back().data();
+    array.on_device = false;
+  }
 }
 
 std::size_t DeviceSource::n_bytes() const {
@@ -167,7 +188,7 @@ DeviceFeeder::DeviceFeeder(DeviceSource& source, const DeviceQueue& queue, Devic
 
 int64 DeviceFeeder::rows_end(int64 batch) const { return std::min(batch * batch_size_, source_.rows()); }
 
-DeviceFeeds DeviceFeeder::feeds_of(int64 first_row, const std::vector<std::byte*>& data) const {
+DeviceFeeds DeviceFeeder::feeds_of(int64 first_row, const std::vector<const std::byte*>& data) const {
   DeviceFeeds feeds;
   feeds.first = first_row;
   feeds.n = static_cast<std::int32_t>(data.size());
@@ -180,11 +201,8 @@ DeviceFeeds DeviceFeeder::feeds_of(int64 first_row, const std::vector<std::byte*
 }
 
 DeviceFeeds DeviceFeeder::feeds() const {
-  std::vector<std::byte*> data;
-  data.reserve(source_.blocks_.size());
-  for (const auto& block : source_.blocks_) data.push_back(block->data());
-  DeviceFeeds feeds = feeds_of(0, data);
-  for (std::size_t i = 0; i < data.size(); ++i)
+  DeviceFeeds feeds = feeds_of(0, source_.places_);
+  for (std::size_t i = 0; i < source_.numbers_.size(); ++i)
     if (source_.numbers_[i])
       feeds.at[i].numbers = reinterpret_cast<const int64*>(source_.numbers_[i]->data());
   return feeds;
@@ -200,8 +218,8 @@ int64 DeviceFeeder::ready(int64 batch) {
   piece_ = piece;
   DeviceSource::Lane& at = lane(piece);
   at.copied.hold_back(queue_);
-  std::vector<std::byte*> data;
-  std::byte* next = at.block.data();
+  std::vector<const std::byte*> data;
+  const std::byte* next = at.block.data();
   for (const SourceArray& array : source_.arrays_) {
     data.push_back(next);
     next += aligned(static_cast<std::size_t>(source_.lane_rows_) * row_bytes(array));

@@ -17,6 +17,7 @@ namespace hotloop {
 struct EpochOutput {
   int buffer = -1;
   std::byte* data = nullptr;
+  bool on_device = false;  // data is an address there
 };
 
 struct EpochOptions {

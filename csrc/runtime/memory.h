@@ -88,36 +88,43 @@ class Memory {
   }
 
   // Whether what was derived from the parameters at version() may be out of date: a program changed them
-  // since, or somebody else holds a view through which they may.
+  // since, or somebody else holds a view through which they may be changed.
   bool is_stale(std::uint64_t version) const {
-    return version != version_.load() || loans_[static_cast<int>(Space::kParameter)].load() > 0;
+    return version != version_.load() || loans_.writing[static_cast<int>(Space::kParameter)].load() > 0;
   }
   std::uint64_t version() const { return version_.load(); }
   void parameters_changed() { version_.fetch_add(1, std::memory_order_relaxed); }
 
-  // Kept alive by every view of a space that is handed out.
+  // Kept alive by every view of a space that is handed out. One that may be written through counts as a
+  // change of the space; one that only reads costs no copy back to a device.
   class Loan {
    public:
-    Loan(std::shared_ptr<Memory> memory, Space space) : memory_(std::move(memory)), space_(space) {
-      memory_->loans_[static_cast<int>(space_)].fetch_add(1);  // first, so that a run that ends now sees it
+    Loan(std::shared_ptr<Memory> memory, Space space, bool writes = true)
+        : memory_(std::move(memory)), space_(space), writes_(writes) {
+      count().fetch_add(1);  // first, so that a run that ends now sees it
       try {
         memory_->fetch(space_);
       } catch (...) {
-        memory_->loans_[static_cast<int>(space_)].fetch_sub(1);
+        count().fetch_sub(1);
         throw;
       }
     }
     ~Loan() {
-      if (space_ == Space::kParameter) memory_->parameters_changed();
-      if (memory_->mirror_) memory_->mirror_->host_changed(space_);
-      memory_->loans_[static_cast<int>(space_)].fetch_sub(1);
+      if (writes_ && space_ == Space::kParameter) memory_->parameters_changed();
+      if (writes_ && memory_->mirror_) memory_->mirror_->host_changed(space_);
+      count().fetch_sub(1);
     }
     Loan(const Loan&) = delete;
     Loan& operator=(const Loan&) = delete;
 
    private:
+    std::atomic<int>& count() const {
+      DeviceMirror::Loans& loans = memory_->loans_;
+      return (writes_ ? loans.writing : loans.reading)[static_cast<int>(space_)];
+    }
     std::shared_ptr<Memory> memory_;
     Space space_;
+    bool writes_;
   };
 
   // Kept alive by whoever was given the gradients themselves instead of a copy, and counts on their staying.
@@ -184,7 +191,7 @@ class Memory {
   std::unique_ptr<Ema> ema_;
   std::atomic<bool> busy_{false};
   std::atomic<std::uint64_t> version_{0};
-  DeviceMirror::Loans loans_{};
+  DeviceMirror::Loans loans_;
   std::atomic<int> gradient_loans_{0};
   std::unique_ptr<DeviceMirror> mirror_;  // after loans_, which it reads
 };

@@ -19,6 +19,7 @@ struct SourceArray {
   const std::byte* data = nullptr;
   ElementType type = ElementType::kFloat32;
   int64 rows = 0, row_size = 0;
+  bool on_device = false;  // data is an address there; only a DeviceSource takes it
   const int64* numbers = nullptr;
   int64 held = 0;
 };

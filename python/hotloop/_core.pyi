@@ -88,6 +88,24 @@ class DeviceEager:
     def after(self, stream: typing.SupportsInt | typing.SupportsIndex) -> None: ...
     def allocate(self, bytes: typing.SupportsInt | typing.SupportsIndex) -> DeviceMemory: ...
     def before(self, stream: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def clear(
+        self, at: typing.SupportsInt | typing.SupportsIndex, bytes: typing.SupportsInt | typing.SupportsIndex
+    ) -> None: ...
+    def convert(
+        self,
+        x: typing.SupportsInt | typing.SupportsIndex,
+        type: typing.SupportsInt | typing.SupportsIndex,
+        n: typing.SupportsInt | typing.SupportsIndex,
+        out: typing.SupportsInt | typing.SupportsIndex,
+        *,
+        to_index: bool,
+    ) -> None: ...
+    def copy(
+        self,
+        to: typing.SupportsInt | typing.SupportsIndex,
+        at: typing.SupportsInt | typing.SupportsIndex,
+        bytes: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
     def download(self, array: numpy.ndarray, at: typing.SupportsInt | typing.SupportsIndex) -> None: ...
     def first_outside(
         self,
@@ -97,6 +115,9 @@ class DeviceEager:
         low: typing.SupportsFloat | typing.SupportsIndex,
         high: typing.SupportsFloat | typing.SupportsIndex,
     ) -> int: ...
+    def is_finite(
+        self, x: typing.SupportsInt | typing.SupportsIndex, n: typing.SupportsInt | typing.SupportsIndex
+    ) -> bool: ...
     def launch(
         self,
         name: str,
@@ -104,13 +125,6 @@ class DeviceEager:
         seed: typing.SupportsInt | typing.SupportsIndex = 0,
         step: typing.SupportsInt | typing.SupportsIndex = 0,
         dropout: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [],
-    ) -> None: ...
-    def to_index(
-        self,
-        x: typing.SupportsInt | typing.SupportsIndex,
-        type: typing.SupportsInt | typing.SupportsIndex,
-        n: typing.SupportsInt | typing.SupportsIndex,
-        out: typing.SupportsInt | typing.SupportsIndex,
     ) -> None: ...
     def upload(self, to: typing.SupportsInt | typing.SupportsIndex, array: numpy.ndarray) -> None: ...
     def wait(self) -> None: ...
@@ -206,6 +220,10 @@ class Memory:
         """
         Whether no parameter and no state is NaN or infinite.
         """
+    def look(self, space: str) -> numpy.ndarray:
+        """
+        A view of the space of that name that cannot be written through: a device need not be told of it.
+        """
     def reserve(self, *, accumulated: bool, ema: bool) -> None:
         """
         Make room for sums of gradients and for an average of the parameters; what is there stays.
@@ -217,7 +235,7 @@ class Memory:
     @property
     def accumulated(self) -> numpy.ndarray: ...
     @property
-    def counters(self) -> numpy.typing.NDArray[numpy.int64]: ...
+    def counters(self) -> numpy.ndarray: ...
     @property
     def device_nbytes(self) -> int:
         """
@@ -226,7 +244,7 @@ class Memory:
     @property
     def ema(self) -> numpy.ndarray: ...
     @property
-    def ema_counter(self) -> numpy.typing.NDArray[numpy.int64]: ...
+    def ema_counter(self) -> numpy.ndarray: ...
     @property
     def gradients(self) -> numpy.ndarray: ...
     @property
@@ -497,6 +515,15 @@ class DeviceProgram:
         """
         A copy of the elements of a buffer for that many rows, flat.
         """
+    def get_to(
+        self,
+        buffer: typing.SupportsInt | typing.SupportsIndex,
+        rows: typing.SupportsInt | typing.SupportsIndex,
+        at: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        The elements of a buffer for that many rows to an address on the device; waits.
+        """
     def order(
         self,
         rows: typing.SupportsInt | typing.SupportsIndex,
@@ -509,6 +536,15 @@ class DeviceProgram:
     def put(self, buffer: typing.SupportsInt | typing.SupportsIndex, array: numpy.ndarray) -> None:
         """
         Copy a dense array of the buffer's dtype into its first elements.
+        """
+    def put_from(
+        self,
+        buffer: typing.SupportsInt | typing.SupportsIndex,
+        at: typing.SupportsInt | typing.SupportsIndex,
+        elements: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        The same from an address on the device, which is held until the next run has ended.
         """
     def run(
         self,
@@ -526,6 +562,10 @@ class DeviceProgram:
     ) -> None:
         """
         Run steps [begin, end) on what the input buffers hold, so many times. `first`, `last`: where the batch stands among those that share an update.
+        """
+    def wait(self) -> None:
+        """
+        Wait for what was put.
         """
     @property
     def batch_seconds(self) -> float:
@@ -550,7 +590,7 @@ class DeviceProgram:
         Bytes on the device: arena, constants, step parameters and workspaces.
         """
 
-class DeviceRows:
+class SharedRows:
     """
     All rows of an array, of which sources share one copy on a device.
     """
@@ -563,12 +603,22 @@ class DeviceRows:
 
 class DeviceSource:
     """
-    Arrays of equal row count for batches on a device: copied there if what is missing takes no more than `budget` bytes (None: half of what is free), else streamed. `numbers` as those of `Source`.
+    Arrays of equal row count for batches on a device: copied there if what is missing takes no more than `budget` bytes (None: half of what is free), else streamed. (address, FeedType, rows, elements of a row, owner) is a dense array that lies there. `numbers` as those of `Source`.
     """
     def __init__(
         self,
         device: Device,
-        arrays: collections.abc.Sequence[DeviceRows | numpy.ndarray],
+        arrays: collections.abc.Sequence[
+            SharedRows
+            | tuple[
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.Any,
+            ]
+            | numpy.ndarray
+        ],
         budget: typing.SupportsInt | typing.SupportsIndex | None = None,
         numbers: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.int64] | None] = [],
     ) -> None: ...
@@ -795,7 +845,7 @@ def run_epoch_on_device(
     begin: typing.SupportsInt | typing.SupportsIndex = 0,
     end: typing.SupportsInt | typing.SupportsIndex = -1,
     accumulate: typing.SupportsInt | typing.SupportsIndex = 1,
-    outputs: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, numpy.ndarray]] = [],
+    outputs: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.Any]] = [],
     stop: StopFlag | None = None,
     deadline_s: typing.SupportsFloat | typing.SupportsIndex | None = None,
     check_finite: bool = False,
@@ -803,7 +853,7 @@ def run_epoch_on_device(
     more: bool = False,
 ) -> tuple[int, str]:
     """
-    One pass over the source as run_epoch makes it, on a device: (steps run, 'done' | 'stopped' | 'time' | 'diverged' | 'paused'). A stop takes effect after the launches in hand.
+    One pass over the source as run_epoch makes it, on a device: (steps run, 'done' | 'stopped' | 'time' | 'diverged' | 'paused'). A stop takes effect after the launches in hand. An output is an array, or an address on the device.
     """
 
 def run_kernel(

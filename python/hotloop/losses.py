@@ -321,7 +321,8 @@ def _class_weights(kept: Any, y: Array | None, n_classes: int | None) -> Weights
     return tuple(given.get(label, 1.0) for label in range(size))
 
 
-def _balanced(y: Array | None, n_classes: int | None) -> Weights:
+def _balanced(y: Any, n_classes: int | None) -> Weights:
+    y = y if y is None else np.asarray(y)
     if y is None or y.ndim != 1 or y.dtype.kind not in "iu" or not len(y):
         found = "none" if y is None else f"{y.dtype} {y.shape}"
         raise ValueError(f"[CrossEntropy] class_weight='balanced' needs integer labels (n,), got {found}")

@@ -145,4 +145,4 @@ def regression(totals: Sequence[float]) -> dict[str, float]:
 def _classifies(loss: Union[LossSpec, CallableLoss], y: Any) -> bool:
     if isinstance(loss, LossSpec):
         return loss.kind in ("cross_entropy", "bce_with_logits")
-    return y is not None and np.asarray(y).dtype.kind in "iub"
+    return y is not None and y.dtype.kind in "iub"

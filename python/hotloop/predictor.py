@@ -54,25 +54,27 @@ class Predictor:
             X, y = X.open("Trainer.evaluate")
         with self._session.entered("evaluate"):
             data, graph, loss = handed.for_evaluate(self, X, y, sample_weight)
-            names = metrics_.resolve(self.metrics, loss, y)
+            names = metrics_.resolve(self.metrics, loss, data.arrays["target"])
             return make_engine(self._session, graph, loss, names).evaluate(data).metrics
 
     def predict(self, X: Any) -> border.Array:
         """Raw outputs of the model, float32 (n, ...), in evaluation mode; n may be 0.
 
         A frame is put in the order of the columns of training, or goes through `preprocessor`; of a regression
-        the answer is then in the target's own unit, float64 (n,). Of a stream: the outputs of all blocks.
+        the answer is then in the target's own unit, float64 (n,). Of a stream: the outputs of all blocks. Of an
+        array on a GPU: one of the same kind there (docs/cuda.md); the other methods answer in NumPy's.
         Raises `ShapeError` with the first difference for a frame of other columns, and as `fit`."""
         if type(X) is not np.ndarray:
             return frames.predict(self, X)
         with self._session.entered("predict"):
-            return predict_any(self._session, X, "predict")
+            outputs: border.Array = predict_any(self._session, X, "predict")
+            return outputs
 
     def predict_proba(self, X: Any) -> border.Array:
         """Class probabilities, float32 (n, C); two columns for a binary model of one output, and one per
         label (n, L) for several. Raises `ValueError` if the loss is not one of classes."""
         kind = self._class_loss("predict_proba")
-        return classes.probabilities(self.predict(X), kind)
+        return classes.probabilities(frames.predict(self, X, on_host=True), kind)
 
     def predict_label(self, X: Any) -> border.Array:
         """The most likely class of each row, int64 (n,); for several binary outputs 0 or 1 each, (n, L). Of a
@@ -81,7 +83,7 @@ class Predictor:
         named = None if type(X) is np.ndarray else frames.labels(self, X)
         if named is not None:
             return named
-        return classes.labels(self.predict(X), kind)
+        return classes.labels(frames.predict(self, X, on_host=True), kind)
 
     def export_onnx(
         self,

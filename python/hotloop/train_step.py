@@ -15,7 +15,7 @@ import numpy as np
 from hotloop import optim
 from hotloop.arguments import choice, count, number
 from hotloop.compile.plan import LossSpec, PlanSpec, TrainableSpec
-from hotloop.data import border
+from hotloop.data import border, device_rows
 from hotloop.data.target import target_range
 from hotloop.engine.native import Data, checked_inputs, predict_any, row_weights
 from hotloop.errors import DeviceError, ShapeError
@@ -24,7 +24,7 @@ from hotloop.graph import Graph
 from hotloop.losses import CallableLoss
 from hotloop.runtime import direct
 from hotloop.runtime.device import PRECISIONS, Precision, check_device, first_kind
-from hotloop.runtime.executable import Executable
+from hotloop.runtime.executable import Executable, OnDevice
 from hotloop.runtime.session import Doubles, DType, Session
 from hotloop.runtime.threads import check_threads
 
@@ -100,7 +100,8 @@ class TrainStep:
     def __call__(self, x: Any, y: Any, sample_weight: Any = None) -> float:
         """One step on a batch: forward, loss, backward, update. Returns the batch's (weighted mean) loss.
 
-        x is an array (rows, ...) or a mapping of named inputs, y and sample_weight as in `hl.Trainer.fit`.
+        x is an array (rows, ...) or a mapping of named inputs, y and sample_weight as in `hl.Trainer.fit`; with
+        device="cuda" they may lie on the GPU.
         Raises before anything changes if they do not fit.
         """
         with self._session.entered("TrainStep"):
@@ -121,11 +122,13 @@ class TrainStep:
     # --- in parts ---
 
     def forward(self, x: Any) -> border.Array:
-        """The model's output (rows, ...) in training mode (a copy); `backward` continues from here."""
+        """The model's output (rows, ...) in training mode (a copy); `backward` continues from here. For an x on
+        a GPU: an array of the same kind there."""
         with self._session.entered("forward"):
             found = direct.call(self._session, "forward", x, lr=self.lr, step=self._updates)
             if found is None:
-                found = self._forward(*checked_inputs(self._session, x, "forward", name="x"))
+                arrays, graph = checked_inputs(self._session, x, "forward", name="x")
+                found = self._forward(arrays, graph, like=device_rows.first_of(arrays))
                 end = found[1].plan.section("forward")[1]
                 direct.remember(self._session, "forward", found[1], x, end=end)
             output: border.Array = found[0]
@@ -147,9 +150,10 @@ class TrainStep:
             self._update(lr)
 
     def predict(self, x: Any) -> border.Array:
-        """The model's output (rows, ...) in evaluation mode."""
+        """The model's output (rows, ...) in evaluation mode; for an x on a GPU an array of the same kind there."""
         with self._session.entered("predict"):
-            return predict_any(self._session, x, "predict", name="x")
+            output: border.Array = predict_any(self._session, x, "predict", name="x")
+            return output
 
     # --- state ---
 
@@ -271,7 +275,10 @@ class TrainStep:
             self._row = exe, lr, self._session.params_table(exe.plan, exe.graph, (1.0,), lr)[0]
         return self._row[2]
 
-    def _forward(self, arrays: border.Arrays, graph: Graph) -> tuple[border.Array, Executable, int]:
+    def _forward(
+        self, arrays: border.Arrays, graph: Graph, *, like: device_rows.DeviceRows | None = None
+    ) -> tuple[border.Array, Executable, int]:
+        """The output, of the kind of ``like`` if there is one, the program, and the rows."""
         rows = border.row_count(arrays)
         spec = PlanSpec(
             "vjp", self._room(rows), self._session.dtype, optimizer=self._session.optimizer.spec(),
@@ -282,8 +289,13 @@ class TrainStep:
             exe.put(name, arrays[name])
         self._run(exe, rows, *exe.plan.section("forward"))
         self._session.memory.count_batches(1)
-        shape = border.row_shape(graph.types[graph.output])
-        return exe.get("output", rows).reshape(rows, *shape), exe, rows
+        shape = (rows, *border.row_shape(graph.types[graph.output]))
+        if like is not None:
+            assert isinstance(exe, OnDevice)  # or the border would have refused x
+            there = device_rows.Result(like, shape)
+            exe.get_to("output", rows, there.at(0))
+            return there.array(), exe, rows
+        return exe.get("output", rows).reshape(shape), exe, rows
 
     def _backward(self, doutput: Any) -> None:
         if self._last is None or self._last[0].plan.mode != "vjp":
@@ -291,7 +303,9 @@ class TrainStep:
         exe, rows = self._last
         shape = (rows, *border.row_shape(exe.graph.types[exe.graph.output]))
         real = self._session.real
-        array = border.as_array(doutput, "doutput", where="backward", real=real, check_finite=False)
+        array = border.as_array(
+            doutput, "doutput", where="backward", real=real, check_finite=False, on=self._session.kind
+        )
         if array.shape != shape:
             raise ShapeError(f"[backward] doutput has shape {array.shape}; the output of forward had {shape}")
         if not self._can_go_back:
@@ -306,7 +320,7 @@ class TrainStep:
         inputs = {name: data.arrays[name] for name, _ in graph.inputs}
         output, exe, rows = self._forward(inputs, graph)
         self._last, self._can_go_back = (exe, rows), True
-        row_loss, gradient = loss(output, data.arrays["target"])
+        row_loss, gradient = loss(output, device_rows.on_host(data.arrays["target"]))
         weight = row_weights(data, slice(None))
         share = weight / (weight.sum() or 1.0)  # no weight at all: no loss and no gradient
         self._backward(gradient * share.reshape(data.rows, *(1 for _ in output.shape[1:])))

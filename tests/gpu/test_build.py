@@ -12,6 +12,7 @@ import time
 from importlib import util
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -116,7 +117,7 @@ def test_parts_that_hang_or_die_take_no_others_with_them(tmp_path: Path) -> None
             gpu_check.Part("missing", ["/nowhere/compute-sanitizer"], 1.0),
             part("works", "print('first'); print('fine')"),
         ],
-        os.environ, tmp_path,
+        os.environ, tmp_path, tmp_path / "results",
     )  # fmt: skip
     assert time.monotonic() - begin < 60
     assert [(o.part, o.result, o.note) for o in outcomes] == [
@@ -126,7 +127,7 @@ def test_parts_that_hang_or_die_take_no_others_with_them(tmp_path: Path) -> None
         ("missing", "skipped", "/nowhere/compute-sanitizer is not there"),
         ("works", "passed", "fine"),
     ]
-    (stored,) = tmp_path.glob("*-gpu_check.json")
+    (stored,) = (tmp_path / "results").glob("*-gpu_check.json")
     assert [row["part"] for row in json.loads(stored.read_text())["parts"]] == [o.part for o in outcomes]
     assert "fine" in gpu_check.summary(outcomes).splitlines()[-1]
 
@@ -144,6 +145,49 @@ def test_every_part_has_time(tmp_path: Path) -> None:
         "training",
         *gpu_check.SANITIZERS,
     }
+
+
+def test_an_interrupt_ends_the_part_in_hand_alone(tmp_path: Path) -> None:
+    gpu_check = load("tools/gpu_check.py")
+    code = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(600)"
+    parts = [
+        gpu_check.Part("long", [sys.executable, "-c", code], 60.0),
+        gpu_check.Part("next", [sys.executable, "-c", "print('fine')"], 60.0),
+    ]
+    outcomes = gpu_check.run_all(parts, os.environ, tmp_path, tmp_path)
+    assert [(o.part, o.result) for o in outcomes] == [("long", "stopped by Ctrl-C"), ("next", "passed")]
+
+
+def test_what_a_gpu_answered_becomes_a_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu_check = load("tools/gpu_check.py")
+    monkeypatch.setattr(gpu_check, "FIXTURES", tmp_path / "fixtures")
+    monkeypatch.setattr(gpu_check, "gpu_name", lambda: "nvidia_h100")
+    (tmp_path / "twins.npz").write_bytes(b"answers")
+    for result, kept in (("FAILED (1)", False), ("passed", True)):
+        gpu_check.keep_fixture([gpu_check.Outcome("twins", result, 1.0, "")], tmp_path)
+        assert (tmp_path / "fixtures" / "nvidia_h100.npz").exists() == kept
+
+
+def test_without_a_gpu_one_line_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    gpu_check = load("tools/gpu_check.py")
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--out", str(tmp_path / "out")])
+    monkeypatch.setattr(gpu_check.ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError(f"no {name}")))
+    assert gpu_check.main() == gpu_check.NO_GPU
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(
+        "gpu_check: no GPU to check here: no NVIDIA driver (no libcuda.so.1); nothing was run"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_missing_is_told_for_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu_check = load("tools/gpu_check.py")
+    monkeypatch.setattr(gpu_check, "NEEDED", {"build": ("nowhere_a",), "tests": ("json", "nowhere_b")})
+    told = "not installed: nowhere_b (for tests)"
+    assert gpu_check.missing_tools(builds=False) == [told]
+    assert gpu_check.missing_tools(builds=True) == ["not installed: nowhere_a (for build)", told]
 
 
 def configured(folder: Path, choice: str, home: Path) -> subprocess.CompletedProcess[str]:

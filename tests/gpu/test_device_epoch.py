@@ -142,7 +142,7 @@ def test_parts_read_the_rows_of_their_numbers_from_one_copy(device: str, shuffle
     memory.parameters[:600] = np.arange(600)
     X = np.arange(2 * ROWS).reshape(ROWS, 2).astype(np.float32)
     for budget in (None, 0, 600):
-        shared = _core.DeviceRows(open_device(device), X)
+        shared = _core.SharedRows(open_device(device), X)
         for begin, end in ((0, 100), (40, ROWS)):
             rows = np.random.default_rng(begin).permutation(ROWS)[begin:end]
             order = np.arange(len(rows))

@@ -4,16 +4,20 @@ what the next run reads, on either side."""
 
 from __future__ import annotations
 
+import copy
 import gc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import hotloop as hl
 from hotloop import _core
 from tests.compile.graphs import ADAMW, batch, mlp, train_spec
 from tests.gpu.device_plans import MODES, Setting, assert_near, assert_same, contents, emulating, put_all
-from tests.gpu.kernel_harness import on_devices, open_device
+from tests.gpu.kernel_harness import LIBRARIES, on_devices, open_device
+from tests.simt import faults
 
 ROWS = 6
 
@@ -193,3 +197,81 @@ def test_room_may_be_added_later(device: str) -> None:
     assert plain.device_nbytes >= before + 2 * 4 * len(both.memory.parameters)
     plain.reserve(accumulated=True, ema=True)
     assert plain.accumulated.size == plain.ema.size == len(both.memory.parameters)
+
+
+# --- looking ----------------------------------------------------------------------------------------
+
+
+@on_devices
+def test_a_view_that_only_reads_follows_the_device_and_cannot_be_written(device: str) -> None:
+    both = Both(device)
+    both.run()
+    held = both.memory.look("parameters")
+    before = held.copy()
+    both.run()
+    assert not np.array_equal(held, before)
+    np.testing.assert_array_equal(held, both.memory.parameters)
+    for view in (held, held[3:7], held.reshape(1, -1)):
+        with pytest.raises(ValueError):
+            view.flags.writeable = True
+        with pytest.raises(ValueError, match="read-only"):
+            view[...] = 0
+    with pytest.raises(KeyError):
+        both.memory.look("arena")
+
+
+@pytest.mark.skipif(not LIBRARIES["simt"].exists(), reason="the emulator is not built")
+def test_looking_costs_no_copy_back_and_writing_does() -> None:
+    model = hl.nn.Sequential(hl.nn.Linear(5, 7), hl.nn.BatchNorm1d(7), hl.nn.Linear(7, 3))
+    step = hl.TrainStep(model, "mse", hl.optim.AdamW(0.01), device="simt", seed=1)
+    x, y = np.ones((6, 5), np.float32), np.ones((6, 3), np.float32)
+    x[::2] = -1
+
+    def uploads() -> int:
+        before = faults.calls("upload")
+        step(x, y)
+        return faults.calls("upload") - before
+
+    uploads()
+    least = uploads()  # the batch and the step's numbers
+    looks: list[Any] = [
+        step.state_dict,
+        step.optimizer_state,
+        lambda: step.loss_and_grads(x, y),
+        lambda: [p.look().sum() for p in model.parameters()],
+        lambda: copy.deepcopy(model),
+        lambda: step._session.memory.read_only("gradients"),
+        lambda: step._session.memory.tensors(),
+    ]
+    for look in looks:
+        look()
+        gc.collect()
+        assert uploads() == least, look
+    for write in (
+        lambda: step.load_state_dict(step.state_dict()),
+        lambda: next(iter(model.parameters())).data,
+    ):
+        write()
+        gc.collect()
+        assert uploads() > least
+        assert uploads() == least
+
+
+@pytest.mark.skipif(not LIBRARIES["simt"].exists(), reason="the emulator is not built")
+def test_callbacks_and_checkpoints_that_look_cost_no_copy_back(tmp_path: Path) -> None:
+    x, y = np.ones((24, 5), np.float32), np.arange(24) % 3
+
+    def uploads(**how: Any) -> int:
+        model = hl.nn.Sequential(hl.nn.Linear(5, 7), hl.nn.Tanh(), hl.nn.Linear(7, 3))
+        callbacks = how.pop("callbacks", ())
+        one = hl.Trainer(model, "cross_entropy", device="simt", progress=False, callbacks=callbacks)
+        before = faults.calls("upload")
+        one.fit(x, y, epochs=6, batch_size=8, **how)
+        return faults.calls("upload") - before
+
+    def look(state: Any) -> None:
+        assert state.epoch and all(np.isfinite(value).all() for value in state.parameters.values())
+
+    plain = uploads()
+    assert uploads(callbacks=[look]) == plain
+    assert uploads(checkpoint=hl.Checkpoint(tmp_path, every="epoch")) == plain

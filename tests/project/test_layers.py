@@ -64,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
     "scoring": BASE | {"classes", "scoring"},
     "metrics": DESCRIBE | {"metrics", "losses", "scoring"},
     "freeze_plan": BASE,
-    "data": BASE | {"data"},
+    "data": BASE | {"data", "ops"},  # ops: arrays of others that lie on a device
     "compile": COMPILE,
     "export": DESCRIBE | {"compile", "data", "storage.files", "losses", "nn", "export"},
     # native memory, programs, threads and devices
@@ -154,6 +154,7 @@ NATIVE = {
     "runtime.parallel",
     "runtime.session",
     "runtime.threads",
+    "sklearn.base",
     "sklearn.stochastic",
     "torch.kernels",
     "torch.optim",

@@ -14,6 +14,7 @@
 #include "cuda/portable.h"
 #include "kernels/launchers.h"
 #include "simt/device_memory.h"
+#include "simt/faults.h"
 #include "simt/mode.h"
 #include "simt/queues.h"
 
@@ -297,5 +298,5 @@ extern "C" __attribute__((visibility("default"))) const hotloop::DeviceApi* hotl
                                          exchange,
                                          find_not_finite,
                                          find_outside};
-  return version == hotloop::kDeviceApiVersion ? &api : nullptr;
+  return version == hotloop::kDeviceApiVersion ? hotloop::simt::with_faults(api) : nullptr;
 }

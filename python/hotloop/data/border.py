@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from hotloop import _core
-from hotloop.data import foreign, lazy
+from hotloop.data import device_rows, foreign, lazy
 from hotloop.errors import DTypeError, LabelError, NonFiniteError, ShapeError
 from hotloop.graph import ElementType, Graph, Rows, TensorType
 
@@ -32,15 +32,22 @@ _MAX_INTEGER_INPUTS = 6
 
 def as_array(
     value: Any, name: str, *, where: str, real: DTypeLike = np.float32, check_finite: bool = True,
-    in_blocks: bool = False,
+    in_blocks: bool = False, on: str = device_rows.CPU,
 ) -> Array:  # fmt: skip
     """One array in canonical form: float of type ``real``, uint8, int32 or int64; C-contiguous, rank >= 1.
 
     Raises `DTypeError` for bool, complex, object, string and date types, `ShapeError` for scalars and
     ragged lists, `NonFiniteError` for NaN, infinity (unless not ``check_finite``) and overflow.
     ``in_blocks``: a file that is mapped into memory stays there, and is checked block by block.
+    ``on``: the kind of device that the run is on; what lies on one stays there, as `DeviceRows`.
     """
     if type(value) is not np.ndarray or value.dtype.names is not None:
+        if device_rows.lies_on_device(value):
+            check = _checker(where, real, check_finite)
+            found = device_rows.read(
+                value, name, where, on=on, check=(lambda array: check(array, name)) if check_finite else None
+            )
+            return cast(Array, found)
         value = _foreign(value, name, where, np.dtype(real), check_finite, in_blocks)
         if type(value) is lazy.LazyRows:
             return cast(Array, value)
@@ -133,7 +140,7 @@ def refuse(
 
 def as_inputs(
     X: Any, *, where: str, name: str = "X", real: DTypeLike = np.float32, check_finite: bool = True,
-    allow_empty: bool = False, in_blocks: bool = False,
+    allow_empty: bool = False, in_blocks: bool = False, on: str = device_rows.CPU,
 ) -> Arrays:  # fmt: skip
     """An array, or a mapping of named arrays, in canonical form; a plain array is named "x".
 
@@ -154,7 +161,7 @@ def as_inputs(
             arrays[key] = cast(Array, rows) if in_blocks else rows[:]
             continue
         arrays[key] = as_array(
-            value, label, where=where, real=real, check_finite=check_finite, in_blocks=in_blocks
+            value, label, where=where, real=real, check_finite=check_finite, in_blocks=in_blocks, on=on
         )
     lengths = {key: len(a) for key, a in arrays.items()}
     if len(set(lengths.values())) > 1:
@@ -242,7 +249,7 @@ def _as_ids(array: Array, label: str, where: str) -> Array:
         raise DTypeError(f"[{where}] {label} must hold integer ids, got {array.dtype}; use .astype(np.int64)")
     if array.dtype == np.int64:
         limits = np.iinfo(np.int32)
-        for part, name in parts(array, label):
+        for part, name in parts(array, label, limits.min, limits.max):
             bad = (part < limits.min) | (part > limits.max)
             refuse(bad, part, name, where, LabelError, "does not fit an id of 32 bits")
     return array if array.dtype == np.int32 else lazy.convert(array, np.int32)
@@ -273,13 +280,18 @@ def _embeddings(graph: Graph) -> Iterator[tuple[str, int, str]]:
 
 
 def _check_range(array: Array, limit: int, label: str, where: str, text: str) -> None:
-    for part, place in parts(array, label):
+    for part, place in parts(array, label, 0, limit - 1):
         if part.size and (int(part.min()) < 0 or int(part.max()) >= limit):
             refuse((part < 0) | (part >= limit), part, place, where, LabelError, text)
 
 
-def parts(array: Array, label: str) -> Iterator[tuple[Array, str]]:
-    """The array, or what is read in blocks block by block, and what to call it."""
+def parts(array: Array, label: str, low: float, high: float) -> Iterator[tuple[Array, str]]:
+    """The array, or what is read in blocks block by block, and what to call it, to look for values outside of
+    [low, high]; an array on a device only if it has some."""
+    if isinstance(array, device_rows.DeviceRows):
+        if array.first_outside(low, high) >= 0:
+            yield array[:], label
+        return
     if not (lazy.is_lazy(array) or lazy.is_mapped(array)):
         yield array, label
         return

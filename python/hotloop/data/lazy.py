@@ -16,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from hotloop.data.device_rows import is_on_device
 from hotloop.errors import DTypeError, NonFiniteError, ShapeError
 
 Array = NDArray[Any]
@@ -128,20 +129,24 @@ def rows_at_once(arrays: Mapping[str, Any], multiple: int) -> int:
     return int(max(BLOCK_BYTES // max(row * multiple, 1), 1) * multiple)
 
 
-def whole(array: Any, real: DTypeLike = np.float32) -> LazyRows:
-    """All rows of an array, for several parts of it to be taken from.
+def whole(array: Any, real: DTypeLike = np.float32) -> Any:
+    """All rows of an array, for several parts of it to be taken from by their numbers (`take`).
 
-    Parts share what is copied to a device. Rows are read when they are wanted; floats of a mapped file become
-    ``real`` then.
+    Parts share what is copied to a device, but for an array that lies there already, whose parts are copies. Rows are
+    read when they are wanted; floats of a mapped file become ``real`` then.
     """
-    if is_lazy(array):
-        return cast(LazyRows, array)
+    if is_lazy(array) or is_on_device(array):
+        return array
     return LazyRows(array, real if is_mapped(array) and array.dtype.kind == "f" else array.dtype)
 
 
-def head(array: Any, rows: int) -> Array:
-    """The first rows, not copied."""
-    return cast(Array, array.take(np.arange(rows)) if is_lazy(array) else array[:rows])
+def part(array: Any, first: int, last: int) -> Array:
+    """Rows [first, last), where they lie."""
+    if first == 0 and last == len(array):
+        return cast(Array, array)
+    if is_lazy(array):
+        return cast(Array, array.take(np.arange(first, last)))
+    return cast(Array, array.part(first, last) if is_on_device(array) else array[first:last])
 
 
 def convert(array: Any, dtype: DTypeLike) -> Array:

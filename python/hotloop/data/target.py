@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from hotloop.data import lazy
+from hotloop.data import device_rows, lazy
 from hotloop.data.border import Array, as_array, parts, refuse
 from hotloop.errors import DTypeError, LabelError, ShapeError
 
@@ -28,7 +28,7 @@ class Target:
 
 def as_target(
     y: Any, *, loss: str, output: tuple[int, ...], rows: int, where: str, name: str = "y",
-    real: DTypeLike = np.float32,
+    real: DTypeLike = np.float32, on: str = device_rows.CPU,
 ) -> Target:  # fmt: skip
     """The target of a loss kind for a model whose output has the row shape ``output``.
 
@@ -42,7 +42,7 @@ def as_target(
         y = next(iter(y.values()))
     # labels and columns are small beside X; what is as wide as X may be a file as large as X
     in_blocks = lazy.is_mapped(y) and y.ndim > 1 and y.dtype.kind == "f" and lazy.is_readable(y)
-    array = as_array(y, name, where=where, real=real, in_blocks=in_blocks)
+    array = as_array(y, name, where=where, real=real, in_blocks=in_blocks, on=on)
     if len(array) != rows:
         raise ShapeError(f"[{where}] X has {rows} rows and {name} has {len(array)}; they must be equal")
     if loss == "cross_entropy" and array.ndim == 1 and len(output) == 1:
@@ -58,7 +58,7 @@ def as_target(
         )
     array = array if array.dtype.kind == "f" else array.astype(real)
     if loss in ("cross_entropy", "bce_with_logits"):
-        for part, label in parts(array, name):
+        for part, label in parts(array, name, 0, 1):
             bad = (part < 0) | (part > 1)
             refuse(bad, part, label, where, LabelError, "is not a probability (expected 0 <= y <= 1)")
     return Target(array, "real")
@@ -74,12 +74,17 @@ def target_range(loss: str, kind: str, output: tuple[int, ...]) -> tuple[float, 
 def _target_hint(array: Array, loss: str, output: tuple[int, ...], name: str) -> str:
     if loss == "cross_entropy" and array.shape[1:] == (1,):
         return f"; use {name}.ravel()"
+    array = device_rows.on_host(array)
     if array.ndim == 1 and len(output) == 1 and (array == np.rint(array)).all():
         return f"; for class labels use loss='cross_entropy' and {name}.astype(np.int64)"
     return ""
 
 
 def _as_labels(array: Array, classes: int, name: str, where: str) -> Array:
+    if isinstance(array, device_rows.DeviceRows):
+        if array.dtype.kind != "f" and array.first_outside(0, classes - 1) < 0:
+            return cast(Array, array.astype(np.int32))
+        array = array[:]  # to say what is wrong with it
     if array.dtype.kind == "f":
         whole = bool((array == np.rint(array)).all())
         shape = f"(n, {classes})"
@@ -98,16 +103,24 @@ def _as_labels(array: Array, classes: int, name: str, where: str) -> Array:
 
 def as_weight(
     weight: Any, *, rows: int, where: str, name: str = "sample_weight", real: DTypeLike = np.float32,
-    allow_zero: bool = False,
+    allow_zero: bool = False, on: str = device_rows.CPU,
 ) -> Array | None:  # fmt: skip
     """Row weights (n,): finite, none negative, not all zero unless that is allowed; None stays None."""
     if weight is None:
         return None
-    array = as_array(weight, name, where=where, real=real)
+    array = as_array(weight, name, where=where, real=real, on=on)
     if array.shape != (rows,):
         raise ShapeError(f"[{where}] {name} has shape {array.shape}; allowed: {(rows,)}, one weight per row")
     array = array if array.dtype == np.dtype(real) else array.astype(real)
-    refuse(array < 0, array, name, where, ValueError, "is negative")
-    if not allow_zero and not array.any():
+    for part, label in parts(array, name, 0, float(np.finfo(real).max)):
+        refuse(part < 0, part, label, where, ValueError, "is negative")
+    if not allow_zero and not _any(array):
         raise ValueError(f"[{where}] {name} is zero everywhere; at least one row must count")
     return array
+
+
+def _any(array: Array) -> bool:
+    """Whether any element is not zero."""
+    if isinstance(array, device_rows.DeviceRows):
+        return array.first_outside(0, 0) >= 0
+    return bool(array.any())

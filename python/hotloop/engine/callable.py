@@ -66,7 +66,7 @@ class CallableEngine:
         output = predict(self.session, self.graph, inputs)
         totals = self.new_totals()
         for rows in batches(data.rows, self.session.eval_rows):
-            target = data.arrays["target"][rows]
+            target = data.arrays["target"][rows]  # on the host wherever they lie, as the function wants it
             loss, _ = self.loss(output[rows], target)
             totals.add(loss, row_weights(data, rows), output[rows], target)
             if stop is not None and stop.is_set():

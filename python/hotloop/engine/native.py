@@ -14,7 +14,7 @@ import numpy as np
 
 from hotloop import metrics as metrics_
 from hotloop.compile.plan import LossSpec, PlanSpec
-from hotloop.data import border, lazy
+from hotloop.data import border, device_rows, lazy
 from hotloop.graph import Graph
 from hotloop.losses import CallableLoss
 from hotloop.runtime import direct
@@ -50,12 +50,14 @@ class Data:
         return "sample_weight" in self.arrays
 
     def parts(self, *rows: border.Array) -> list[Data]:
-        """Parts of these data, each of the rows with these numbers (n,). Inputs are not copied; targets and
-        weights, which their judges look at as a whole, are unless they are mapped files."""
+        """Parts of these data, each of the rows with these numbers (n,). Inputs are not copied, unless they lie on
+        a device; targets and weights, which their judges look at as a whole, are unless they are mapped files."""
         whole: dict[str, Any] = {
             name: lazy.whole(array)
             for name, array in self.arrays.items()
-            if name not in ("target", "sample_weight") or lazy.is_lazy(array) or lazy.is_mapped(array)
+            if name not in ("target", "sample_weight")
+            or not isinstance(array, np.ndarray)
+            or lazy.is_mapped(array)
         }
         return [
             Data({n: whole[n].take(r) if n in whole else a[r] for n, a in self.arrays.items()}, self.kind)
@@ -144,19 +146,24 @@ def checked_inputs(
 ) -> tuple[border.Arrays, Graph]:
     """X in canonical form, and the graph for it. Raises as the border does."""
     arrays = border.as_inputs(
-        X, where=where, name=name, real=session.real, allow_empty=allow_empty, in_blocks=in_blocks
-    )
+        X, where=where, name=name, real=session.real, allow_empty=allow_empty, in_blocks=in_blocks,
+        on=session.kind,
+    )  # fmt: skip
     graph = session.graph_for(arrays, where)
     return border.fit_inputs(arrays, graph, where=where, name=name, real=session.real), graph
 
 
-def predict_any(session: Session, X: Any, where: str, *, name: str = "X") -> border.Array:
-    """Raw outputs (n, ...) for an array or a mapping of named arrays, checked; n may be 0."""
+def predict_any(session: Session, X: Any, where: str, *, name: str = "X", on_host: bool = False) -> Any:
+    """Raw outputs (n, ...) for an array or a mapping of named arrays, checked; n may be 0. For what lies on a
+    device, if not ``on_host``: an array of the same kind there."""
     found = direct.call(session, "predict", X)
     if found is not None:
         array: border.Array = found[0]
         return array
     arrays, graph = checked_inputs(session, X, where, name=name, allow_empty=True, in_blocks=True)
+    like = None if on_host else device_rows.first_of(arrays)
+    if like is not None:
+        return predict_there(session, graph, arrays, like)
     out = predict(session, graph, arrays)
     if 0 < len(out) <= EVAL_ROWS:  # what is larger is worth a look at it
         direct.remember(session, "predict", _predictor(session, graph), X)
@@ -178,30 +185,50 @@ def predict(session: Session, graph: Graph, arrays: border.Arrays) -> border.Arr
         exe = _predictor(session, graph)
         whole = rows if exe.device is None else rows - rows % session.eval_rows
         if whole:
-            _run_predictor(session, exe, _first(arrays, whole), out[:whole])
+            _run_predictor(session, exe, _parts(arrays, 0, whole), out[:whole])
         if whole < rows:
             # Kernels of a device are chosen by the number of rows: a row's bits must not be.
-            tail = {name: _padded(a[whole:], session.eval_rows) for name, a in arrays.items()}
             full: border.Array = np.empty((session.eval_rows, *out.shape[1:]), out.dtype)
-            _run_predictor(session, exe, tail, full)
+            _run_predictor(session, exe, _tail(arrays, whole, rows, session.eval_rows), full)
             out[whole:] = full[: rows - whole]
     return out
 
 
-def _first(arrays: border.Arrays, rows: int) -> border.Arrays:
-    """So many of the rows, none of them copied."""
-    if rows == border.row_count(arrays):
-        return arrays
-    return {name: lazy.head(a, rows) for name, a in arrays.items()}
+def predict_there(session: Session, graph: Graph, arrays: border.Arrays, like: Any) -> Any:
+    """As `predict`, into an array of the kind of ``like`` on its device; its bits are the same."""
+    rows = border.row_count(arrays)
+    if any(map(lazy.is_lazy, arrays.values())):
+        arrays = {name: array[:] for name, array in arrays.items()}
+    found = device_rows.Result(like, (rows, *border.row_shape(graph.types[graph.output])))
+    exe, each = _predictor(session, graph), session.eval_rows
+    whole = rows - rows % each
+    if whole:
+        _run_predictor(session, exe, _parts(arrays, 0, whole), found.at(0))
+    if whole < rows:
+        tail = _tail(arrays, whole, rows, each)
+        found.through(whole, rows - whole, each, lambda at: _run_predictor(session, exe, tail, at))
+    return found.array()
+
+
+def _parts(arrays: border.Arrays, first: int, last: int) -> border.Arrays:
+    return {name: lazy.part(array, first, last) for name, array in arrays.items()}
+
+
+def _tail(arrays: border.Arrays, first: int, last: int, rows: int) -> border.Arrays:
+    """The last rows, and behind them zeros."""
+    return {name: _padded(array, rows) for name, array in _parts(arrays, first, last).items()}
 
 
 def _padded(array: border.Array, rows: int) -> border.Array:
+    if isinstance(array, device_rows.DeviceRows):
+        return cast(border.Array, array.padded(rows))
     padded: border.Array = np.zeros((rows, *array.shape[1:]), array.dtype)
     padded[: len(array)] = array
     return padded
 
 
-def _run_predictor(session: Session, exe: Executable, arrays: border.Arrays, out: border.Array) -> None:
+def _run_predictor(session: Session, exe: Executable, arrays: border.Arrays, out: Any) -> None:
+    """``out``: the array, or the address on a device, that the rows go to."""
     params = session.params_table(exe.plan, exe.graph)
     outputs = [(exe.plan.outputs[0][1], out)]
     session.run_epoch(exe, exe.source(arrays), batch_size=session.eval_rows, params=params, outputs=outputs)

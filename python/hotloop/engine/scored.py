@@ -17,7 +17,7 @@ import numpy as np
 
 from hotloop import scoring
 from hotloop.compile.plan import LossSpec
-from hotloop.data import border
+from hotloop.data import border, device_rows
 from hotloop.engine.callable import CallableEngine
 from hotloop.engine.native import Data, Engine, NativeEngine, PassResult, TrainPass, predict
 from hotloop.errors import HotloopWarning
@@ -72,7 +72,7 @@ class ScoredEngine:
         return PassResult(status, {**metrics, **self._scores(data, outputs)})
 
     def _scores(self, data: Data, outputs: border.Array, of: str = "these data") -> dict[str, float]:
-        target, weight = data.arrays["target"], data.arrays.get("sample_weight")
+        target, weight = (device_rows.on_host(data.arrays.get(n)) for n in ("target", "sample_weight"))
         scores: dict[str, float] = {}
         for name, value in scoring.score(self.scorers, self._task(target), outputs, target, weight).items():
             if isinstance(value, Exception):

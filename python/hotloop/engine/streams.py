@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hotloop import _core
-from hotloop.data import border
+from hotloop.data import border, device_rows
 from hotloop.data.stream import Stream, parts, rows_of
 from hotloop.engine.blocks import Piece, PiecewiseData
 from hotloop.engine.native import Data
@@ -62,7 +62,8 @@ class Feed:
             raise type(error)(f"[{self._where}] block {number} of the stream: {error}") from None
         if number == 0:
             self.graph, self.loss = graph, loss
-        return data
+        # What lies on a device comes back: blocks are cut and joined on the host.
+        return Data({key: device_rows.on_host(array) for key, array in data.arrays.items()}, data.kind)
 
     def blocks(self) -> Iterator[border.Arrays]:
         """The blocks of one epoch. Raises as the border does, and for a block unlike the first one."""

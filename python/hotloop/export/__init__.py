@@ -83,7 +83,7 @@ def _about(preprocessor: Preprocessor | None) -> dict[str, str]:
 def tensors_of(model: Module) -> dict[str, Any]:
     """The model's numbers by the names that its graph uses; parameters without values are drawn."""
     model.initialize(0, overwrite=False)
-    return {name: item.data for name, item in (*model.named_parameters(), *model.named_buffers())}
+    return {name: item.look() for name, item in (*model.named_parameters(), *model.named_buffers())}
 
 
 def check_names(wanted: dict[str, str], inputs: Sequence[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ average, and training goes on with the weights as they were.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 from hotloop.runtime.memory import Array, ModelMemory
 
@@ -39,15 +40,19 @@ class RunBuffers:
         if self._ema:
             self._memory.native.exchange_ema()
 
-    def tensors(self, batch: int) -> dict[str, Array]:
+    def tensors(self, batch: int, *, writes: bool = False) -> dict[str, Array]:
         """Views, by name, of what an exact resume needs when so many batches of an epoch are done: the sums of
         an update that is not made yet, the weights in training, and how many updates are in their average."""
-        native, found = self._memory.native, {}
+        native, by_parameter, found = self._memory.native, self._memory.by_parameter, {}
+
+        def view(space: str) -> Array:
+            return cast(Array, getattr(native, space)) if writes else native.look(space)
+
         if batch % self._accumulate:
-            found = {_SUMS + name: view for name, view in self._memory.by_parameter(native.accumulated)}
+            found = {_SUMS + name: part for name, part in by_parameter(view("accumulated"))}
         if self._ema:
-            found |= {_RAW + name: view for name, view in self._memory.by_parameter(native.ema)}
-            found[_COUNT] = native.ema_counter.reshape(())
+            found |= {_RAW + name: part for name, part in by_parameter(view("ema"))}
+            found[_COUNT] = view("ema_counter").reshape(())
         return found
 
     def check(self, tensors: Mapping[str, Array], batch: int) -> None:
@@ -60,5 +65,5 @@ class RunBuffers:
 
     def load(self, tensors: Mapping[str, Array], batch: int) -> None:
         """Take over what `tensors` gave; the rest of the model's memory is restored before."""
-        for name, view in self.tensors(batch).items():
+        for name, view in self.tensors(batch, writes=True).items():
             view[...] = tensors[name]

@@ -14,6 +14,7 @@ import numpy as np
 
 from hotloop import classes
 from hotloop.compile.plan import LossSpec
+from hotloop.data.device_rows import on_host
 from hotloop.data.split import SealedData
 from hotloop.engine.native import Data, Engine, NativeEngine, predict
 from hotloop.engine.scored import ScoredEngine
@@ -96,7 +97,7 @@ class RunContext:
     def _predict(self, data: Data, source: str) -> Predictions:
         arrays = {name: a for name, a in data.arrays.items() if name not in ("target", "sample_weight")}
         outputs = predict(self.session, self.session.graph_for(arrays, "report"), arrays)
-        outputs, target = (a.reshape(len(a), -1) for a in (outputs, data.arrays["target"]))
+        outputs, target = (a.reshape(len(a), -1) for a in (outputs, on_host(data.arrays["target"])))
         loss = resolve_loss(self.loss)
         kind = loss.kind if isinstance(loss, LossSpec) else "callable"
         if kind in ("cross_entropy", "bce_with_logits"):

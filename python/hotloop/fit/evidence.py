@@ -59,7 +59,9 @@ class EvidenceLog:
         if evidence.norms and evidence.norms[-1].epoch >= epoch:
             return
         native, entries = self._memory.native, self._memory.layout.entries
-        norms = NormSample(epoch, norms_of(native.gradients, entries), norms_of(native.parameters, entries))
+        norms = NormSample(
+            epoch, norms_of(native.look("gradients"), entries), norms_of(native.look("parameters"), entries)
+        )
         self._history.evidence = replace(evidence, norms=(*evidence.norms, norms))
 
     def run_ended(self, divergence: Divergence | None) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from hotloop.callbacks.hooks import Hooks
 from hotloop.callbacks.state import FitState
 from hotloop.early_stopping import BestEpoch, Patience, direction
-from hotloop.errors import DivergenceError, HotloopWarning
+from hotloop.errors import DeviceError, DivergenceError, HotloopWarning
 from hotloop.fit.cost import process_peak_bytes
 from hotloop.fit.job import FitJob, Resumed, StepParams
 from hotloop.fit.record import Ended, RunRecord
@@ -46,9 +46,15 @@ def run_fit(job: FitJob) -> None:
             reason = loop.run(stop)
             if reason != "divergence":
                 loop.record()
-        except BaseException:
-            loop.roll_back(failed=True)
-            job.progress.stop("stopped by an error")
+        except BaseException as error:
+            try:
+                loop.roll_back(failed=True)
+            except DeviceError:
+                # A broken device has no snapshot to give back, as the run's own error says already.
+                if not isinstance(error, DeviceError):
+                    raise
+            finally:
+                job.progress.stop("stopped by an error")
             raise
     loop.roll_back(failed=reason == "divergence")
     loop.finish(reason)

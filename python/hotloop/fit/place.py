@@ -3,20 +3,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 from hotloop.compile import compile_plan
-from hotloop.data import lazy
+from hotloop.data import device_rows, lazy
 from hotloop.engine.native import Data, Engine, NativeEngine
 from hotloop.engine.scored import without_scores
+from hotloop.runtime.device import Kind
 from hotloop.runtime.device_choice import Choice, choose, is_over_soon
 
 
-def place_run(asked: str, engine: Engine, train: Data, *, batch_size: int, epochs: int) -> Choice:
-    """Settle the session of a run on a device, and say why there. Nothing is opened yet."""
+def place_run(
+    asked: str, engine: Engine, train: Data, others: Iterable[Data] = (), *, batch_size: int, epochs: int
+) -> Choice:
+    """Settle the session of a run over these data on a device, and say why there. Nothing is opened yet."""
     session = engine.session
     if asked != "auto":
         return Choice(session.kind, "as asked")
     native = without_scores(engine)
-    if is_over_soon(session.memory.layout.size, train.rows * epochs):
+    if any(device_rows.first_of(data.arrays) for data in (train, *others)):
+        chosen = Choice(cast(Kind, device_rows.kind()), "the data lies there")
+    elif is_over_soon(session.memory.layout.size, train.rows * epochs):
         chosen = Choice("cpu", "its work is over before a GPU is ready")
     elif not isinstance(native, NativeEngine):
         chosen = Choice("cpu", "the loss is a Python function, which needs every batch's outputs")

@@ -56,7 +56,7 @@ def make_job(
         grouping,
     )  # fmt: skip
     engine = for_run(engine, sets)
-    device = place_run(trainer.device, engine, train, batch_size=batch_size, epochs=epochs)
+    device = place_run(trainer.device, engine, train, sets.values(), batch_size=batch_size, epochs=epochs)
     train_pass = engine.prepare(train, batch_size, shuffle=shuffle, run=run)
     trainer._resolved = (trainer.loss, loss)
     held_out = float(validation) if isinstance(validation, (int, float, np.number)) else None

@@ -18,6 +18,7 @@ import numpy as np
 
 from hotloop import _core
 from hotloop.data import lazy
+from hotloop.data.device_rows import is_on_device
 from hotloop.fit.setup import check_data
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def digest(array: border.Array) -> str:
     dtype = np.dtype(np.float32) if lazy.is_mapped(array) and array.dtype == np.float64 else array.dtype
     head = np.frombuffer(f"{dtype.str}{array.shape}".encode(), np.uint8)
     state = _core.Fingerprinter()
-    for _, block in lazy.blocks(array) if lazy.is_lazy(array) or dtype != array.dtype else [(0, array)]:
+    pieces = lazy.is_lazy(array) or is_on_device(array) or dtype != array.dtype
+    for _, block in lazy.blocks(array) if pieces else [(0, array)]:
         state.add(np.ascontiguousarray(block, dtype))
     words = np.array([*_core.fingerprint(head), *state.read()], np.uint64)
     return "".join(f"{word:016x}" for word in _core.fingerprint(words))
@@ -130,5 +132,5 @@ def was_trained_on(
     session: Session, loss: Any, provenance: Provenance | None, X: Any, y: Any, weight: Any
 ) -> bool:
     """See `Trainer.was_trained_on`."""
-    data, _, _ = check_data(session, X, y, weight, loss, where="was_trained_on")
+    data, _, _ = check_data(session, X, y, weight, loss, where="was_trained_on", placed=False)
     return provenance is not None and provenance.data == DataRecord.of(data)

@@ -17,7 +17,7 @@ from hotloop import metrics as metrics_
 from hotloop.arguments import number
 from hotloop.compile.plan import LossSpec
 from hotloop.compile.specialize import is_frozen_norm
-from hotloop.data import border
+from hotloop.data import border, device_rows
 from hotloop.data.split import SealedData
 from hotloop.data.target import as_target, as_weight
 from hotloop.engine.blocks import BlockEngine
@@ -59,9 +59,11 @@ def _resolve_auto(loss: Any, y: Any, output: tuple[int, ...]) -> Any:
     """What "auto" stands for: by the target's dtype, and binary for labels 0 and 1 and one output column."""
     if not (isinstance(loss, str) and loss == "auto"):
         return loss
-    target = np.asarray(next(iter(y.values())) if isinstance(y, Mapping) and y else y)
+    target = next(iter(y.values())) if isinstance(y, Mapping) and y else y
+    target = target if device_rows.is_on_device(target) else np.asarray(target)
     labels = target.dtype.kind in "iu" and target.size > 0
-    if output == (1,) and labels and 0 <= target.min() <= target.max() <= 1:
+    parts = border.parts(target, "y", 0, 1)
+    if output == (1,) and labels and all(0 <= part.min() <= part.max() <= 1 for part, _ in parts):
         return "bce_with_logits"
     return losses.resolve("auto", target)
 
@@ -81,31 +83,51 @@ def check_data(
     name: str = "",
     batch: bool = False,
     in_blocks: bool = False,
+    placed: bool = True,
 ) -> tuple[Data, Graph, ResolvedLoss]:
     """A data set in canonical form, with the graph for it and its loss.
 
     ``name`` stands before X and y in messages about validation sets. A batch may have no weight at all.
     ``in_blocks``: what may be larger than memory is read in blocks, by an engine of `make_engine`.
+    ``placed``: the session stays where it is; else it will go where the data lie.
     """
+    on = session.kind if placed else device_rows.kind()
     prefix = f"{name} " if name else ""
     if y is None:
         raise TypeError(
             f"[{where}] {prefix}y is missing; only the blocks of a stream bring it, and only fit and evaluate take one"
         )
-    arrays = border.as_inputs(X, where=where, name=f"{prefix}X", real=session.real, in_blocks=in_blocks)
+    arrays = border.as_inputs(
+        X, where=where, name=f"{prefix}X", real=session.real, in_blocks=in_blocks, on=on
+    )
     graph = session.graph_for(arrays, where)
     arrays = border.fit_inputs(arrays, graph, where=where, name=f"{prefix}X", real=session.real)
     output, rows = border.row_shape(graph.types[graph.output]), border.row_count(arrays)
+    if isinstance(y, Mapping) and len(y) == 1:
+        y = next(iter(y.values()))
     if not isinstance(y, (np.ndarray, Mapping)):
-        y = border.as_array(y, f"{prefix}y", where=where, real=session.real)
+        y = border.as_array(y, f"{prefix}y", where=where, real=session.real, on=on)
     loss = _resolve_auto(loss, y, output)
     target = as_target(
-        y, loss=_kind(loss), output=output, rows=rows, where=where, name=f"{prefix}y", real=session.real
+        y,
+        loss=_kind(loss),
+        output=output,
+        rows=rows,
+        where=where,
+        name=f"{prefix}y",
+        real=session.real,
+        on=on,
     )
     labels = target.array if target.kind == "index" else None
     resolved = losses.resolve(loss, labels, n_outputs=output[-1] if output else None)
     weights = as_weight(
-        weight, rows=rows, where=where, name=f"{prefix}sample_weight", real=session.real, allow_zero=batch
+        weight,
+        rows=rows,
+        where=where,
+        name=f"{prefix}sample_weight",
+        real=session.real,
+        allow_zero=batch,
+        on=on,
     )
     extra = {} if weights is None else {"sample_weight": weights}
     return Data({**arrays, "target": target.array, **extra}, target.kind), graph, resolved
@@ -134,8 +156,9 @@ def make_engine(
 
 
 def check_validation(
-    session: Session, validation: Validation, train: Data, graph: Graph, loss: ResolvedLoss, seed: int
-) -> tuple[Data, dict[str, Data]]:
+    session: Session, validation: Validation, train: Data, graph: Graph, loss: ResolvedLoss, seed: int,
+    *, placed: bool = True,
+) -> tuple[Data, dict[str, Data]]:  # fmt: skip
     """The training set (less what is held out) and the named validation sets."""
     if validation is None:
         return train, {}
@@ -158,7 +181,7 @@ def check_validation(
             raise TypeError(f"[fit] validation set {name!r} must be (X, y) or (X, y, weight), got {kind}")
         X, y, weight = (*parts, None)[:3]
         checked[name], other, _ = check_data(
-            session, X, y, weight, loss, where="fit", name=name, in_blocks=True
+            session, X, y, weight, loss, where="fit", name=name, in_blocks=True, placed=placed
         )
         if other.inputs != graph.inputs or other.types[other.output] != graph.types[graph.output]:
             raise ShapeError(f"[fit] validation set {name!r} has other inputs than the training set")
@@ -170,7 +193,7 @@ def _hold_out(fraction: float, train: Data, seed: int) -> tuple[Data, dict[str, 
         raise ValueError(f"[fit] validation as a fraction must be in (0, 1), got {fraction:g}")
     if train.rows < 2:
         raise ShapeError(f"[fit] {train.rows} row cannot be split into training and validation; give more")
-    labels = train.arrays["target"] if train.kind == "index" else None
+    labels = device_rows.on_host(train.arrays["target"]) if train.kind == "index" else None
     kept, held = train.parts(*border.hold_out(train.rows, fraction, labels, seed))
     return kept, {"val": held}
 

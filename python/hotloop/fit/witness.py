@@ -14,7 +14,7 @@ import numpy as np
 
 from hotloop import _core, classes
 from hotloop.compile.inside import activation_nodes, inside_plan
-from hotloop.data import border
+from hotloop.data import border, device_rows
 from hotloop.engine.native import Data
 from hotloop.evidence import Activation, Look
 from hotloop.graph import Graph, Node
@@ -81,7 +81,7 @@ class Witness:
 
 def labels_of(data: Data, loss: str) -> Any:
     """The class of each row, int64 (n,), where a row has just one; else None."""
-    target = data.arrays["target"]
+    target = device_rows.on_host(data.arrays["target"])
     if loss == "cross_entropy":
         return np.asarray(target if target.ndim == 1 else target.argmax(axis=1), np.int64)
     if loss == "bce_with_logits" and target.size == len(target):
@@ -121,7 +121,7 @@ def spread(rows: int, count: int) -> slice:
 def fingerprint(session: Session) -> tuple[Any, ...]:
     """Marks of all parameters and states, different if any bit has changed."""
     native = session.memory.native
-    return _core.fingerprint(native.parameters), _core.fingerprint(native.state)
+    return _core.fingerprint(native.look("parameters")), _core.fingerprint(native.look("state"))
 
 
 def _activation(graph: Graph, node: Node, values: Any) -> Activation:

@@ -101,14 +101,15 @@ def _in_order(frame: Any, expected: tuple[str, ...] | None, where: str, name: st
 # --- answers --------------------------------------------------------------------------------------
 
 
-def predict(owner: Predictor, X: Any) -> border.Array:
-    """`Predictor.predict` of what is no plain array."""
+def predict(owner: Predictor, X: Any, *, on_host: bool = False) -> border.Array:
+    """`Predictor.predict` of what is no plain array; ``on_host``: in the memory of the CPU wherever X lies."""
     if stream.is_stream(X):
-        return _joined([owner.predict(stream.features(block)) for block in stream.as_stream(X).open()])
+        blocks = (stream.features(block) for block in stream.as_stream(X).open())
+        return _joined([predict(owner, block, on_host=True) for block in blocks])
     raw = is_raw(owner, X)
     X = ready(owner, X, "predict", expected=owner.feature_names)
     with owner._session.entered("predict"):
-        outputs = predict_any(owner._session, X, "predict")
+        outputs: border.Array = predict_any(owner._session, X, "predict", on_host=on_host)
     if raw and owner.preprocessor is not None and owner.preprocessor.task == "regression":
         return owner.preprocessor.inverse_target(outputs)
     return outputs

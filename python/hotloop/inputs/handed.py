@@ -33,7 +33,10 @@ def for_fit(
         return _opened(trainer, X, y, weight, trainer.loss, "fit", names, epochs)
     names.update(frames.names_of(trainer, X, "fit"))
     X, y = frames.ready_pair(trainer, X, y, "fit", expected=names)
-    found = check_data(trainer._session, X, y, weight, trainer.loss, where="fit", in_blocks=True)
+    found = check_data(
+        trainer._session, X, y, weight, trainer.loss, where="fit", in_blocks=True,
+        placed=trainer.device != "auto",
+    )  # fmt: skip
     return *found, None
 
 
@@ -58,6 +61,7 @@ def validation_sets(
     if stream.is_stream(validation):
         validation = {"val": validation}
     sets = frames.ready_sets(trainer, validation, names)
+    placed = trainer.device != "auto"
     found: dict[str, Data] = {}
     if isinstance(sets, Mapping):
         streams = {name: one for name, one in sets.items() if stream.is_stream(one)}
@@ -66,10 +70,12 @@ def validation_sets(
         order, sets = list(sets), {name: one for name, one in sets.items() if name not in streams}
         if streams and not sets:
             return train, found
-        train, others = check_validation(trainer._session, sets, train, graph, loss, trainer.seed)
+        train, others = check_validation(
+            trainer._session, sets, train, graph, loss, trainer.seed, placed=placed
+        )
         found |= others
         return train, {name: found[name] for name in order}
-    return check_validation(trainer._session, sets, train, graph, loss, trainer.seed)
+    return check_validation(trainer._session, sets, train, graph, loss, trainer.seed, placed=placed)
 
 
 def _validation_stream(

@@ -289,7 +289,7 @@ class Module:
     def state_dict(self) -> dict[str, Array]:
         """Copies of all parameters and buffers under torch's names; shared ones under each of their names."""
         self.initialize(0, overwrite=False)
-        return {name: item.data.copy() for name, item in self._entries()}
+        return {name: item.look().copy() for name, item in self._entries()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadResult:
         """Copies values in, in place. Everything is checked before anything changes.
@@ -379,7 +379,7 @@ def _loadable(name: str, value: Any, item: Parameter | Buffer) -> Array:
     if array.shape != item.shape:
         raise ShapeError(f"[load_state_dict] {name} must have shape {item.shape}, got {array.shape}")
     drawn = isinstance(item, Buffer) or item.is_initialized
-    dtype = item.data.dtype if drawn else np.dtype(np.float32)
+    dtype = item.look().dtype if drawn else np.dtype(np.float32)
     if array.dtype.kind != dtype.kind or not np.can_cast(array.dtype, dtype, "safe"):
         raise DTypeError(
             f"[load_state_dict] {name} must be {dtype}, got {array.dtype}; use .astype(np.{dtype})"

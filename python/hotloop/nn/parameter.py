@@ -9,8 +9,8 @@ writing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Union
+from collections.abc import Sequence
+from typing import Any, Protocol, Union
 
 import numpy as np
 
@@ -19,8 +19,19 @@ from hotloop.nn.init import Constant, Init, Values, stream
 from hotloop.trace import Operand, Tensor, Tracer, active_tracer
 
 Array = np.ndarray[Any, Any]
-#: Makes a view of memory that holds an array's values.
-Lender = Callable[[], Array]
+
+
+class Lender(Protocol):
+    """Makes views of memory that holds an array's values."""
+
+    def __call__(self) -> Array:
+        """A view that may be written through."""
+        ...
+
+    def look(self) -> Array:
+        """A view that is only read."""
+        ...
+
 
 _edits = 0
 
@@ -47,7 +58,16 @@ class _Stored(Operand):
     def data(self) -> Array:
         """The array itself; change it in place (``data[...] = values``)."""
         assert self._data is not None
-        return self._data() if callable(self._data) else self._data
+        return self._data if isinstance(self._data, np.ndarray) else self._data()
+
+    def look(self) -> Array:
+        """The array, read-only. While a model trains on a GPU, looking at its numbers this way does not cost a
+        copy back, which every look at `data` may, since it may write."""
+        if self._data is not None and not isinstance(self._data, np.ndarray):
+            return self._data.look()
+        view: Array = self.data.view()  # which a parameter draws at its first look
+        view.flags.writeable = False
+        return view
 
     @property
     def size(self) -> int:
@@ -56,7 +76,7 @@ class _Stored(Operand):
     def bind(self, data: Union[Array, Lender]) -> None:
         """From now on this is the data: an array, or what makes a view of one, of the same shape and kind of
         dtype. Values are not copied."""
-        view = data() if callable(data) else data
+        view = data if isinstance(data, np.ndarray) else data.look()
         if view.shape != self.shape or view.dtype.kind != self._kind():
             raise ShapeError(f"[nn] cannot bind {view.dtype} {view.shape} to {self!r}")
         self._data = data
@@ -68,7 +88,8 @@ class _Stored(Operand):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy stands alone: it takes the values, not the way to the original's memory.
-        return {**vars(self), "_data": None if self._data is None else self.data}
+        lent = self._data is not None and not isinstance(self._data, np.ndarray)
+        return {**vars(self), "_data": self.look().copy() if lent else self._data}
 
     def _kind(self) -> str:
         return "f"
@@ -181,7 +202,7 @@ class Buffer(_Stored):
         self.data[...] = self._begin
 
     def _kind(self) -> str:
-        return str(self.data.dtype.kind)
+        return str(self.look().dtype.kind)
 
     def symbol(self) -> Tensor:
         return self._tracer().buffer(self)

@@ -52,7 +52,7 @@ def as_array(x: Any, where: str, name: str) -> Array:
             f"[ops.{where}] {name} requires grad, which these functions do not record; pass {name}.detach()"
         )
     if not lends or _is_on_device(x, where, name):
-        return cast(Array, device.read(x, where, name))
+        return cast(Array, device.read(x, f"ops.{where}", name))
     try:
         # torch lends memory that may be written to; through DLPack NumPy takes it as read-only
         return np.asarray(x.numpy() if library_of(x) == "torch" else np.from_dlpack(x))

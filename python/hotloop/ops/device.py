@@ -188,7 +188,7 @@ def library_of(x: Any) -> Union[str, None]:
 
 
 def read(x: Any, where: str, name: str) -> View:
-    """A view of an array on a device, after whose pending work ours will run.
+    """A view of an array on a device, after whose pending work ours will run. ``where``: as messages begin.
 
     Raises `DeviceError` if the device cannot be used, `DTypeError` for elements that NumPy has no name for.
     """
@@ -207,14 +207,14 @@ def _from_interface(x: Any, kind: str | None, where: str, name: str) -> View:
     """
     found = x.__cuda_array_interface__
     if found.get("mask") is not None:
-        raise TypeError(f"[ops.{where}] {name} is a masked array; fill it first")
+        raise TypeError(f"[{where}] {name} is a masked array; fill it first")
     number = int(x.__dlpack_device__()[1]) if hasattr(x, "__dlpack_device__") else 0
-    queue = _queue(number, f"ops.{where}", name)
+    queue = _queue(number, where, name)
     dtype, shape = np.dtype(found["typestr"]), tuple(int(n) for n in found["shape"])
     strides = found.get("strides")
     stream = found.get("stream")
     if stream == 0:
-        raise ValueError(f"[ops.{where}] {name} names stream 0, which the array interface does not allow")
+        raise ValueError(f"[{where}] {name} names stream 0, which the array interface does not allow")
     view = View(
         queue, int(found["data"][0] or 0), shape,
         dense_strides(shape, dtype) if strides is None else tuple(int(s) for s in strides),
@@ -227,18 +227,18 @@ def _from_interface(x: Any, kind: str | None, where: str, name: str) -> View:
 
 def _from_dlpack(x: Any, kind: str | None, where: str, name: str) -> View:
     """DLPack: the producer makes our stream wait for its own."""
-    queue = _queue(int(x.__dlpack_device__()[1]), f"ops.{where}", name)
+    queue = _queue(int(x.__dlpack_device__()[1]), where, name)
     try:
         try:
             capsule = x.__dlpack__(stream=queue.stream, max_version=(1, 0))
         except TypeError:  # of before DLPack 1.0
             capsule = x.__dlpack__(stream=queue.stream)
     except (BufferError, RuntimeError) as error:
-        raise DTypeError(f"[ops.{where}] {name} cannot be read: {error}; allowed float32") from None
+        raise DTypeError(f"[{where}] {name} cannot be read: {error}; allowed float32") from None
     address, _, _, code, bits, lanes, shape, strides, read_only, loan = _core.from_dlpack(capsule)
     element = _CODES.get(code, "V")
     if element == "V" or lanes != 1 or bits % 8:
-        raise DTypeError(f"[ops.{where}] {name} has elements that no kernel reads; allowed float32")
+        raise DTypeError(f"[{where}] {name} has elements that no kernel reads; allowed float32")
     dtype = np.dtype(f"{'u' if element == 'b' else element}{bits // 8}")
     stream = _current_stream(kind, queue.number)
     return View(
@@ -298,12 +298,12 @@ def result(like: View, shape: tuple[int, ...]) -> View:
     if like.library == "torch":
         torch = sys.modules["torch"]
         tensor = torch.empty(shape, dtype=torch.float32, device=f"cuda:{like.queue.number}")
-        return replace(_from_dlpack(tensor, "torch", "empty", "out"), owner=tensor)
+        return replace(_from_dlpack(tensor, "torch", "ops.empty", "out"), owner=tensor)
     if like.library == "cupy":
         cupy = sys.modules["cupy"]
         with cupy.cuda.Device(like.queue.number):
             array = cupy.empty(shape, dtype=np.float32)
-        return _from_interface(array, "cupy", "empty", "out")
+        return _from_interface(array, "cupy", "ops.empty", "out")
     return replace(new(like, shape), library=like.library)
 
 

@@ -126,7 +126,7 @@ def indices(x: View, where: str, name: str, below: int) -> View:
     if x.dtype == np.int32:
         return x
     converted = new(x, x.shape, np.int32)
-    x.queue.to_index(x.address, kind, x.size, converted.address)
+    x.queue.convert(x.address, kind, x.size, converted.address, to_index=True)
     settle([x])
     return converted
 

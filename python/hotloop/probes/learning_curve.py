@@ -18,11 +18,11 @@ import numpy as np
 
 from hotloop.arguments import count, number
 from hotloop.compile.plan import LossSpec
-from hotloop.data import border
 from hotloop.engine.native import Data
 from hotloop.fit.setup import Validation, check_data, check_validation
 from hotloop.fit.witness import class_places, labels_of
 from hotloop.inputs import frames
+from hotloop.runtime.device import first_kind
 from hotloop.runtime.session import Session
 
 if TYPE_CHECKING:
@@ -136,8 +136,13 @@ def measure(
     X, y = frames.ready_pair(trainer, X, y, _HERE, expected=names)
     validation = frames.ready_sets(trainer, validation, names)
     with first._session.entered(_HERE):
-        train, graph, loss = check_data(first._session, X, y, sample_weight, trainer.loss, where=_HERE)
-        train, sets = check_validation(first._session, validation, train, graph, loss, trainer.seed)
+        placed = trainer.device != "auto"
+        train, graph, loss = check_data(
+            first._session, X, y, sample_weight, trainer.loss, where=_HERE, placed=placed
+        )
+        train, sets = check_validation(
+            first._session, validation, train, graph, loss, trainer.seed, placed=placed
+        )
     held_out = _arguments(next(iter(sets.values())))
     order = nested_order(train, loss.kind if isinstance(loss, LossSpec) else "", trainer.seed)
     points = []
@@ -145,7 +150,7 @@ def measure(
         rows = max(round(part * train.rows), 1)
         rows -= rows > 1 and rows % batch_size == 1  # BatchNorm has no use for a batch of one row
         longer = min(math.ceil(epochs * train.rows / rows), _MOST_EPOCHS * epochs)
-        some = Data(border.take(train.arrays, np.sort(order[:rows])), train.kind)
+        (some,) = train.parts(np.sort(order[:rows]))
         one = _replica(trainer, copy.deepcopy(model))
         one.loss = loss  # as all rows resolve it: class weights do not change from part to part
         X_part, y_part, weight = _arguments(some)
@@ -178,7 +183,10 @@ def _replica(trainer: Trainer, model: Module) -> Trainer:
     one.monitor, one.restore_best, one.on_divergence = "val_loss", True, "stop"
     one.history, one._runs, one._training, one._resolved = None, 0, False, None
     session = trainer._session
-    one._session = Session(model, trainer.optimizer, seed=trainer.seed, threads=session.threads)
+    one._session = Session(
+        model, trainer.optimizer, seed=trainer.seed, threads=session.threads, where=first_kind(trainer.device),
+        precision=session.precision,
+    )  # fmt: skip
     return one
 
 

@@ -116,7 +116,7 @@ class Probes:
         with self._session.entered("plan"):
             X, y = ready_pair(self, X, y, "plan", expected=self.feature_names)
             data, graph, loss = check_data(self._session, X, y, None, self.loss, where="plan")
-            names = metrics_.native(metrics_.resolve(self.metrics, loss, y))
+            names = metrics_.native(metrics_.resolve(self.metrics, loss, data.arrays["target"]))
             engine = make_engine(
                 self._session, graph, loss, names, self.clip_norm, self.clip_value, self.accumulate, self.ema,
                 self._session.grouping(self.freeze, where="plan"),
@@ -131,7 +131,7 @@ class Probes:
         """The engine of a run, and the data in canonical form. Raises as `fit`."""
         X, y = ready_pair(self, X, y, where, expected=self.feature_names)
         data, graph, loss = check_data(self._session, X, y, weight, self.loss, where=where)
-        names = metrics_.resolve(metrics, loss, y)
+        names = metrics_.resolve(metrics, loss, data.arrays["target"])
         grouping = self._session.grouping(self.freeze, where=where)  # as in the first epoch
         engine = make_engine(
             self._session, graph, loss, names, self.clip_norm, self.clip_value, grouping=grouping

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hotloop import _core
 from hotloop.compile.plan import Operand, Plan
 from hotloop.data import lazy
+from hotloop.data.device_rows import DeviceRows
 from hotloop.graph import Affine, Graph
 
 Array = NDArray[Any]
@@ -153,7 +154,8 @@ class OnCpu:
 
 @dataclass(frozen=True)
 class OnDevice:
-    """An `Executable` on a device. Sources are copied there once if they fit, else piece by piece."""
+    """An `Executable` on a device. Sources are read where they lie there, else copied there once if they fit, and
+    piece by piece if not."""
 
     plan: Plan
     graph: Graph
@@ -165,19 +167,31 @@ class OnDevice:
 
     def source(self, arrays: Mapping[str, Array]) -> Any:
         def copied(part: lazy.LazyRows) -> Any:
-            return part.copies.setdefault(self.device, _core.DeviceRows(self.device, part.source))
+            return part.copies.setdefault(self.device, _core.SharedRows(self.device, part.source))
 
         held, numbers = _held(self.plan, arrays, copied)
-        return _core.DeviceSource(self.device, held, numbers=numbers)
+        return _core.DeviceSource(
+            self.device, [a.feed if isinstance(a, DeviceRows) else a for a in held], numbers=numbers
+        )
 
     def put(self, name: str, values: Array) -> None:
         number = _number(self.plan, name)
         dtype = np.int32 if self.plan.buffers[number].dtype == "index" else np.float32
+        if isinstance(values, DeviceRows):
+            here = values.astype(dtype)
+            self.program.put_from(number, here.view.address, here.size)
+            if here is not values:  # ours, and gone with this call
+                self.program.wait()
+            return
         self.program.put(number, np.ascontiguousarray(values, dtype))
 
     def get(self, name: str, rows: int) -> Array:
         found: Array = self.program.get(_number(self.plan, name), rows)
         return found
+
+    def get_to(self, name: str, rows: int, address: int) -> None:
+        """The same to an address on the device."""
+        self.program.get_to(_number(self.plan, name), rows, address)
 
     def run(self, rows: int, begin: int, end: int, *, adaptive: bool = False, **how: Any) -> None:
         self.program.run(rows, begin=begin, end=end, **how)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -49,10 +48,24 @@ class _Count:
     data: Array
 
 
-def _lend(native: _core.Memory, space: str, entry: ParamEntry) -> Array:
-    """A view of one parameter or state. The memory counts those of parameters as long as they exist."""
-    flat: Array = getattr(native, space)
-    return flat[entry.offset : entry.offset + entry.size].reshape(entry.shape)
+@dataclass(frozen=True, eq=False)
+class _Lender:
+    """Views of one parameter or state. The memory counts them as long as they exist."""
+
+    native: _core.Memory
+    space: str
+    entry: ParamEntry
+
+    def __call__(self) -> Array:
+        """A view that may be written through: a device is told of it at the next run."""
+        return self._cut(getattr(self.native, self.space))
+
+    def look(self) -> Array:
+        """A view that is only read, which a device need not know of."""
+        return self._cut(self.native.look(self.space))
+
+    def _cut(self, flat: Array) -> Array:
+        return flat[self.entry.offset : self.entry.offset + self.entry.size].reshape(self.entry.shape)
 
 
 class ModelMemory:
@@ -83,8 +96,8 @@ class ModelMemory:
         twin._trackers = {name: _Count(tracker.data.copy()) for name, tracker in self._trackers.items()}
         return twin
 
-    def _make_lenders(self) -> dict[str, Any]:
-        return {name: partial(_lend, self.native, space, entry) for name, space, entry in self._places()}
+    def _make_lenders(self) -> dict[str, _Lender]:
+        return {name: _Lender(self.native, space, entry) for name, space, entry in self._places()}
 
     def allocate(self, *, gradients: bool = True) -> _core.Memory:
         """Fresh native memory of the same sizes, all zero; what is only stored needs no gradients."""
@@ -97,9 +110,10 @@ class ModelMemory:
             gradients=gradients,
         )
 
-    def _named(self, native: _core.Memory) -> dict[str, Array]:
+    def _named(self, native: _core.Memory, *, writes: bool = False) -> dict[str, Array]:
         """Views of the parameters and states in such a memory."""
-        return {name: _lend(native, space, e) for name, space, e in self._places()}
+        lenders = {name: _Lender(native, space, entry) for name, space, entry in self._places()}
+        return {name: lender() if writes else lender.look() for name, lender in lenders.items()}
 
     def _places(self) -> Iterator[tuple[str, str, ParamEntry]]:
         """Where each parameter and state lies: its name, the space, and the place in it."""
@@ -114,7 +128,7 @@ class ModelMemory:
 
     def gradients(self) -> dict[str, Array]:
         """Copies of the gradients of the last backward pass, by the name of each trained parameter."""
-        views = self.by_parameter(self.native.gradients)
+        views = self.by_parameter(self.native.look("gradients"))
         return {name: view.copy() for name, view in views if name not in self._frozen}
 
     # --- what is trained ---
@@ -132,7 +146,7 @@ class ModelMemory:
     def ages(self, frozen: Iterable[str] = ()) -> tuple[tuple[str, int], ...]:
         """(name, class) of the trained parameters that have not taken as many steps as the first of them;
         those of one class have taken equally many."""
-        counts = self.native.counters
+        counts = self.native.look("counters")
         if not len(counts) or (counts == counts[0]).all():
             return ()
         left_out = set(frozen)
@@ -152,8 +166,7 @@ class ModelMemory:
 
     def read_only(self, space: str) -> Mapping[str, Array]:
         """Views of the "parameters" or "gradients" by name, of which none can be made writable."""
-        flat: Array = getattr(self.native, space)
-        flat.flags.writeable = False
+        flat: Array = self.native.look(space)
         return MappingProxyType(
             {e.name: flat[e.offset : e.offset + e.size].reshape(e.shape) for e in self.layout.entries}
         )
@@ -194,7 +207,7 @@ class ModelMemory:
 
     def tensors(self, snapshot: Snapshot | None = None) -> tuple[dict[str, Array], dict[str, Array]]:
         """What a snapshot (None: the memory itself) holds, by name: the model's tensors, and the optimiser's
-        state. They are views, but for BatchNorm's counts."""
+        state. They are views that only read, but for BatchNorm's counts."""
         native = self.native if snapshot is None else snapshot.native
         counts = snapshot.batches_tracked if snapshot else [t.data for t in self._trackers.values()]
         tracked = {name: np.array(n, np.int64) for name, n in zip(self._trackers, counts, strict=True)}
@@ -204,8 +217,8 @@ class ModelMemory:
         """A snapshot of what `tensors` gave. Raises `ValueError` if something is missing or does not fit."""
         native = self.allocate(gradients=False)
         counts = {name: np.zeros((), np.int64) for name in self._trackers}
-        views = {**self._named(native), **counts}
-        for given, wanted in ((model, views), (optimizer, self._optimizer_views(native))):
+        views = {**self._named(native, writes=True), **counts}
+        for given, wanted in ((model, views), (optimizer, self._optimizer_views(native, writes=True))):
             for name, view in wanted.items():
                 value = given.get(name)
                 if value is None or value.shape != view.shape or value.dtype != view.dtype:
@@ -220,11 +233,13 @@ class ModelMemory:
 
     def reset_optimizer(self) -> None:
         """Moments and step counters to zero."""
-        for space in (*self._moments(self.native), self.native.counters):
-            space[...] = 0
+        for space in (*self._moments, "counters"):
+            getattr(self.native, space)[...] = 0
 
-    def _moments(self, native: _core.Memory) -> tuple[Array, ...]:
-        return (native.moment1, native.moment2)[: self.optimizer.n_moments]
+    @property
+    def _moments(self) -> tuple[str, ...]:
+        """The spaces of the optimiser's moments."""
+        return ("moment1", "moment2")[: self.optimizer.n_moments]
 
     def batch_counters(self) -> tuple[Array, ...]:
         """BatchNorm's num_batches_tracked, int64 (), one array for each layer that is not frozen."""
@@ -251,7 +266,7 @@ class ModelMemory:
 
     def load_optimizer_state(self, state: Mapping[str, Any], where: str) -> None:
         """Take over what `optimizer_state` gave. Raises `ValueError` if a key or shape does not fit."""
-        views = self._optimizer_views(self.native)
+        views = self._optimizer_views(self.native, writes=True)
         if state.keys() != views.keys():
             odd = sorted(state.keys() ^ views.keys())
             raise ValueError(
@@ -269,17 +284,20 @@ class ModelMemory:
 
     def adopt_optimizer(self, other: ModelMemory) -> None:
         """Take over moments and counters of another memory, of each parameter for which both have the same."""
-        views, given = self._optimizer_views(self.native), other._optimizer_views(other.native)
+        views = self._optimizer_views(self.native, writes=True)
+        given = other._optimizer_views(other.native)
         for entry in self.layout.entries:
             keys = [f"{entry.name}.{name}" for name in (*self.optimizer.state_names, "step")]
             if all(key in given and given[key].shape == views[key].shape for key in keys):
                 for key in keys:
                     views[key][...] = given[key]
 
-    def _optimizer_views(self, native: _core.Memory) -> dict[str, Array]:
+    def _optimizer_views(self, native: _core.Memory, *, writes: bool = False) -> dict[str, Array]:
+        spaces = (*self._moments, "counters")
+        *moments, counters = (getattr(native, s) if writes else native.look(s) for s in spaces)
         views: dict[str, Array] = {}
         for at, e in enumerate(self.layout.entries):
-            for name, flat in zip(self.optimizer.state_names, self._moments(native), strict=True):
+            for name, flat in zip(self.optimizer.state_names, moments, strict=True):
                 views[f"{e.name}.{name}"] = flat[e.offset : e.offset + e.size].reshape(e.shape)
-            views[f"{e.name}.step"] = native.counters[at : at + 1].reshape(())
+            views[f"{e.name}.step"] = counters[at : at + 1].reshape(())
         return views

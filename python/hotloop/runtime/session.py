@@ -357,7 +357,7 @@ class Session:
     def run_epoch(
         self, executable: Executable, source: Any, *, batch_size: int, params: Doubles, run: int = 0,
         epoch: int = 0, step: int = 0, shuffle: bool = False, section: str | None = None,
-        outputs: Sequence[tuple[int, border.Array]] = (), stop: Any = None, deadline_s: float | None = None,
+        outputs: Sequence[tuple[int, Any]] = (), stop: Any = None, deadline_s: float | None = None,
         check_finite: bool = False, before: int = 0,
     ) -> tuple[int, Status]:  # fmt: skip
         """One native pass over a source, or over a piece of one that so many batches came ``before``: (steps

@@ -21,6 +21,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from hotloop import _core
 from hotloop.data.lazy import LazyRows
 from hotloop.errors import NonFiniteError
 from hotloop.runtime.device import first_kind
@@ -180,7 +181,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         dense = values.toarray() if hasattr(values, "toarray") else values
         with np.errstate(over="ignore"):
             out = np.ascontiguousarray(dense, real)
-        if out.dtype != dense.dtype and not np.isfinite(out).all():
+        if out.dtype != dense.dtype and not _core.is_finite(out):
             bad = ~np.isfinite(out)
             raise NonFiniteError(
                 f"[{type(self).__name__}] {name}{np.argwhere(bad)[0].tolist()} is beyond float32 (3.4e38); {bad.sum()} "

@@ -19,6 +19,7 @@ import numpy as np
 
 from hotloop import __version__, losses
 from hotloop.data import border, lazy
+from hotloop.data.device_rows import is_on_device
 from hotloop.engine.native import Data, check_totals
 from hotloop.errors import CheckpointError, HotloopWarning
 from hotloop.fit.job import FitJob, Resumed
@@ -274,7 +275,7 @@ def _describe(data: Data) -> dict[str, Any]:
 
 
 def _digest(array: Any) -> str:
-    if not lazy.is_lazy(array):
+    if not (lazy.is_lazy(array) or is_on_device(array)):
         return digest(np.ascontiguousarray(array))
     return digest(array, (block for _, block in lazy.blocks(array)))
 

@@ -76,9 +76,9 @@ class Tracer:
 
     def buffer(self, buffer: Any) -> Tensor:
         """A float32 buffer of the module, as a state that forward reads."""
-        if buffer.data.dtype.kind != "f":
+        if buffer.look().dtype.kind != "f":
             raise GraphError(
-                f"[trace] forward can read float buffers only, got {buffer!r} of {buffer.data.dtype}"
+                f"[trace] forward can read float buffers only, got {buffer!r} of {buffer.look().dtype}"
             )
         return self._named(buffer, "buffer", self._buffers, self.builder.state)
 
