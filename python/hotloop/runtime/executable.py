@@ -165,13 +165,15 @@ class OnDevice:
     team: None = None
     threads: int = 1
 
-    def source(self, arrays: Mapping[str, Array]) -> Any:
+    def source(self, arrays: Mapping[str, Array], budget: int | None = None) -> Any:
+        """``budget``: bytes that copies on the device may take; None: half of what is free."""
+
         def copied(part: lazy.LazyRows) -> Any:
             return part.copies.setdefault(self.device, _core.SharedRows(self.device, part.source))
 
         held, numbers = _held(self.plan, arrays, copied)
         return _core.DeviceSource(
-            self.device, [a.feed if isinstance(a, DeviceRows) else a for a in held], numbers=numbers
+            self.device, [a.feed if isinstance(a, DeviceRows) else a for a in held], budget, numbers
         )
 
     def put(self, name: str, values: Array) -> None:
