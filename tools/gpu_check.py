@@ -127,19 +127,24 @@ def sanitizer_parts() -> list[Part]:
     return parts
 
 
+def twins_part(out: Path, kind: str) -> Part:
+    library = python(
+        "-c", f"import hotloop, pathlib; print(pathlib.Path(hotloop.__file__).with_name('_{kind}.so'))"
+    )
+    where = f"$({' '.join(map(quoted, library))})"
+    save = quoted(str(out / "twins.npz"))
+    command = f"exec {quoted(sys.executable)} -m tests.simt.conformance --library {where} --save {save}"
+    return Part("twins", ["sh", "-c", command], 40.0, needs="info")
+
+
 def gpu_parts(out: Path, results: Path) -> list[Part]:
     """What is right comes before what is fast, and before both whether the instructions are what we take them for."""
     several = ["-n", "4"] if importlib.util.find_spec("xdist") else []
     memcheck, *others = sanitizer_parts()
-    library = python(
-        "-c", "import hotloop, pathlib; print(pathlib.Path(hotloop.__file__).with_name('_cuda.so'))"
-    )
-    where = f"$({' '.join(map(quoted, library))})"
     save = ["--save", "--out", str(results)]
-    twins = f"exec {quoted(sys.executable)} -m tests.simt.conformance --library {where} --save {quoted(str(out))}/twins.npz"
     return [
         Part("info", python("-c", INFO), 60.0),
-        Part("twins", ["sh", "-c", twins], 40.0, needs="info"),
+        twins_part(out, "cuda"),
         Part("tests", python("-m", "pytest", "-q", "--maxfail=20", "-p", "no:cacheprovider", *several, "tests/gpu"),
              150.0, needs="info"),
         memcheck,
@@ -155,6 +160,7 @@ def emulator_parts(out: Path, results: Path) -> list[Part]:
     save = ["--save", "--out", str(results)]
     return [
         Part("info", python("-c", INFO), 60.0),
+        twins_part(out, "simt"),
         Part("driver", python("tools/kernel_driver.py", *simt, "--most", "1"), 90.0, needs="info"),
         Part("kernels", python("-m", "bench.gpu.kernels", *simt, *save), 90.0, needs="info"),
         Part("training", python("-m", "bench.gpu.training", *simt, *save), 90.0, needs="info"),
@@ -291,7 +297,8 @@ def main() -> int:
         if unknown:
             parser.error(f"no part {unknown[0]!r}; there are {', '.join(part.name for part in parts)}")
         parts = [part for part in parts if part.name in wanted]
-    print("\n".join(missing_tools(builds=parts[0].name == "build")), flush=True)
+    for line in missing_tools(builds=parts[0].name == "build"):
+        print(line, flush=True)
     outcomes = run_all(parts, environment, out, results)
     if arguments.device == "cuda" and results == RESULTS:
         keep_fixture(outcomes, out)

@@ -122,6 +122,20 @@ def peers_of(work: Work, start: dict[str, Any], torch: Any) -> dict[str, Call]:
     return calls
 
 
+def those_that_run(work: Work, calls: Mapping[str, Call], torch: Any) -> dict[str, Call]:
+    """The calls that can be timed; why another cannot (no compiler for torch.compile, ...) is printed."""
+    found: dict[str, Call] = {}
+    for name, call in calls.items():
+        try:
+            torch_seconds(torch, call, 1, 1, graph=name == "torch graph")
+        except Exception as error:
+            reason = (str(error).splitlines() or [""])[0]
+            print(f"left out: {name} on {work.name}: {type(error).__name__}: {reason}", flush=True)
+        else:
+            found[name] = call
+    return found
+
+
 def check_against_torch(device: str, work: Work, start: dict[str, Any], calls: Mapping[str, Call]) -> None:
     if not calls:
         return
@@ -138,6 +152,7 @@ def measure(device: str, work: Work, limits: DeviceLimits, *, tiny: bool, torch:
     check_against_reference(device, work, start, tiny=tiny)
     calls = peers_of(work, start, torch)
     check_against_torch(device, work, start, calls)
+    calls = those_that_run(work, calls, torch)
     once = min(run_ours(device, work, start, rounds=2))
     times = 1 if tiny else max(1, min(MOST_LAUNCHES, int(GRAPH_SECONDS / once)))
     seconds: dict[str, list[float]] = {"hotloop": [], **{name: [] for name in calls}}
@@ -201,22 +216,29 @@ def main() -> int:
     tiny = arguments.device == "simt"
     limits = measure_limits(arguments.device, 1 << 12) if tiny else measure_limits(arguments.device)
     torch = None if tiny else cuda_torch()
+    stamp = machine(describe(arguments.device, limits))
+
+    def keep() -> None:
+        """What is measured so far; whoever is stopped at a limit has that."""
+        if arguments.save:
+            save("gpu_kernels", rows, stamp, arguments.out)
+
     rows, failed = [], []
     for work in WORKS:
         try:
             rows += measure(arguments.device, work, limits, tiny=tiny, torch=torch)
-        except (AssertionError, RuntimeError) as error:  # the others are measured all the same
+        except Exception as error:  # the others are measured all the same
             failed.append(f"{work.name}: {error}")
             print(f"FAILED {failed[-1]}", flush=True)
         else:
             print(f"{work.name}: done", flush=True)
+            keep()
     if not tiny:  # the emulator needs minutes for them; tests run them there
         rows += every_kernel(arguments.device, limits, tiny=tiny)
     print(report(rows))
-    if arguments.save:
-        stamp = machine(describe(arguments.device, limits))
-        print(f"saved {save('gpu_kernels', rows, stamp, arguments.out)}")
-    print("\n".join(failed))
+    keep()
+    for line in failed:
+        print(f"FAILED {line}", flush=True)
     return bool(failed)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,11 @@ def check_curve(network: Network, name: str, curve: Sequence[float], ours: Seque
 
 def measure(
     network: Network, pool: Pool, *, rounds: int, round_seconds: float
-) -> tuple[list[Row], list[str]]:
-    """Rows, and why a contestant is left out; hotloop itself may not be."""
+) -> tuple[list[Row], list[str], list[str]]:
+    """Rows, why a contestant is left out, and who reached other losses; neither may be hotloop itself."""
     curves: dict[str, list[float]] = {}
     first: dict[str, float] = {}
-    left_out = []
+    left_out, wrong = [], []
     for label, worker in pool.workers.items():
         name = worker.entry.contestant
         try:
@@ -82,8 +82,15 @@ def measure(
                 raise
             left_out.append(f"{name} on {network.name}: {error}")
             continue
+        try:
+            check_curve(network, name, answer["curve"], next(iter(curves.values()), answer["curve"]))
+        except AssertionError as error:
+            if not curves:
+                raise
+            worker.ask("finish")
+            wrong.append(str(error))
+            continue
         curves[label], first[label] = answer["curve"], answer["first_step_s"]
-        check_curve(network, name, answer["curve"], next(iter(curves.values())))
     seconds: dict[str, list[float]] = {label: [] for label in curves}
     for turn in range(rounds):
         labels = list(seconds)
@@ -91,7 +98,40 @@ def measure(
             seconds[label].append(pool.workers[label].ask("round")["seconds"])
     for label in curves:
         pool.workers[label].ask("finish")
-    return rows_of(network, pool, seconds, first), left_out
+    return rows_of(network, pool, seconds, first), left_out, wrong
+
+
+def measure_all(
+    device: str, networks: Sequence[Network], *, rounds: int, round_seconds: float,
+    keep: Callable[[Sequence[Row]], None],
+) -> tuple[list[Row], list[str]]:  # fmt: skip
+    """Rows of all networks, and what went wrong; one that fails takes no other with it. ``keep``: called with the
+    rows so far, since whoever is stopped at a limit should have those."""
+    rows: list[Row] = []
+    failed: list[str] = []
+    waiting = list(networks)
+    while waiting:
+        with Pool(entries(device)) as pool:
+            for label, reason in pool.failed.items():
+                print(f"left out: {label}: {reason}", flush=True)
+            while waiting:
+                network = waiting.pop(0)
+                try:
+                    found, left_out, wrong = measure(
+                        network, pool, rounds=rounds, round_seconds=round_seconds
+                    )
+                except (AssertionError, WorkerError) as error:
+                    failed.append(f"{network.name}: {error}")
+                    print(f"FAILED {failed[-1]}", flush=True)
+                    break  # workers are in the middle of that network: new ones for the next
+                print(f"{network.name}: done", flush=True)
+                for line in left_out:
+                    print(f"left out: {line}", flush=True)
+                for line in wrong:
+                    print(f"FAILED {line}", flush=True)
+                rows, failed = rows + found, failed + wrong
+                keep(rows)
+    return rows, failed
 
 
 def rows_of(
@@ -132,30 +172,19 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS, help="the folder for it")
     arguments = parser.parse_args()
     tiny = arguments.device == "simt"
-    rows: list[Row] = []
-    failed: list[str] = []
-    with Pool(entries(arguments.device)) as pool:
-        for label, reason in pool.failed.items():
-            print(f"left out: {label}: {reason}", flush=True)
-        for network in TINY if tiny else NETWORKS:
-            try:
-                found, left_out = measure(
-                    network, pool, rounds=2 if tiny else ROUNDS, round_seconds=1e-3 if tiny else ROUND_SECONDS
-                )
-            except (AssertionError, WorkerError) as error:
-                failed.append(f"{network.name}: {error}")
-                break  # workers are in the middle of that network
-            print(
-                "\n".join([f"{network.name}: done", *(f"left out: {line}" for line in left_out)]), flush=True
-            )
-            rows += found
+    stamp = machine(describe(arguments.device, DeviceLimits(0.0, {})))
+
+    def keep(rows: Sequence[Row]) -> None:
+        if arguments.save:
+            save("gpu_training", rows, stamp, arguments.out)
+
+    rows, failed = measure_all(
+        arguments.device, TINY if tiny else NETWORKS, rounds=2 if tiny else ROUNDS,
+        round_seconds=1e-3 if tiny else ROUND_SECONDS, keep=keep,
+    )  # fmt: skip
     print(report(rows))
-    if arguments.save:
-        limits = DeviceLimits(0.0, {})
-        print(
-            f"saved {save('gpu_training', rows, machine(describe(arguments.device, limits)), arguments.out)}"
-        )
-    print("\n".join(failed))
+    for line in failed:
+        print(f"FAILED {line}", flush=True)
     return bool(failed)
 
 

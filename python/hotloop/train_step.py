@@ -15,7 +15,7 @@ import numpy as np
 from hotloop import optim
 from hotloop.arguments import choice, count, number
 from hotloop.compile.plan import LossSpec, PlanSpec, TrainableSpec
-from hotloop.data import border, device_rows
+from hotloop.data import border, device_arrays, device_rows
 from hotloop.data.target import target_range
 from hotloop.engine.native import Data, checked_inputs, predict_any, row_weights
 from hotloop.errors import DeviceError, ShapeError
@@ -292,7 +292,7 @@ class TrainStep:
         shape = (rows, *border.row_shape(graph.types[graph.output]))
         if like is not None:
             assert isinstance(exe, OnDevice)  # or the border would have refused x
-            there = device_rows.Result(like, shape)
+            there = device_arrays.Result(like, shape)
             exe.get_to("output", rows, there.at(0))
             return there.array(), exe, rows
         return exe.get("output", rows).reshape(shape), exe, rows

@@ -175,7 +175,8 @@ class Trainer(Predictor, Probes):
         Args:
             X: (n, ...) array, frame, tensor, sparse matrix or list, or a mapping of named ones; float64 becomes
                 float32, uint8 is converted batch by batch. Without y: a stream of blocks, such as an
-                `hl.data.Stream` or a torch `DataLoader`. docs/data.md lists the kinds and what each costs.
+                `hl.data.Stream` or a torch `DataLoader`. docs/data.md lists the kinds and what each costs. A model
+                on a GPU reads arrays that lie there in place, y and weights too.
             y: (n,) integer labels, (n, C) probabilities, or numbers of the output's shape; (n,) stands for
                 (n, 1). With `preprocessor`, what stands in the table, if X is a frame.
             validation: None, a fraction (even over classes, seeded), (X, y), (X, y, weight), a stream, or a

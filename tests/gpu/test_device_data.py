@@ -16,7 +16,7 @@ import pytest
 
 import hotloop as hl
 from hotloop import _core
-from hotloop.data import device_rows
+from hotloop.data import device_arrays
 from hotloop.ops import device as on_device
 from tests.gpu.device_plans import MODES, emulating
 from tests.gpu.foreign_arrays import Interface, Lender
@@ -100,7 +100,7 @@ def test_sets_for_validation_may_lie_on_either_side() -> None:
 
 
 def test_nothing_is_copied_that_need_not_be() -> None:
-    rows = device_rows.read(source := Interface(X), "X", "test", on=on_device.KIND, check=None)
+    rows = device_arrays.read(source := Interface(X), "X", "test", on=on_device.KIND, check=None)
     assert rows.view.address == source.memory.address
     there = on_device.open_device(on_device.KIND, "test")
     held = _core.DeviceSource(there, [rows.feed, np.zeros((90, 3), np.float32)])
@@ -112,7 +112,7 @@ def test_the_source_keeps_the_array_alive() -> None:
     gone = weakref.ref(array)
     there = on_device.open_device(on_device.KIND, "test")
     held = _core.DeviceSource(
-        there, [device_rows.read(array, "X", "test", on=on_device.KIND, check=None).feed]
+        there, [device_arrays.read(array, "X", "test", on=on_device.KIND, check=None).feed]
     )
     del array
     gc.collect()
@@ -125,7 +125,7 @@ def test_the_source_keeps_the_array_alive() -> None:
 def test_what_is_streamed_takes_its_neighbours_along() -> None:
     """Beside an array of the host that has no room, one of the device is read from a copy."""
     there = on_device.open_device(on_device.KIND, "test")
-    rows = device_rows.read(Interface(X), "X", "test", on=on_device.KIND, check=None)
+    rows = device_arrays.read(Interface(X), "X", "test", on=on_device.KIND, check=None)
     held = _core.DeviceSource(there, [rows.feed, np.zeros((90, 3), np.float32)], budget=64)
     assert not held.resident
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ pytestmark = pytest.mark.skipif(not LIBRARIES["simt"].exists(), reason="the emul
 RNG = np.random.default_rng(5)
 X = RNG.standard_normal((45, 6)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(np.int64)
-#: Of each function about so many of its calls fail, evenly over a run.
-PLACES = 9
+#: Of each function about so many of its calls fail, evenly over a run; all of them in the deep tests.
+FEW, ALL = 3, 1000
 
 
 def trainer(**how: Any) -> hl.Trainer:
@@ -90,16 +91,17 @@ CALLS = (
 )  # fmt: skip
 
 
+@pytest.mark.parametrize("places", [FEW, pytest.param(ALL, marks=pytest.mark.deep)])
 @pytest.mark.parametrize("call", CALLS)
-def test_a_failure_leaves_nothing_behind(work: Callable[[], Any], call: str) -> None:
+def test_a_failure_leaves_nothing_behind(work: Callable[[], Any], call: str, places: int) -> None:
     _, error, expected = one_run(work)
     assert not error
     baseline, before = faults.live(), faults.calls(call)
     one_run(work)
     count = faults.calls(call) - before
     outcomes = set()
-    for status, lasts in ((MEMORY, False), (FAULT, False), (FAULT, True)):
-        for after in range(0, count, max(count // PLACES, 1)):
+    for status, lasts in ((MEMORY, False), (FAULT, True), *(((FAULT, False),) if places == ALL else ())):
+        for after in range(0, count, max(count // places, 1)):
             with failing(call, status, after=after, lasts=lasts):
                 run, error, found = one_run(work)
                 if lasts:
@@ -139,8 +141,9 @@ def test_a_run_that_fails_ends_on_its_last_whole_epoch(call: str, validation: An
     """Without validation; with it on the best one so far."""
     before = faults.calls(call)
     watched()[0].fit(X, Y, validation=validation, epochs=4, batch_size=8)
+    count = faults.calls(call) - before
     epochs = set()
-    for after in range(faults.calls(call) - before):
+    for after in range(0, count, max(count // (2 * FEW), 1)):
         one, seen = watched()
         with failing(call, MEMORY, after=after):
             try:
@@ -155,11 +158,14 @@ def test_a_run_that_fails_ends_on_its_last_whole_epoch(call: str, validation: An
 def test_a_broken_device_is_told_of_once_and_the_cpu_goes_on(tmp_path: Path) -> None:
     """What was written to a checkpoint is there, whatever the device has lost."""
     seen: dict[int, np.ndarray] = {}
-    one = trainer(callbacks=[lambda state: seen.update({state.epoch: weights(one)})])
-    before = faults.calls("graph_launch")
-    trainer().fit(X, Y, epochs=4, batch_size=8)
-    count = faults.calls("graph_launch") - before
-    with failing("graph_launch", FAULT, after=count - 2, lasts=True):
+    with ExitStack() as stack:
+
+        def epoch_end(state: Any) -> None:
+            seen[state.epoch] = weights(one)
+            if state.epoch == 3:
+                stack.enter_context(failing("graph_launch", FAULT, lasts=True))
+
+        one = trainer(callbacks=[epoch_end])
         with pytest.raises(
             hl.DeviceError, match=r"graph_launch; what is in the device's memory is lost"
         ) as error:

@@ -35,7 +35,11 @@ class Worker:
         count = "auto" if entry.threads is None else str(entry.threads)
         # torch.compile: its cache begins empty, so that a first step includes compiling, and it compiles in
         # the process that asked, so that no helper is left beside the timing.
-        environment = {"TORCHINDUCTOR_CACHE_DIR": scratch, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+        # JAX takes three quarters of a GPU's memory beforehand, where all contestants have to fit.
+        environment = {
+            "TORCHINDUCTOR_CACHE_DIR": scratch, "TORCHINDUCTOR_COMPILE_THREADS": "1",
+            "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.3",
+        }  # fmt: skip
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "hotloop.benchmarks.worker", entry.contestant, count],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, bufsize=1,

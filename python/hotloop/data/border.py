@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from hotloop import _core
-from hotloop.data import device_rows, foreign, lazy
+from hotloop.data import device_arrays, device_rows, foreign, lazy
 from hotloop.errors import DTypeError, LabelError, NonFiniteError, ShapeError
 from hotloop.graph import ElementType, Graph, Rows, TensorType
 
@@ -42,9 +42,9 @@ def as_array(
     ``on``: the kind of device that the run is on; what lies on one stays there, as `DeviceRows`.
     """
     if type(value) is not np.ndarray or value.dtype.names is not None:
-        if device_rows.lies_on_device(value):
+        if device_arrays.lies_on_device(value):
             check = _checker(where, real, check_finite)
-            found = device_rows.read(
+            found = device_arrays.read(
                 value, name, where, on=on, check=(lambda array: check(array, name)) if check_finite else None
             )
             return cast(Array, found)

@@ -14,7 +14,7 @@ import numpy as np
 
 from hotloop import metrics as metrics_
 from hotloop.compile.plan import LossSpec, PlanSpec
-from hotloop.data import border, device_rows, lazy
+from hotloop.data import border, device_arrays, device_rows, lazy
 from hotloop.graph import Graph
 from hotloop.losses import CallableLoss
 from hotloop.runtime import direct
@@ -199,7 +199,7 @@ def predict_there(session: Session, graph: Graph, arrays: border.Arrays, like: A
     rows = border.row_count(arrays)
     if any(map(lazy.is_lazy, arrays.values())):
         arrays = {name: array[:] for name, array in arrays.items()}
-    found = device_rows.Result(like, (rows, *border.row_shape(graph.types[graph.output])))
+    found = device_arrays.Result(like, (rows, *border.row_shape(graph.types[graph.output])))
     exe, each = _predictor(session, graph), session.eval_rows
     whole = rows - rows % each
     if whole:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import cast
 
 from hotloop.compile import compile_plan
-from hotloop.data import device_rows, lazy
+from hotloop.data import device_arrays, device_rows, lazy
 from hotloop.engine.native import Data, Engine, NativeEngine
 from hotloop.engine.scored import without_scores
 from hotloop.runtime.device import Kind
@@ -23,7 +23,7 @@ def place_run(
         return Choice(session.kind, "as asked")
     native = without_scores(engine)
     if any(device_rows.first_of(data.arrays) for data in (train, *others)):
-        chosen = Choice(cast(Kind, device_rows.kind()), "the data lies there")
+        chosen = Choice(cast(Kind, device_arrays.kind()), "the data lies there")
     elif is_over_soon(session.memory.layout.size, train.rows * epochs):
         chosen = Choice("cpu", "its work is over before a GPU is ready")
     elif not isinstance(native, NativeEngine):

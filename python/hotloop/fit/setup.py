@@ -17,7 +17,7 @@ from hotloop import metrics as metrics_
 from hotloop.arguments import number
 from hotloop.compile.plan import LossSpec
 from hotloop.compile.specialize import is_frozen_norm
-from hotloop.data import border, device_rows
+from hotloop.data import border, device_arrays, device_rows
 from hotloop.data.split import SealedData
 from hotloop.data.target import as_target, as_weight
 from hotloop.engine.blocks import BlockEngine
@@ -91,7 +91,7 @@ def check_data(
     ``in_blocks``: what may be larger than memory is read in blocks, by an engine of `make_engine`.
     ``placed``: the session stays where it is; else it will go where the data lie.
     """
-    on = session.kind if placed else device_rows.kind()
+    on = session.kind if placed else device_arrays.kind()
     prefix = f"{name} " if name else ""
     if y is None:
         raise TypeError(
