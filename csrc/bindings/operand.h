@@ -6,6 +6,7 @@
 
 #include <optional>
 
+#include "bindings/dlpack.h"
 #include "bindings/register.h"
 
 namespace hotloop {
@@ -37,6 +38,10 @@ struct Operand {
 
 // None for what is not in the memory of the CPU, of another dtype, or not an array that is known here.
 std::optional<Operand> read_operand(py::handle value);
+
+// What makes a tensor of an introduced type; null for others.
+using TakeTensor = int (*)(dlpack::Managed* tensor, void** object);
+TakeTensor taker_of(py::handle type);
 
 // Makes tensors of exactly this type readable, through the DLPack table of the type; false if it has none.
 bool introduce_type(py::type type);

@@ -177,6 +177,7 @@ Rule rule_of(const py::tuple& t) {
 
 struct Names {
   PyObject* grad = PyUnicode_InternFromString("grad");
+  PyObject* is_neg = PyUnicode_InternFromString("is_neg");
   PyObject* step = PyUnicode_InternFromString("step");
   PyObject* exp_avg = PyUnicode_InternFromString("exp_avg");
   PyObject* exp_avg_sq = PyUnicode_InternFromString("exp_avg_sq");
@@ -194,6 +195,16 @@ std::optional<Operand> entry(const py::object& state, PyObject* name) {
     return std::nullopt;
   }
   return read_operand(value);
+}
+
+// Whether torch reads a tensor's numbers with their signs turned. Such are imaginary parts of conjugates,
+// which have gaps, so that they are looked at anyway, unless they are a single number.
+bool is_negated(py::handle tensor) {
+  if (PyObject_HasAttr(tensor.ptr(), names().is_neg) == 0) return false;
+  const auto found =
+      py::reinterpret_steal<py::object>(PyObject_CallMethodObjArgs(tensor.ptr(), names().is_neg, nullptr));
+  if (!found) throw py::error_already_set();
+  return found.cast<bool>();
 }
 
 // One parameter that has a gradient, or none if anything of it is not plain.
@@ -223,7 +234,7 @@ std::optional<Found> look_at(const Rule& rule, py::handle param, const py::objec
     x.first = *buffer;
     x.has_first = true;
   }
-  if (!x.plain()) return std::nullopt;
+  if (!x.plain() || (x.grad.size == 1 && is_negated(grad))) return std::nullopt;
   return found;
 }
 

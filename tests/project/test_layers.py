@@ -159,6 +159,7 @@ NATIVE = {
     "torch.kernels",
     "torch.optim",
     "torch.passes",
+    "torch.there",
     "train_step",
 }
 
