@@ -54,6 +54,8 @@ namespace hotloop::HOTLOOP_ISA {
 #undef HOTLOOP_KERNEL
 template <class real>
 void matmul_all(const MatmulArgs<real>&, const StepContext&);
+template <class real>
+void matmul_parts_all(const MatmulPartsArgs<real>&, const StepContext&);
 
 }  // namespace hotloop::HOTLOOP_ISA
 

@@ -128,6 +128,7 @@ NATIVE = {
     "benchmarks.kernel_settings",
     "benchmarks.kernels",
     "benchmarks.training",
+    "data.border",
     "cli.info",
     "compile.check",
     "data.border",
