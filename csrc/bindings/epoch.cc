@@ -20,12 +20,19 @@ using DoubleArray = py::array_t<double, py::array::c_style>;
 // Keeps the arrays alive next to the pointers into them.
 class Source {
  public:
-  explicit Source(std::vector<py::array> arrays) : owned_(std::move(arrays)), arrays_(describe(owned_)) {}
+  Source(std::vector<py::array> arrays, RowNumbers numbers)
+      : owned_(std::move(arrays)), numbers_(std::move(numbers)) {
+    for (std::size_t i = 0; i < owned_.size(); ++i) {
+      arrays_.push_back(describe(owned_[i]));
+      choose_rows(arrays_[i], numbers_, i);
+    }
+  }
   const std::vector<SourceArray>& arrays() const { return arrays_; }
   int64 rows() const { return arrays_.empty() ? 0 : arrays_[0].rows; }
 
  private:
   std::vector<py::array> owned_;
+  RowNumbers numbers_;
   std::vector<SourceArray> arrays_;
 };
 
@@ -113,8 +120,12 @@ std::pair<std::uint64_t, std::uint64_t> read(const Fingerprinter& state) {
 }  // namespace
 
 void register_epoch(py::module_& m) {
-  py::class_<Source>(m, "Source", "Arrays of equal row count that batches are gathered from.")
-      .def(py::init<std::vector<py::array>>(), py::arg("arrays"))
+  py::class_<Source>(
+      m, "Source",
+      "Arrays of equal row count that batches are gathered from. `numbers`: for each array the "
+      "numbers (rows,) of those of its rows that count, or None for all; they are referenced.")
+      .def(py::init<std::vector<py::array>, RowNumbers>(), py::arg("arrays"),
+           py::arg("numbers") = RowNumbers())
       .def_property_readonly("rows", &Source::rows);
   py::class_<StopFlag>(m, "StopFlag", "Ends an epoch after the step in hand; may be set from any thread.")
       .def(py::init<>())

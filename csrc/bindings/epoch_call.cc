@@ -8,14 +8,6 @@
 namespace hotloop {
 namespace {
 
-SourceArray describe_one(const py::array& array) {
-  check(array.ndim() >= 1, "[source] an array has no rows");
-  check((array.flags() & py::array::c_style) != 0, "[source] an array is not C-contiguous");
-  SourceArray out{static_cast<const std::byte*>(array.data()), element_type(array), array.shape(0), 1, false};
-  for (py::ssize_t axis = 1; axis < array.ndim(); ++axis) out.row_size *= array.shape(axis);
-  return out;
-}
-
 const Buffer& output_buffer(const Plan& plan, int buffer) {
   check(buffer >= 0 && buffer < static_cast<int>(plan.buffers.size()), "[epoch] output names buffer ",
         buffer);
@@ -34,10 +26,21 @@ EpochOutput epoch_output(const Plan& plan, int64 rows, int buffer, const py::arr
 
 }  // namespace
 
-std::vector<SourceArray> describe(const std::vector<py::array>& arrays) {
-  std::vector<SourceArray> found;
-  for (const py::array& array : arrays) found.push_back(describe_one(array));
-  return found;
+SourceArray describe(const py::array& array) {
+  check(array.ndim() >= 1, "[source] an array has no rows");
+  check((array.flags() & py::array::c_style) != 0, "[source] an array is not C-contiguous");
+  SourceArray out{static_cast<const std::byte*>(array.data()), element_type(array), array.shape(0), 1};
+  for (py::ssize_t axis = 1; axis < array.ndim(); ++axis) out.row_size *= array.shape(axis);
+  out.held = out.rows;
+  return out;
+}
+
+void choose_rows(SourceArray& array, const RowNumbers& numbers, std::size_t i) {
+  if (i >= numbers.size() || !numbers[i].has_value()) return;
+  check(numbers[i]->ndim() == 1, "[source] the numbers of rows are ", numbers[i]->ndim(), "-dimensional");
+  array.numbers = numbers[i]->data();
+  array.rows = numbers[i]->shape(0);
+  check(numbers_fit(array), "[source] a number of a row is not below ", array.held, ", the rows there are");
 }
 
 std::vector<EpochOutput> epoch_outputs(const Plan& plan, int64 rows, const Outputs& outputs) {

@@ -24,8 +24,14 @@ using Outputs = std::vector<std::pair<int, py::array>>;
 using DeviceOutputs = std::vector<std::pair<int, py::object>>;
 using EpochAnswer = std::pair<int64, std::string>;
 
-// Dense arrays as rows; the caller keeps them. Throws TypeError for a dtype that no plan reads.
-std::vector<SourceArray> describe(const std::vector<py::array>& arrays);
+// A dense array as rows; the caller keeps it. Throws TypeError for a dtype that no plan reads.
+SourceArray describe(const py::array& array);
+
+// For each array, the numbers of the rows that a source has of it; None, or none at all: all rows.
+using RowNumbers = std::vector<std::optional<py::array_t<int64, py::array::c_style>>>;
+
+// Rows `numbers[i]` of an array. Throws InternalError for one that has no such row.
+void choose_rows(SourceArray& array, const RowNumbers& numbers, std::size_t i);
 
 // Arrays for so many rows of buffers. Throws InternalError where one does not fit.
 std::vector<EpochOutput> epoch_outputs(const Plan& plan, int64 rows, const Outputs& outputs);

@@ -133,7 +133,7 @@ class DeviceEager {
     ctx.place = 0;
     ctx.batch_size = ctx.rows = 1;
     ctx.feeds.n = 1;
-    ctx.feeds.at[0] = {pointer(x), pointer(out), n, static_cast<FeedType>(type), to_index ? 1 : 0};
+    ctx.feeds.at[0] = {pointer(x), nullptr, pointer(out), n, static_cast<FeedType>(type), to_index ? 1 : 0};
     api().gather(write_step(ctx, {}), 1, n, queue_.stream());
     device_->require_launches("convert an array");
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 #include <tuple>
+#include <variant>
 
 #include "bindings/epoch_call.h"
 #include "core/error.h"
@@ -16,35 +17,67 @@ using DoubleArray = py::array_t<double, py::array::c_style>;
 // (address, FeedType, rows, elements of a row, owner): a dense array on the device.
 using Placed = std::tuple<std::uintptr_t, int, int64, int64, py::object>;
 
-std::vector<SourceArray> describe_all(const std::vector<py::object>& arrays) {
-  std::vector<SourceArray> found;
-  for (const py::object& array : arrays) {
-    if (!py::isinstance<py::tuple>(array)) {
-      found.push_back(describe({array.cast<py::array>()}).front());
-      continue;
-    }
-    const auto [address, type, rows, row_size, owner] = array.cast<Placed>();
-    check(type >= 0 && type <= static_cast<int>(ElementType::kFloat64), "[source] no element type ", type);
-    found.push_back(
-        {reinterpret_cast<const std::byte*>(address), static_cast<ElementType>(type), rows, row_size, true});
-  }
-  return found;
+SourceArray describe(const Placed& placed) {
+  const auto& [address, type, rows, row_size, owner] = placed;
+  check(type >= 0 && type <= static_cast<int>(ElementType::kFloat64), "[source] no element type ", type);
+  SourceArray out{reinterpret_cast<const std::byte*>(address), static_cast<ElementType>(type), rows, row_size,
+                  true};
+  out.held = rows;
+  return out;
 }
+
+// Keeps the array alive that sources share.
+class HeldRows {
+ public:
+  HeldRows(const std::shared_ptr<Device>& device, const py::array& array)
+      : owner_(array), rows_(std::make_shared<SharedRows>(device, hotloop::describe(array))) {}
+  HeldRows(const std::shared_ptr<Device>& device, const Placed& placed)
+      : owner_(std::get<4>(placed)), rows_(std::make_shared<SharedRows>(device, describe(placed))) {}
+  const std::shared_ptr<SharedRows>& rows() const { return rows_; }
+
+ private:
+  py::object owner_;
+  std::shared_ptr<SharedRows> rows_;
+};
+
+using HeldArray = std::variant<std::shared_ptr<HeldRows>, Placed, py::array>;
 
 // Keeps the arrays alive that rows may come from: of a resident source those that lie on the device already.
 class HeldSource {
  public:
-  HeldSource(const std::shared_ptr<Device>& device, std::vector<py::object> arrays,
-             std::optional<std::size_t> budget)
-      : owned_(std::move(arrays)), source_(device, describe_all(owned_), budget) {
-    const auto is_host = [](const py::object& array) { return !py::isinstance<py::tuple>(array); };
-    if (source_.resident()) owned_.erase(std::remove_if(owned_.begin(), owned_.end(), is_host), owned_.end());
+  HeldSource(const std::shared_ptr<Device>& device, const std::vector<HeldArray>& arrays,
+             std::optional<std::size_t> budget, RowNumbers numbers)
+      : numbers_(std::move(numbers)), source_(device, parts(device, arrays), budget) {
+    if (!source_.resident()) return;
+    const auto is_host = [](const std::shared_ptr<HeldRows>& held) {
+      return !held->rows()->array().on_device;
+    };
+    owned_.erase(std::remove_if(owned_.begin(), owned_.end(), is_host), owned_.end());
+    numbers_.clear();
   }
   DeviceSource& source() { return source_; }
   const DeviceSource& source() const { return source_; }
 
  private:
-  std::vector<py::object> owned_;
+  std::vector<DeviceSource::Part> parts(const std::shared_ptr<Device>& device,
+                                        const std::vector<HeldArray>& arrays) {
+    std::vector<DeviceSource::Part> found;
+    for (std::size_t i = 0; i < arrays.size(); ++i) {
+      if (const auto* shared = std::get_if<std::shared_ptr<HeldRows>>(&arrays[i]))
+        owned_.push_back(*shared);
+      else if (const auto* placed = std::get_if<Placed>(&arrays[i]))
+        owned_.push_back(std::make_shared<HeldRows>(device, *placed));
+      else
+        owned_.push_back(std::make_shared<HeldRows>(device, std::get<py::array>(arrays[i])));
+      SourceArray chosen = owned_.back()->rows()->array();
+      choose_rows(chosen, numbers_, i);
+      found.push_back({owned_.back()->rows(), chosen.numbers, chosen.rows});
+    }
+    return found;
+  }
+
+  std::vector<std::shared_ptr<HeldRows>> owned_;
+  RowNumbers numbers_;
   DeviceSource source_;
 };
 
@@ -101,12 +134,22 @@ class DeviceEpoch {
 }  // namespace
 
 void register_gpu_epoch(py::module_& m) {
-  py::class_<HeldSource>(m, "DeviceSource",
-                         "Arrays of equal row count for batches on a device: copied there if they take no "
-                         "more than `budget` bytes (None: half of what is free), else streamed. (address, "
-                         "FeedType, rows, elements of a row, owner) is a dense array that lies there.")
-      .def(py::init<const std::shared_ptr<Device>&, std::vector<py::object>, std::optional<std::size_t>>(),
-           py::arg("device"), py::arg("arrays"), py::arg("budget") = py::none())
+  py::class_<HeldRows, std::shared_ptr<HeldRows>>(
+      m, "SharedRows", "All rows of an array, of which sources share one copy on a device.")
+      .def(py::init<const std::shared_ptr<Device>&, const py::array&>(), py::arg("device"), py::arg("array"))
+      .def_property_readonly(
+          "resident", [](const HeldRows& held) { return held.rows()->missing_bytes() == 0; },
+          "Whether the copy is there.");
+  py::class_<HeldSource>(
+      m, "DeviceSource",
+      "Arrays of equal row count for batches on a device: copied there if what is missing "
+      "takes no more than `budget` bytes (None: half of what is free), else streamed. "
+      "(address, FeedType, rows, elements of a row, owner) is a dense array that lies there. "
+      "`numbers` as those of `Source`.")
+      .def(py::init<const std::shared_ptr<Device>&, const std::vector<HeldArray>&, std::optional<std::size_t>,
+                    RowNumbers>(),
+           py::arg("device"), py::arg("arrays"), py::arg("budget") = py::none(),
+           py::arg("numbers") = RowNumbers())
       .def_property_readonly("rows", [](const HeldSource& held) { return held.source().rows(); })
       .def_property_readonly(
           "resident", [](const HeldSource& held) { return held.source().resident(); },

@@ -122,6 +122,8 @@ void register_memory(py::module_& m) {
   memory.def("begin_ema", &Memory::begin_ema, "Begin an average at the parameters as they are.");
   memory.def("exchange_ema", &Memory::exchange_ema, py::call_guard<py::gil_scoped_release>(),
              "Parameters and their average change places.");
+  memory.def("square_norm", &Memory::square_norm, py::arg("n"), py::call_guard<py::gil_scoped_release>(),
+             "The sum of the squares of the first n parameters, in double.");
   memory.def("is_finite", &Memory::is_finite, py::call_guard<py::gil_scoped_release>(),
              "Whether no parameter and no state is NaN or infinite.");
   for (const auto& [name, which] : kSpaces)

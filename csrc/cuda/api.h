@@ -80,7 +80,7 @@ struct MatmulBatch {
   std::int64_t a[2] = {}, b[2] = {}, out[2] = {};  // elements to the next i, to the next j
 };
 
-constexpr std::uint32_t kDeviceApiVersion = 1;
+constexpr std::uint32_t kDeviceApiVersion = 2;
 
 struct DeviceApi {
   std::uint32_t version, n_kernels;

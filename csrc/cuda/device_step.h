@@ -16,8 +16,9 @@ enum class FeedType : std::int32_t { kUint8, kInt32, kInt64, kFloat32, kFloat64 
 
 // Rows of one array, and the plan's input that they go to.
 struct DeviceFeed {
-  const void* data = nullptr;  // (rows, width), device
-  void* out = nullptr;         // (batch, width) of float, or of index
+  const void* data = nullptr;             // (rows, width), device
+  const std::int64_t* numbers = nullptr;  // of the rows, device; null: as they lie
+  void* out = nullptr;                    // (batch, width) of float, or of index
   int64 width = 0;
   FeedType type = FeedType::kFloat32;
   std::int32_t to_index = 0;  // out holds indices

@@ -64,10 +64,11 @@ HL_KERNEL gather_rows(const DeviceStep* s, int64 rows, int64 parts) {
         (s->shuffle != 0 ? static_cast<int64>(order(static_cast<std::uint64_t>(at))) : at) - s->feeds.first;
     for (int f = 0; f < s->feeds.n; ++f) {
       const DeviceFeed& feed = s->feeds.at[f];
+      const int64 from = feed.numbers != nullptr ? feed.numbers[row] : row;
       if (feed.to_index != 0)
-        copy_row_to<index>(feed, row, i, first, parts * kWarp);
+        copy_row_to<index>(feed, from, i, first, parts * kWarp);
       else
-        copy_row_to<float>(feed, row, i, first, parts * kWarp);
+        copy_row_to<float>(feed, from, i, first, parts * kWarp);
     }
   }
 }

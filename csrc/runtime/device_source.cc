@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "core/error.h"
 #include "kernels/isa.h"
@@ -30,33 +31,63 @@ std::size_t element_bytes(ElementType type) {
   throw InternalError("[source] unknown element type");
 }
 
+// A copy of `bytes` bytes of the host, ready when this returns.
+std::shared_ptr<const DeviceBlock> copied(const std::shared_ptr<const Device>& device, const void* from,
+                                          std::size_t bytes) {
+  auto block = std::make_shared<DeviceBlock>(device, bytes);
+  const DeviceQueue queue(device);
+  queue.copy(block->data(), from, bytes, CopyKind::kToDevice);
+  queue.wait();
+  return block;
+}
+
 std::size_t row_bytes(const SourceArray& array) {
   return static_cast<std::size_t>(array.row_size) * element_bytes(array.type);
 }
 
+// Of all rows that lie there.
 std::size_t all_bytes(const SourceArray& array) {
-  return static_cast<std::size_t>(array.rows) * row_bytes(array);
+  return static_cast<std::size_t>(array.held) * row_bytes(array);
 }
 
 }  // namespace
 
-DeviceSource::DeviceSource(std::shared_ptr<const Device> device, std::vector<SourceArray> arrays,
+SharedRows::SharedRows(std::shared_ptr<const Device> device, const SourceArray& array)
+    : device_(std::move(device)), array_(array) {
+  check(array.numbers == nullptr, "[source] shared rows are all rows of an array");
+}
+
+std::size_t SharedRows::missing_bytes() const {
+  const std::lock_guard lock(mutex_);
+  return block_ || array_.on_device ? 0 : all_bytes(array_);
+}
+
+std::shared_ptr<const DeviceBlock> SharedRows::copy() {
+  const std::lock_guard lock(mutex_);
+  if (!block_ && !array_.on_device) block_ = copied(device_, array_.data, all_bytes(array_));
+  return block_;
+}
+
+DeviceSource::DeviceSource(std::shared_ptr<const Device> device, const std::vector<Part>& parts,
                            std::optional<std::size_t> budget)
-    : device_(std::move(device)), arrays_(std::move(arrays)) {
-  check(arrays_.size() <= static_cast<std::size_t>(kMaxFeeds), "[source] ", arrays_.size(),
+    : device_(std::move(device)) {
+  check(parts.size() <= static_cast<std::size_t>(kMaxFeeds), "[source] ", parts.size(),
         " arrays; a device takes up to ", kMaxFeeds);
   device_->use();
   std::size_t free = 0, total = 0;
   if (!budget) device_->require(device_->api().memory_info(&free, &total), "ask for free memory");
   budget_ = budget.value_or(free / 2);
-  std::size_t host_bytes = 0;
-  for (const SourceArray& array : arrays_) {
+  for (const Part& part : parts) {
+    SourceArray array = part.from->array();
+    array.numbers = part.numbers;
+    if (part.numbers != nullptr) array.rows = part.rows;
+    arrays_.push_back(array);
     check(array.rows == rows(), "[source] arrays of ", rows(), " and ", array.rows, " rows");
     row_bytes_ += row_bytes(array);
-    if (!array.on_device) host_bytes += all_bytes(array);
   }
-  if (host_bytes <= budget_ && make_resident()) return;
+  if (missing_bytes(parts) <= budget_ && make_resident(parts)) return;
   blocks_.clear();
+  numbers_.clear();
   bring_home();
 }
 
@@ -67,23 +98,36 @@ void DeviceSource::finish_copies() const {
   if (copies_) (void)device_->api().stream_wait(copies_->stream());
 }
 
+std::size_t DeviceSource::missing_bytes(const std::vector<Part>& parts) const {
+  std::size_t bytes = 0;
+  const int64* last = nullptr;
+  for (const Part& part : parts) {
+    bytes += part.from->missing_bytes();
+    if (part.numbers != nullptr && part.numbers != last)
+      bytes += static_cast<std::size_t>(part.rows) * sizeof(int64);
+    last = part.numbers;
+  }
+  return bytes;
+}
+
 // Whether there was room.
-bool DeviceSource::make_resident() {
-  const DeviceQueue queue(device_);
+bool DeviceSource::make_resident(const std::vector<Part>& parts) {
   std::vector<const std::byte*> places;
   try {
-    for (const SourceArray& array : arrays_) {
-      if (!array.on_device) blocks_.push_back(std::make_unique<DeviceBlock>(device_, all_bytes(array)));
-      places.push_back(array.on_device ? array.data : blocks_.back()->data());
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      const std::shared_ptr<const DeviceBlock> copy = parts[i].from->copy();
+      if (copy) blocks_.push_back(copy);
+      places.push_back(copy ? copy->data() : parts[i].from->array().data);
+      const int64* numbers = parts[i].numbers;
+      if (numbers == nullptr || (i > 0 && numbers == parts[i - 1].numbers))
+        numbers_.push_back(numbers == nullptr ? nullptr : numbers_.back());
+      else
+        numbers_.push_back(copied(device_, numbers, static_cast<std::size_t>(parts[i].rows) * sizeof(int64)));
     }
   } catch (const DeviceFault& fault) {
     if (fault.status() == kDeviceMemory) return false;
     throw;
   }
-  auto block = blocks_.begin();
-  for (const SourceArray& array : arrays_)
-    if (!array.on_device) queue.copy((*block++)->data(), array.data, all_bytes(array), CopyKind::kToDevice);
-  queue.wait();
   places_ = std::move(places);
   return true;
 }
@@ -104,6 +148,8 @@ void DeviceSource::bring_home() {
 std::size_t DeviceSource::n_bytes() const {
   std::size_t n = 0;
   for (const auto& block : blocks_) n += block->bytes();
+  for (std::size_t i = 0; i < numbers_.size(); ++i)
+    n += numbers_[i] && (i == 0 || numbers_[i] != numbers_[i - 1]) ? numbers_[i]->bytes() : 0;
   for (const auto& lane : lanes_) n += lane ? lane->block.bytes() : 0;
   return n;
 }
@@ -148,13 +194,19 @@ DeviceFeeds DeviceFeeder::feeds_of(int64 first_row, const std::vector<const std:
   feeds.n = static_cast<std::int32_t>(data.size());
   for (std::size_t i = 0; i < data.size(); ++i) {
     const SourceArray& array = source_.arrays_[i];
-    feeds.at[i] = {data[i], outs_[i].first, array.row_size, static_cast<FeedType>(array.type),
+    feeds.at[i] = {data[i],        nullptr, outs_[i].first, array.row_size, static_cast<FeedType>(array.type),
                    outs_[i].second};
   }
   return feeds;
 }
 
-DeviceFeeds DeviceFeeder::feeds() const { return feeds_of(0, source_.places_); }
+DeviceFeeds DeviceFeeder::feeds() const {
+  DeviceFeeds feeds = feeds_of(0, source_.places_);
+  for (std::size_t i = 0; i < source_.numbers_.size(); ++i)
+    if (source_.numbers_[i])
+      feeds.at[i].numbers = reinterpret_cast<const int64*>(source_.numbers_[i]->data());
+  return feeds;
+}
 
 int64 DeviceFeeder::ready(int64 batch) {
   if (source_.resident()) return last_ - batch;
@@ -196,25 +248,34 @@ void DeviceFeeder::gather(int64 batch, int64 count) {
     if (batch == begin) to.copied.wait();  // what it held before has left it
     const int64 row = rows_end(batch), n = rows_end(batch + now) - row, at = row - rows_end(begin);
     rows_.resize(static_cast<std::size_t>(n));
-    if (order_ != nullptr) find_isa("").shuffle_rows(*order_, row, n, rows_.data());
+    if (order_ != nullptr)
+      find_isa("").shuffle_rows(*order_, row, n, rows_.data());
+    else
+      std::iota(rows_.begin(), rows_.end(), row);
     std::byte* out = to.pinned.data();
     for (const SourceArray& array : source_.arrays_) {
       const std::size_t each = row_bytes(array);
-      std::byte* next = out + static_cast<std::size_t>(at) * each;
-      if (order_ == nullptr)
-        std::memcpy(next, array.data + static_cast<std::size_t>(row) * each,
-                    static_cast<std::size_t>(n) * each);
-      else
-        for (const int64 r : rows_) {
-          std::memcpy(next, array.data + static_cast<std::size_t>(r) * each, each);
-          next += each;
-        }
+      gather_array(array, row, out + static_cast<std::size_t>(at) * each);
       out += aligned(static_cast<std::size_t>(source_.lane_rows_) * each);
     }
     gathered_ += now;
     batch += now;
     count -= now;
     if (batch == end) send(piece);
+  }
+}
+
+// The rows of one array at positions `rows_` of the source, `first` being the first of them in order.
+void DeviceFeeder::gather_array(const SourceArray& array, int64 first, std::byte* out) const {
+  const std::size_t each = row_bytes(array);
+  if (order_ == nullptr && array.numbers == nullptr) {
+    std::memcpy(out, array.data + static_cast<std::size_t>(first) * each, rows_.size() * each);
+    return;
+  }
+  for (const int64 row : rows_) {
+    const int64 from = array.numbers == nullptr ? row : array.numbers[row];
+    std::memcpy(out, array.data + static_cast<std::size_t>(from) * each, each);
+    out += each;
   }
 }
 

@@ -15,6 +15,21 @@ namespace {
 constexpr Space kTrained[] = {Space::kParameter, Space::kMoment1, Space::kMoment2, Space::kState,
                               Space::kCounter};
 
+// Eight sums, so that no addition waits for the one before it.
+template <class T>
+double sum_of_squares(const T* x, int64 n) {
+  constexpr int64 kSums = 8;
+  double sums[kSums] = {};
+  int64 i = 0;
+  for (; i + kSums <= n; i += kSums)
+    for (int64 j = 0; j < kSums; ++j)
+      sums[j] += static_cast<double>(x[i + j]) * static_cast<double>(x[i + j]);
+  for (; i < n; ++i) sums[0] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  double total = 0.0;
+  for (const double sum : sums) total += sum;
+  return total;
+}
+
 }  // namespace
 
 std::size_t Memory::space_bytes(Space which) const {
@@ -119,6 +134,13 @@ void Memory::exchange_ema() {
     if (mirror_) mirror_->fetch(which), mirror_->overwrite(which);
   std::swap_ranges(parameters_.data(), parameters_.data() + parameters_.bytes(), ema_->average.data());
   parameters_changed();
+}
+
+double Memory::square_norm(int64 n) const {
+  check(n >= 0 && n <= sizes_.parameters, "[memory] ", n, " of ", sizes_.parameters, " parameters");
+  fetch(Space::kParameter);
+  return real_ == Real::kFloat32 ? sum_of_squares(reinterpret_cast<const float*>(parameters_.data()), n)
+                                 : sum_of_squares(reinterpret_cast<const double*>(parameters_.data()), n);
 }
 
 bool Memory::is_finite() const {

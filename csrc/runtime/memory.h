@@ -154,6 +154,8 @@ class Memory {
 
   // Whether no parameter and no state is NaN or infinite.
   bool is_finite() const;
+  // Of the first n parameters, summed in double in an order that depends on n alone; read on the host.
+  double square_norm(int64 n) const;
 
   // Held while a program runs on this memory; two threads on one model would mix their steps.
   class Lease {

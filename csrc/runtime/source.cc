@@ -66,7 +66,7 @@ Gather::Feed Gather::feed_of(const SourceArray& array, std::byte* out) {
                       feed.out + static_cast<std::size_t>(begin) * out_bytes, (end - begin) * feed.width);
   };
   const std::size_t bytes = static_cast<std::size_t>(array.row_size) * sizeof(From);
-  return {array.data, out, array.row_size, bytes, copy, copy_run};
+  return {array.data, out, array.row_size, bytes, 0, copy, copy_run};
 }
 
 template <class To>
@@ -86,6 +86,13 @@ Gather::Feed Gather::feed_to(const SourceArray& array, std::byte* out) {
   throw InternalError("[source] unknown element type");
 }
 
+bool numbers_fit(const SourceArray& array) {
+  std::uint64_t most = 0;  // of numbers as unsigned ones, among which those below 0 are the largest
+  for (int64 i = 0; array.numbers != nullptr && i < array.rows; ++i)
+    most = std::max(most, static_cast<std::uint64_t>(array.numbers[i]));
+  return array.numbers == nullptr || array.rows == 0 || most < static_cast<std::uint64_t>(array.held);
+}
+
 bool convertible(ElementType from, DType to) {
   const bool integer = from == ElementType::kInt32 || from == ElementType::kInt64;
   if (to == DType::kIndex) return integer;
@@ -94,32 +101,52 @@ bool convertible(ElementType from, DType to) {
 
 void Gather::add(const SourceArray& array, DType dtype, Real real, std::byte* out) {
   check(convertible(array.type, dtype), "[source] an array's element type does not fit its input");
+  const std::size_t numbering = numbering_of(array.numbers);
   if (dtype == DType::kIndex)
     feeds_.push_back(feed_to<index>(array, out));
   else if (real == Real::kFloat32)
     feeds_.push_back(feed_to<float>(array, out));
   else
     feeds_.push_back(feed_to<double>(array, out));
+  feeds_.back().numbering = numbering;
   row_elements_ += std::max<int64>(1, array.row_size);
+}
+
+std::size_t Gather::numbering_of(const int64* numbers) {
+  std::size_t at = 0;
+  while (at < numberings_.size() && numberings_[at].numbers != numbers) ++at;
+  if (at == numberings_.size()) numberings_.push_back({numbers, nullptr, {}});
+  return at;
 }
 
 void Gather::choose(int64 first, int64 count, const Permutation* order) {
   if (count != count_) rows_per_task_ = ceil_div(even_chunk(count * row_elements_), row_elements_);
   first_ = first;
   count_ = count;
-  in_order_ = order == nullptr;
-  if (in_order_) return;
-  rows_.resize(static_cast<std::size_t>(count));
-  unit_.shuffle_rows(*order, first, count, rows_.data());
+  const auto n = static_cast<std::size_t>(count);
+  order_.resize(order == nullptr ? 0 : n);
+  if (order != nullptr) unit_.shuffle_rows(*order, first, count, order_.data());
+  for (Numbering& by : numberings_) {
+    if (by.numbers == nullptr) {
+      by.rows = order == nullptr ? nullptr : order_.data();
+    } else if (order == nullptr) {
+      by.rows = by.numbers + first;
+    } else {
+      by.shuffled.resize(n);
+      for (std::size_t i = 0; i < n; ++i) by.shuffled[i] = by.numbers[order_[i]];
+      by.rows = by.shuffled.data();
+    }
+  }
 }
 
 void Gather::run(int64 task) const {
   const int64 begin = task * rows_per_task_, end = std::min(count_, begin + rows_per_task_);
   for (const Feed& feed : feeds_) {
-    if (in_order_)
+    const int64* rows = numberings_[feed.numbering].rows;
+    if (rows == nullptr)
       feed.copy_run(feed, first_, begin, end);
     else
-      feed.copy(feed, rows_.data(), begin, end);
+      feed.copy(feed, rows, begin, end);
   }
 }
 

@@ -295,6 +295,10 @@ class Memory:
         """
         Make room for sums of gradients and for an average of the parameters; what is there stays.
         """
+    def square_norm(self, n: typing.SupportsInt | typing.SupportsIndex) -> float:
+        """
+        The sum of the squares of the first n parameters, in double.
+        """
     @property
     def accumulated(self) -> numpy.ndarray: ...
     @property
@@ -508,9 +512,13 @@ class Passes:
 
 class Source:
     """
-    Arrays of equal row count that batches are gathered from.
+    Arrays of equal row count that batches are gathered from. `numbers`: for each array the numbers (rows,) of those of its rows that count, or None for all; they are referenced.
     """
-    def __init__(self, arrays: collections.abc.Sequence[numpy.ndarray]) -> None: ...
+    def __init__(
+        self,
+        arrays: collections.abc.Sequence[numpy.ndarray],
+        numbers: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.int64] | None] = [],
+    ) -> None: ...
     @property
     def rows(self) -> int: ...
 
@@ -660,15 +668,37 @@ class DeviceProgram:
         Bytes on the device: arena, constants, step parameters and workspaces.
         """
 
+class SharedRows:
+    """
+    All rows of an array, of which sources share one copy on a device.
+    """
+    def __init__(self, device: Device, array: numpy.ndarray) -> None: ...
+    @property
+    def resident(self) -> bool:
+        """
+        Whether the copy is there.
+        """
+
 class DeviceSource:
     """
-    Arrays of equal row count for batches on a device: copied there if they take no more than `budget` bytes (None: half of what is free), else streamed. (address, FeedType, rows, elements of a row, owner) is a dense array that lies there.
+    Arrays of equal row count for batches on a device: copied there if what is missing takes no more than `budget` bytes (None: half of what is free), else streamed. (address, FeedType, rows, elements of a row, owner) is a dense array that lies there. `numbers` as those of `Source`.
     """
     def __init__(
         self,
         device: Device,
-        arrays: collections.abc.Sequence[typing.Any],
+        arrays: collections.abc.Sequence[
+            SharedRows
+            | tuple[
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.SupportsInt | typing.SupportsIndex,
+                typing.Any,
+            ]
+            | numpy.ndarray
+        ],
         budget: typing.SupportsInt | typing.SupportsIndex | None = None,
+        numbers: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.int64] | None] = [],
     ) -> None: ...
     @property
     def nbytes(self) -> int:

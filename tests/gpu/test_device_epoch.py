@@ -15,6 +15,7 @@ import pytest
 
 from hotloop import _core
 from hotloop.compile.plan import PlanSpec
+from hotloop.errors import InternalError
 from hotloop.graph import Graph, Rows, TensorType
 from hotloop.rules.registry import GraphBuilder
 from tests.compile.graphs import ADAMW, mlp, train_spec
@@ -97,9 +98,7 @@ def test_epochs_are_those_of_the_cpu(device: str, loss: str, accumulate: int, bu
         assert (run.memory.counters == 3 * BATCHES).all()
 
 
-@on_devices
-@pytest.mark.parametrize("shuffle", [False, True])
-def test_rows_come_in_the_order_of_the_cpu_whatever_their_type(device: str, shuffle: bool) -> None:
+def giver() -> Setting:
     """A model that gives its inputs back: every row says where it was read."""
     builder = GraphBuilder()
     x = builder.input("x", TensorType((Rows(), 2)))
@@ -108,7 +107,13 @@ def test_rows_come_in_the_order_of_the_cpu_whatever_their_type(device: str, shuf
     (row,) = builder.emit("embedding", table, ids)
     (out,) = builder.emit("add", x, row)
     graph = builder.build([("output", out)])
-    case = Setting(graph, PlanSpec("predict", BATCH, "float32"))
+    return Setting(graph, PlanSpec("predict", BATCH, "float32"))
+
+
+@on_devices
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_rows_come_in_the_order_of_the_cpu_whatever_their_type(device: str, shuffle: bool) -> None:
+    case = giver()
     memory = case.memory()
     memory.parameters[:600] = np.arange(600)
     order = _core.permutation(ROWS, seed=3, run=1, epoch=2) if shuffle else np.arange(ROWS)
@@ -126,6 +131,37 @@ def test_rows_come_in_the_order_of_the_cpu_whatever_their_type(device: str, shuf
                     params=np.zeros((1, 0)), outputs=[(case.plan.outputs[0][1], got)],
                 )  # fmt: skip
                 np.testing.assert_array_equal(got, want)
+
+
+@on_devices
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_parts_read_the_rows_of_their_numbers_from_one_copy(device: str, shuffle: bool) -> None:
+    """Of an array that two parts share, and one that is the part's own; resident, and in pieces."""
+    case = giver()
+    memory = case.memory()
+    memory.parameters[:600] = np.arange(600)
+    X = np.arange(2 * ROWS).reshape(ROWS, 2).astype(np.float32)
+    for budget in (None, 0, 600):
+        shared = _core.SharedRows(open_device(device), X)
+        for begin, end in ((0, 100), (40, ROWS)):
+            rows = np.random.default_rng(begin).permutation(ROWS)[begin:end]
+            order = np.arange(len(rows))
+            if shuffle:
+                order = _core.permutation(len(rows), seed=3, run=1, epoch=2)
+            own = np.arange(len(rows))[::-1].astype(np.int32)
+            source = _core.DeviceSource(open_device(device), [shared, own], budget, numbers=[rows, None])
+            assert source.resident == shared.resident == (budget is None) and source.rows == len(rows)
+            if budget is None:
+                assert source.nbytes == X.nbytes + rows.nbytes + own.nbytes
+            got = np.full((len(rows), 2), np.nan, np.float32)
+            _core.run_epoch_on_device(
+                case.program(device, memory), source, inputs=case.inputs, batch_size=BATCH, shuffle=shuffle,
+                seed=3, run=1, epoch=2, params=np.zeros((1, 0)), outputs=[(case.plan.outputs[0][1], got)],
+            )  # fmt: skip
+            want = (X[rows] + np.arange(600).reshape(300, 2)[own]).astype(np.float32)[order]
+            np.testing.assert_array_equal(got, want)
+    with pytest.raises(InternalError, match=f"a number of a row is not below {ROWS}"):
+        _core.DeviceSource(open_device(device), [X], numbers=[np.array([ROWS])])
 
 
 @on_devices

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 import hotloop as hl
-from hotloop import _core
 from hotloop.runtime.executable import OnDevice
 from tests.gpu.kernel_harness import LIBRARIES
 from tests.simt import faults
@@ -70,10 +69,8 @@ class Steps:
 def work(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
     """Makes what is to be run."""
     if request.param == "streamed":
-        monkeypatch.setattr(
-            OnDevice, "source",
-            lambda self, arrays: _core.DeviceSource(self.device, [arrays[n] for n, _ in self.plan.inputs], budget=1),
-        )  # fmt: skip
+        whole = OnDevice.source
+        monkeypatch.setattr(OnDevice, "source", lambda self, arrays: whole(self, arrays, budget=1))
     return Steps if request.param == "steps" else Fit
 
 

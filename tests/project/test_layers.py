@@ -155,6 +155,7 @@ NATIVE = {
     "runtime.parallel",
     "runtime.session",
     "runtime.threads",
+    "sklearn.base",
     "sklearn.stochastic",
     "torch.kernels",
     "torch.optim",

@@ -45,6 +45,19 @@ def test_one_element_that_is_not_finite_is_found_anywhere(dtype: str, bad: float
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 4999, 5000])
+def test_squares_are_summed_in_double(dtype: str, n: int) -> None:
+    memory = _core.Memory(**SIZES, dtype=dtype)
+    values = memory.parameters
+    values[...] = np.random.default_rng(1).integers(-4000, 4000, len(values))
+    assert memory.square_norm(n) == sum(int(v) ** 2 for v in values[:n])  # whole numbers below 2^53
+    values[-1] = np.finfo(np.float32).max  # whose square only a double holds
+    assert np.isfinite(memory.square_norm(5000))
+    with pytest.raises(InternalError, match="5001 of 5000 parameters"):
+        memory.square_norm(5001)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("moments", [0, 1, 2])
 def test_a_copy_holds_what_training_changes(dtype: str, moments: int) -> None:
     memory = filled(dtype, moments=moments)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows that are converted when they are read: sparse matrices, and files that are mapped into memory.
+"""Rows that are read when they are wanted: of sparse matrices, of files that are mapped into memory, and those parts
+of an array that a split chose by number.
 
-Such data may be larger than memory once they are dense float32. Checks and digests read them in blocks of a
-few megabytes; training and evaluation ask for the rows of some batches at a time (engine/blocks.py).
+The first two may be larger than memory once they are dense float32. Checks and digests read them in blocks of a
+few megabytes; training and evaluation ask for the rows of some batches at a time (engine/blocks.py). The rows of
+an array that kernels can read as it lies are gathered by the native loop itself: a part costs its numbers.
 """
 
 from __future__ import annotations
@@ -26,12 +28,23 @@ BLOCK_BYTES = 4 << 20
 class LazyRows:
     """Rows (n, ...) of ``source`` as ``dtype``; indexing by rows reads, converts and gives a plain array.
 
-    ``rows``: the numbers of the source's rows that these are, in order; None for all.
+    ``rows``: the numbers (n,) of the source's rows that these are, in order; None for all.
+
+    >>> some = LazyRows(np.arange(6.0).reshape(3, 2), np.float64, np.array([2, 0]))
+    >>> some.in_place, some[:1].tolist(), some.take(np.array([1])).rows.tolist()
+    (True, [[4.0, 5.0]], [0])
     """
 
     def __init__(self, source: Any, dtype: DTypeLike, rows: Array | None = None) -> None:
-        self.source, self.rows = source, rows
+        self.source = source
+        self.rows: Array | None = None if rows is None else np.ascontiguousarray(rows, np.int64)
         self.dtype = np.dtype(dtype)
+        #: Whether kernels can gather these rows from the source as it lies; they convert as this class does.
+        self.in_place = (
+            isinstance(source, np.ndarray) and is_readable(source) and source.dtype.kind == self.dtype.kind
+        )
+        #: Copies of the whole source, by the device that has one; shared with what is taken from these rows.
+        self.copies: dict[Any, Any] = {}
         self.shape = (source.shape[0] if rows is None else len(rows), *source.shape[1:])
 
     @property
@@ -62,16 +75,23 @@ class LazyRows:
 
     def take(self, rows: Array) -> LazyRows:
         """Some of the rows, which are not read yet."""
-        return LazyRows(self.source, self.dtype, rows if self.rows is None else self.rows[rows])
+        part = LazyRows(self.source, self.dtype, rows if self.rows is None else self.rows[rows])
+        part.copies = self.copies
+        return part
 
 
 def is_lazy(value: Any) -> bool:
-    """Whether rows of it are to be read in blocks.
+    """Whether rows of it are to be read when they are wanted.
 
     >>> is_lazy(np.eye(3)), is_lazy(LazyRows(np.eye(3), np.float32))
     (False, True)
     """
     return isinstance(value, LazyRows)
+
+
+def need_blocks(arrays: Mapping[str, Any]) -> bool:
+    """Whether some of these arrays can only be read in blocks."""
+    return any(is_lazy(array) and not array.in_place for array in arrays.values())
 
 
 def is_mapped(value: Any) -> bool:
@@ -109,13 +129,24 @@ def rows_at_once(arrays: Mapping[str, Any], multiple: int) -> int:
     return int(max(BLOCK_BYTES // max(row * multiple, 1), 1) * multiple)
 
 
-def subset(array: Any, rows: Array, real: DTypeLike = np.float32) -> Array:
-    """Some rows: a copy of an array's, where it lies; still unread ones of what is read in blocks."""
+def whole(array: Any, real: DTypeLike = np.float32) -> Any:
+    """All rows of an array, for several parts of it to be taken from by their numbers (`take`).
+
+    Parts share what is copied to a device, but for an array that lies there already, whose parts are copies. Rows are
+    read when they are wanted; floats of a mapped file become ``real`` then.
+    """
     if is_lazy(array) or is_on_device(array):
-        return cast(Array, array.take(rows))
-    if is_mapped(array):
-        return cast(Array, LazyRows(array, real if array.dtype.kind == "f" else array.dtype, rows))
-    return cast(Array, array[rows])
+        return array
+    return LazyRows(array, real if is_mapped(array) and array.dtype.kind == "f" else array.dtype)
+
+
+def part(array: Any, first: int, last: int) -> Array:
+    """Rows [first, last), where they lie."""
+    if first == 0 and last == len(array):
+        return cast(Array, array)
+    if is_lazy(array):
+        return cast(Array, array.take(np.arange(first, last)))
+    return cast(Array, array.part(first, last) if is_on_device(array) else array[first:last])
 
 
 def convert(array: Any, dtype: DTypeLike) -> Array:

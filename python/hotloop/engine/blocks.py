@@ -79,7 +79,7 @@ class BlockEngine(NativeEngine):
     def _pieces(self, data: Data, batch_size: int, *, shuffle: bool = False, run: int = 0) -> Pieces | None:
         if isinstance(data, PiecewiseData):
             return data.pieces(batch_size, shuffle=shuffle, seed=self.session.seed, run=run)
-        if any(map(lazy.is_lazy, data.arrays.values())):
+        if lazy.need_blocks(data.arrays):
             return RowPieces(data, batch_size, shuffle, self.session.seed, run)
         return None
 

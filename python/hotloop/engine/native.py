@@ -49,6 +49,21 @@ class Data:
     def weighted(self) -> bool:
         return "sample_weight" in self.arrays
 
+    def parts(self, *rows: border.Array) -> list[Data]:
+        """Parts of these data, each of the rows with these numbers (n,). Inputs are not copied, unless they lie on
+        a device; targets and weights, which their judges look at as a whole, are unless they are mapped files."""
+        whole: dict[str, Any] = {
+            name: lazy.whole(array)
+            for name, array in self.arrays.items()
+            if name not in ("target", "sample_weight")
+            or not isinstance(array, np.ndarray)
+            or lazy.is_mapped(array)
+        }
+        return [
+            Data({n: whole[n].take(r) if n in whole else a[r] for n, a in self.arrays.items()}, self.kind)
+            for r in rows
+        ]
+
     @property
     def sample(self) -> Data:
         """Rows that are at hand: all of them, but of a stream its first block."""
@@ -163,7 +178,7 @@ def predict(session: Session, graph: Graph, arrays: border.Arrays) -> border.Arr
     """Raw outputs (n, ...) in the session's float type; n may be 0."""
     rows = border.row_count(arrays)
     out: border.Array = np.empty((rows, *border.row_shape(graph.types[graph.output])), session.real)
-    if any(map(lazy.is_lazy, arrays.values())):
+    if lazy.need_blocks(arrays):
         for first, part in lazy.parts(arrays, session.eval_rows):
             out[first : first + border.row_count(part)] = predict(session, graph, part)
     elif rows:
@@ -196,7 +211,7 @@ def predict_there(session: Session, graph: Graph, arrays: border.Arrays, like: A
 
 
 def _parts(arrays: border.Arrays, first: int, last: int) -> border.Arrays:
-    return {name: device_rows.part(array, first, last) for name, array in arrays.items()}
+    return {name: lazy.part(array, first, last) for name, array in arrays.items()}
 
 
 def _tail(arrays: border.Arrays, first: int, last: int, rows: int) -> border.Arrays:

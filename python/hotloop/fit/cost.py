@@ -113,7 +113,7 @@ def cost_plan(engine: NativeEngine, data: Data, batch_size: int, *, keeps_epochs
 def _at_hand(data: Data, batch_size: int) -> Data:
     """The data, or some rows of what is read in blocks; how fast it is read is not known."""
     data = data.sample
-    if not any(map(lazy.is_lazy, data.arrays.values())):
+    if not lazy.need_blocks(data.arrays):
         return data
     rows = lazy.rows_at_once(data.arrays, batch_size)
     return replace(data, arrays={name: array[:rows] for name, array in data.arrays.items()})

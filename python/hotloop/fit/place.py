@@ -28,7 +28,7 @@ def place_run(
         chosen = Choice("cpu", "its work is over before a GPU is ready")
     elif not isinstance(native, NativeEngine):
         chosen = Choice("cpu", "the loss is a Python function, which needs every batch's outputs")
-    elif train.sample is not train or any(map(lazy.is_lazy, train.arrays.values())):
+    elif train.sample is not train or lazy.need_blocks(train.arrays):
         chosen = Choice("cpu", "the data is read while training")
     else:
         plan = compile_plan(engine.graph, native.train_spec(train, batch_size))

@@ -17,7 +17,7 @@ from hotloop import metrics as metrics_
 from hotloop.arguments import number
 from hotloop.compile.plan import LossSpec
 from hotloop.compile.specialize import is_frozen_norm
-from hotloop.data import border, device_arrays, device_rows, lazy
+from hotloop.data import border, device_arrays, device_rows
 from hotloop.data.split import SealedData
 from hotloop.data.target import as_target, as_weight
 from hotloop.engine.blocks import BlockEngine
@@ -194,10 +194,7 @@ def _hold_out(fraction: float, train: Data, seed: int) -> tuple[Data, dict[str, 
     if train.rows < 2:
         raise ShapeError(f"[fit] {train.rows} row cannot be split into training and validation; give more")
     labels = device_rows.on_host(train.arrays["target"]) if train.kind == "index" else None
-    rows = border.hold_out(train.rows, fraction, labels, seed)
-    kept, held = (
-        Data({name: lazy.subset(a, r) for name, a in train.arrays.items()}, train.kind) for r in rows
-    )
+    kept, held = train.parts(*border.hold_out(train.rows, fraction, labels, seed))
     return kept, {"val": held}
 
 

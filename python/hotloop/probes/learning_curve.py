@@ -18,7 +18,6 @@ import numpy as np
 
 from hotloop.arguments import count, number
 from hotloop.compile.plan import LossSpec
-from hotloop.data import lazy
 from hotloop.engine.native import Data
 from hotloop.fit.setup import Validation, check_data, check_validation
 from hotloop.fit.witness import class_places, labels_of
@@ -151,7 +150,7 @@ def measure(
         rows = max(round(part * train.rows), 1)
         rows -= rows > 1 and rows % batch_size == 1  # BatchNorm has no use for a batch of one row
         longer = min(math.ceil(epochs * train.rows / rows), _MOST_EPOCHS * epochs)
-        some = Data({n: lazy.subset(a, np.sort(order[:rows])) for n, a in train.arrays.items()}, train.kind)
+        (some,) = train.parts(np.sort(order[:rows]))
         one = _replica(trainer, copy.deepcopy(model))
         one.loss = loss  # as all rows resolve it: class weights do not change from part to part
         X_part, y_part, weight = _arguments(some)

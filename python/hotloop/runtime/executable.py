@@ -6,7 +6,7 @@ Both kinds answer the same calls, so that whoever trains, evaluates or predicts 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hotloop import _core
 from hotloop.compile.plan import Operand, Plan
+from hotloop.data import lazy
 from hotloop.data.device_rows import DeviceRows
 from hotloop.graph import Affine, Graph
 
@@ -56,7 +57,8 @@ class Executable(Protocol):
     def device(self) -> Any: ...
 
     def source(self, arrays: Mapping[str, Array]) -> Any:
-        """The named arrays in the order of the plan's inputs, for `epoch` and `bind`."""
+        """The named arrays in the order of the plan's inputs, for `epoch` and `bind`; rows of an array that
+        lie in place are gathered from there."""
         ...
 
     def put(self, name: str, values: Array) -> None:
@@ -92,6 +94,19 @@ def _number(plan: Plan, name: str) -> int:
     return dict((*plan.inputs, *plan.outputs))[name]
 
 
+def _held(
+    plan: Plan, arrays: Mapping[str, Any], whole: Callable[[lazy.LazyRows], Any]
+) -> tuple[list[Any], list[Any]]:
+    """The inputs' arrays in the plan's order, and which rows of each: their numbers, or None for all. What a part
+    was taken from is as ``whole`` gives it."""
+    given = [arrays[name] for name, _ in plan.inputs]
+    parts = [array if isinstance(array, lazy.LazyRows) else None for array in given]
+    return (
+        [a if part is None else whole(part) for a, part in zip(given, parts, strict=True)],
+        [None if part is None else part.rows for part in parts],
+    )
+
+
 @dataclass(frozen=True)
 class OnCpu:
     """An `Executable` for the threads of a team; ``adaptive``: one of them may do where that is faster."""
@@ -110,7 +125,7 @@ class OnCpu:
 
     def source(self, arrays: Mapping[str, Array]) -> Any:
         """They are referenced, not copied."""
-        return _core.Source([arrays[name] for name, _ in self.plan.inputs])
+        return _core.Source(*_held(self.plan, arrays, lambda part: part.source))
 
     def put(self, name: str, values: Array) -> None:
         self.program.buffer(_number(self.plan, name), len(values))[...] = values.ravel()
@@ -150,9 +165,16 @@ class OnDevice:
     team: None = None
     threads: int = 1
 
-    def source(self, arrays: Mapping[str, Array]) -> Any:
-        given = [arrays[name] for name, _ in self.plan.inputs]
-        return _core.DeviceSource(self.device, [a.feed if isinstance(a, DeviceRows) else a for a in given])
+    def source(self, arrays: Mapping[str, Array], budget: int | None = None) -> Any:
+        """``budget``: bytes that copies on the device may take; None: half of what is free."""
+
+        def copied(part: lazy.LazyRows) -> Any:
+            return part.copies.setdefault(self.device, _core.SharedRows(self.device, part.source))
+
+        held, numbers = _held(self.plan, arrays, copied)
+        return _core.DeviceSource(
+            self.device, [a.feed if isinstance(a, DeviceRows) else a for a in held], budget, numbers
+        )
 
     def put(self, name: str, values: Array) -> None:
         number = _number(self.plan, name)

@@ -13,8 +13,16 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    _check_y,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
 
+from hotloop import _core
+from hotloop.data.lazy import LazyRows
 from hotloop.errors import NonFiniteError
 from hotloop.runtime.device import first_kind
 from hotloop.sklearn.callbacks import CallbackSupportMixin, Tasks
@@ -24,6 +32,7 @@ from hotloop.sklearn.objective import Objective
 from hotloop.sklearn.rates import make_optimizer
 from hotloop.sklearn.settings import check_settings, hidden_sizes
 from hotloop.sklearn.stochastic import Rows, Solver
+from hotloop.sklearn.table import TableRows, TargetRows
 from hotloop.sklearn.threads import threads_of
 
 Array = NDArray[Any]
@@ -32,6 +41,9 @@ Classes = Literal["new", "all", "some"]
 
 #: What is not copied with an estimator: native memory, and a solver in it.
 _NATIVE = ("_network", "_solver")
+
+#: How scikit-learn checks X for us.
+_CHECKS: dict[str, Any] = {"accept_sparse": ("csr", "csc"), "dtype": (np.float64, np.float32)}
 
 #: Rows up to which dtype="auto" trains in float64: a fit takes milliseconds in either, and float32 sums of so few
 #: terms are all that would tell a weighted row from a repeated one.
@@ -80,11 +92,14 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         hidden = hidden_sizes(self)
         check_settings(self)
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
-        X, y = self._check_data(X, y, reset=first, classes=self._classes_are(incremental))
+        if isinstance(y, TargetRows):  # of a table, whose checks they have been through
+            y.learn(self)
+        else:
+            X, y = self._check_data(X, y, reset=first, classes=self._classes_are(incremental))
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X)
         real = self._real(X.shape[0], incremental) if first else self.coefs_[0].dtype
-        weight = self._row_weights(y, sample_weight)
+        weight = self._row_weights(np.asarray(y) if isinstance(y, TargetRows) else y, sample_weight)
         rows = self._rows(X, y, weight, real)
         validation = self._validation_rows(X_val, y_val, real)
         rng = check_random_state(self.random_state)
@@ -166,7 +181,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         dense = values.toarray() if hasattr(values, "toarray") else values
         with np.errstate(over="ignore"):
             out = np.ascontiguousarray(dense, real)
-        if out.dtype != dense.dtype and not np.isfinite(out).all():
+        if out.dtype != dense.dtype and not _core.is_finite(out):
             bad = ~np.isfinite(out)
             raise NonFiniteError(
                 f"[{type(self).__name__}] {name}{np.argwhere(bad)[0].tolist()} is beyond float32 (3.4e38); {bad.sum()} "
@@ -174,9 +189,24 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             )
         return out
 
+    def _validated(self, X: Any, y: Any, *, reset: bool, **checks: Any) -> tuple[Any, Any]:
+        """(X, y) after scikit-learn's checks, but for rows of a table, which have been through them."""
+        if not isinstance(X, TableRows):
+            checked: tuple[Any, Any] = validate_data(self, X, y, **_CHECKS, **checks, reset=reset)
+            return checked
+        X.learn(self)
+        y = _check_y(y, **checks, estimator=self)
+        check_consistent_length(X, y)
+        return X, y
+
+    def _real_rows(self, X: Any, real: Any) -> LazyRows:
+        """Rows of checked X that the native loop gathers in place."""
+        return X.real(real) if isinstance(X, TableRows) else LazyRows(self._as_real("X", X, real), real)
+
     def _rows(self, X: Any, y: Any, weight: Any, real: Any) -> Rows:
         weight = None if weight is None else np.ascontiguousarray(weight, real)
-        return Rows(self._as_real("X", X, real), self._targets(y, real), weight)
+        targets = y.real(real) if isinstance(y, TargetRows) else self._targets(y, real)
+        return Rows(self._real_rows(X, real), targets, weight)
 
     def _validation_rows(self, X_val: Any, y_val: Any, real: Any) -> Rows | None:
         if X_val is None and y_val is None:
@@ -198,7 +228,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
         if self.early_stopping and validation is None:
-            strata = self._strata(rows.y)
+            strata = self._strata(np.asarray(rows.y))
             numbers = np.arange(len(rows))
             kept, held = train_test_split(
                 numbers, random_state=rng, test_size=self.validation_fraction, stratify=strata
@@ -218,7 +248,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _outputs(self, X: Any) -> Array:
         """Raw outputs (n, outputs) in the network's dtype."""
         check_is_fitted(self, "coefs_")
-        X = validate_data(self, X, accept_sparse=("csr", "csc"), dtype=(np.float64, np.float32), reset=False)
+        if not isinstance(X, TableRows):
+            X = validate_data(self, X, **_CHECKS, reset=False)
         network = self._network
         if network is None:  # a copy, or out of a file
             network = Network(
@@ -231,7 +262,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             self._network = network
         with network.lock:
             network.take(self.coefs_, self.intercepts_)
-            return network.predict(self._as_real("X", X, network.session.real))
+            return network.predict(self._real_rows(X, network.session.real))
 
     # --- copies ---
 

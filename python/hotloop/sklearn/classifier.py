@@ -13,7 +13,6 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
-from sklearn.utils.validation import validate_data
 
 from hotloop.arguments import number
 from hotloop.sklearn.base import BaseMLP, Classes
@@ -199,15 +198,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def _check_data(self, X: Any, y: Any, *, reset: bool, classes: Classes) -> tuple[Array, Any]:
         number("MLPClassifier", "label_smoothing", self.label_smoothing, low=0, high=1)
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse=("csr", "csc"),
-            multi_output=True,
-            dtype=(np.float64, np.float32),
-            reset=reset,
-        )
+        X, y = self._validated(X, y, reset=reset, multi_output=True)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         kind = type_of_target(y, input_name="y")

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import check_scoring
@@ -18,7 +20,11 @@ from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.validation import _num_samples
 
 from hotloop.runtime.parallel import run_all
-from hotloop.sklearn.base import BaseMLP
+from hotloop.sklearn.classifier import MLPClassifier
+from hotloop.sklearn.regressor import MLPRegressor
+from hotloop.sklearn.table import Table
+
+Array = NDArray[Any]
 
 
 def cross_validate(
@@ -39,8 +45,10 @@ def cross_validate(
     """``sklearn.model_selection.cross_validate``, with the folds in threads of this process.
 
     Each fold trains a clone in a native loop that releases the GIL, one fold per processor and one thread per
-    fold; the numbers are those of a serial run, bit for bit. X is not copied but for the rows of the folds in
-    hand: a dense X for one of our estimators is turned into float32 once, and each fold takes its rows of that.
+    fold; the numbers are those of a serial run, bit for bit. For one of our estimators X and y are checked and
+    converted once, X not at all if it is float32; folds gather their rows from that one array, in fits and in
+    predictions, and so does a GPU. What looks at X itself gets copies: pipelines, other estimators, scorers that are plain
+    functions, callbacks.
 
     Args:
         estimator: any scikit-learn estimator; ours are the ones that run side by side.
@@ -49,7 +57,7 @@ def cross_validate(
         scoring: None (the estimator's score), a name, a callable, or several of them.
         n_jobs: folds at the same time; None is one per processor.
         return_train_score, return_estimator, return_indices: what else to return.
-        error_score: the score of a fold that fails, which warns; "raise" raises.
+        error_score: the score of a fold that fails to fit or to be scored, which warns; "raise" raises.
 
     Returns:
         "fit_time" and "score_time" (seconds) and "test_score", or "test_<name>" for several, float64 (folds,);
@@ -65,12 +73,8 @@ def cross_validate(
     X, y, groups = indexable(X, y, groups)
     splits = list(check_cv(cv, y, classifier=is_classifier(estimator)).split(X, y, groups))
     scorer = check_scoring(estimator, scoring=scoring)
-    if isinstance(estimator, BaseMLP) and isinstance(X, np.ndarray) and X.dtype == np.float64:
-        with np.errstate(over="ignore"):
-            single = np.ascontiguousarray(X, np.float32)
-        if np.isfinite(single).all():  # else let fit say what is wrong
-            X = single
     fold = _Fold(X, y, scorer, dict(params or {}), return_train_score, error_score)
+    fold.share(estimator, [train for train, _ in splits], by_name=_is_named(scoring))
     # Cloned here and in order, as a serial run does: a RandomState is shared by no two folds.
     tasks = [partial(fold.run, clone(estimator), train, test) for train, test in splits]
     results = run_all(tasks, n_jobs)
@@ -93,12 +97,25 @@ class _Fold:
     ) -> None:  # fmt: skip
         self.X, self.y, self.scorer, self.params = X, y, scorer, params
         self.train_score, self.error_score = train_score, error_score
-        self.scores: dict[str, Any] | None = None
+        #: Where fits, and where scorers read X, if that is not X itself.
+        self.table: Table | None = None
+        self.scored: Table | None = None
+
+    def share(self, estimator: Any, trains: Sequence[Any], *, by_name: bool) -> None:
+        """Have one X for all folds, where the estimator can gather from it; where it cannot be converted as a whole,
+        each fold's `fit` says what is wrong. Scorers that have a name hand X to the estimator, of others nobody knows.
+        """
+        if type(estimator) not in (MLPClassifier, MLPRegressor) or hasattr(estimator, "_skl_callbacks"):
+            return
+        with suppress(ValueError, TypeError):
+            reals = {estimator._real(len(_numbers(train)), incremental=False) for train in trains}
+            self.table = Table(estimator, self.X, self.y, reals)
+            self.scored = self.table if by_name else None
 
     def run(self, estimator: Any, train: Any, test: Any) -> dict[str, Any]:
         """Fit on the rows ``train`` and score on ``test``."""
         begin = time.perf_counter()
-        rows, held = self._rows(train), self._rows(test)
+        train, test = _numbers(train), _numbers(test)
         n = _num_samples(self.X)
         params = {
             name: _safe_indexing(value, train) if _is_by_row(value, n) else value
@@ -106,7 +123,7 @@ class _Fold:
         }
         failed = False
         try:
-            estimator.fit(*rows, **params)
+            estimator.fit(*self._to_fit(train), **params)
         except Exception as error:
             if self.error_score == "raise":
                 raise
@@ -117,25 +134,53 @@ class _Fold:
             )
             failed = True
         fitted = time.perf_counter()
-        out: dict[str, Any] = self._score("test", estimator, held, failed)
+        out: dict[str, Any] = self._score("test", estimator, self._rows(test, self.scored), failed)
         scored = time.perf_counter()
         if self.train_score:
-            out |= self._score("train", estimator, rows, failed)
+            out |= self._score("train", estimator, self._rows(train, self.scored), failed)
         return {"fit_time": fitted - begin, "score_time": scored - fitted, **out, "estimator": estimator}
 
-    def _rows(self, rows: Any) -> tuple[Any, ...]:
-        X = _safe_indexing(self.X, rows)
+    def _to_fit(self, rows: Array) -> tuple[Any, ...]:
+        if self.table is None:
+            return self._rows(rows, None)
+        targets = self.table.targets(rows)
+        return self.table.rows(rows), _safe_indexing(self.y, rows) if targets is None else targets
+
+    def _rows(self, rows: Any, table: Table | None) -> tuple[Any, ...]:
+        X = _safe_indexing(self.X, rows) if table is None else table.rows(rows)
         return (X,) if self.y is None else (X, _safe_indexing(self.y, rows))
 
     def _score(self, part: str, estimator: Any, data: tuple[Any, ...], failed: bool) -> dict[str, Any]:
-        if failed:
-            names = getattr(self.scorer, "_scorers", None)
-            keys = [f"{part}_score"] if names is None else [f"{part}_{name}" for name in names]
-            return dict.fromkeys(keys, self.error_score)
-        found = self.scorer(estimator, *data)
-        if isinstance(found, dict):
-            return {f"{part}_{name}": value for name, value in found.items()}
-        return {f"{part}_score": float(found)}
+        if not failed:
+            try:
+                found = self.scorer(estimator, *data)
+                if isinstance(found, dict):
+                    return {f"{part}_{name}": value for name, value in found.items()}
+                return {f"{part}_score": float(found)}
+            except Exception as error:
+                if self.error_score == "raise":
+                    raise
+                warnings.warn(
+                    f"[cross_validate] a fold could not be scored, its score is {self.error_score}: {error!r}",
+                    UserWarning,
+                    stacklevel=2,
+                )
+        names = getattr(self.scorer, "_scorers", None)
+        keys = [f"{part}_score"] if names is None else [f"{part}_{name}" for name in names]
+        return dict.fromkeys(keys, self.error_score)
+
+
+def _is_named(scoring: Any) -> bool:
+    """Whether all scorers are scikit-learn's own, or the estimator's `score`."""
+    several = scoring.values() if isinstance(scoring, Mapping) else scoring
+    some = [scoring] if scoring is None or isinstance(scoring, str) or callable(scoring) else list(several)
+    return all(one is None or isinstance(one, str) for one in some)
+
+
+def _numbers(rows: Any) -> Array:
+    """Row numbers (k,), of these or of the truth values that a splitter gave."""
+    chosen: Array = np.asarray(rows)
+    return np.flatnonzero(chosen) if chosen.dtype == bool else chosen
 
 
 def _is_by_row(value: Any, n: int) -> bool:

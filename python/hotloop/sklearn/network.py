@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hotloop import nn
+from hotloop.data.lazy import LazyRows
 from hotloop.engine import native
 from hotloop.optim import SGD, Optimizer
 from hotloop.runtime.device import first_kind
@@ -77,14 +78,15 @@ class Network:
             if given is not ours:
                 ours[...] = given
 
-    def predict(self, X: Array) -> Array:
+    def predict(self, X: LazyRows) -> Array:
         """Raw outputs (n, outputs) of X (n, features) of the session's dtype."""
         with self.lock, self.session.entered("predict"):
             return self.outputs(X)
 
-    def outputs(self, X: Array) -> Array:
+    def outputs(self, X: LazyRows) -> Array:
         """As `predict`, for who has entered the session."""
-        return native.predict(self.session, self.graph, {self.input: X})
+        rows: Any = X
+        return native.predict(self.session, self.graph, {self.input: rows})
 
     @cached_property
     def n_weights(self) -> int:
@@ -94,9 +96,7 @@ class Network:
 
     def square_norm(self) -> float:
         """The sum of the squared weights, biases left out; infinite if it overflows."""
-        weights = self.session.memory.native.parameters[: self.n_weights]
-        with np.errstate(over="ignore", invalid="ignore"):  # and no dot, which may wake the threads of a BLAS
-            return float(np.square(weights).sum(dtype=np.float64))
+        return self.session.memory.native.square_norm(self.n_weights)
 
 
 def _linear(weight: Array, bias: Array) -> nn.Linear:

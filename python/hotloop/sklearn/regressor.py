@@ -11,7 +11,6 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import validate_data
 
 from hotloop.arguments import choice
 from hotloop.sklearn.base import BaseMLP, Classes
@@ -140,10 +139,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def _check_data(self, X: Any, y: Any, *, reset: bool, classes: Classes) -> tuple[Array, Any]:
         choice("MLPRegressor", "loss", self.loss, ("squared_error", "poisson"))
-        X, y = validate_data(
-            self, X, y, accept_sparse=("csr", "csc"), multi_output=True, y_numeric=True,
-            dtype=(np.float64, np.float32), reset=reset,
-        )  # fmt: skip
+        X, y = self._validated(X, y, reset=reset, multi_output=True, y_numeric=True)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         if self.loss == "poisson" and (y < 0).any():

@@ -18,6 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from hotloop import _core
 from hotloop.compile.plan import LossSpec
+from hotloop.data.lazy import LazyRows
 from hotloop.engine.callable import CallableEngine
 from hotloop.engine.native import Data, Engine, NativeEngine, TrainPass
 from hotloop.runtime.grouping import fill_groups
@@ -34,21 +35,25 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Rows:
-    """A part of the data: X (n, features), y as the objective takes it, weights (n,) or None."""
+    """A part of the data: X (n, features), y as the objective takes it, weights (n,) or None. Parts of a part
+    share its X."""
 
-    X: Array
-    y: Array
+    X: LazyRows
+    y: Array | LazyRows
     weight: Array | None
 
     def __len__(self) -> int:
         return len(self.X)
 
     def take(self, rows: Array) -> Rows:
-        return Rows(self.X[rows], self.y[rows], None if self.weight is None else self.weight[rows])
+        y = self.y.take(rows) if isinstance(self.y, LazyRows) else self.y[rows]
+        return Rows(self.X.take(rows), y, None if self.weight is None else self.weight[rows])
 
     def data(self, input: str, objective: Objective) -> Data:
-        extra = {} if self.weight is None else {"sample_weight": self.weight}
-        return Data({input: self.X, "target": self.y, **extra}, objective.kind)
+        arrays: dict[str, Any] = {input: self.X, "target": self.y}
+        if self.weight is not None:
+            arrays["sample_weight"] = self.weight
+        return Data(arrays, objective.kind)
 
 
 def make_engine(network: Network, objective: Objective, accumulate: int = 1) -> Engine:
@@ -214,7 +219,7 @@ class _Fit:
         est = self.est
         if self.validation is not None:
             outputs = self.network.outputs(self.validation.X)
-            score = self.score(outputs, self.validation.y, self.validation.weight)
+            score = self.score(outputs, np.asarray(self.validation.y), self.validation.weight)
             est.validation_scores_.append(score)
             self._say(f"Validation score: {score:f}")
             better = score > est.best_validation_score_
