@@ -235,7 +235,7 @@ HOTLOOP_INLINE std::uint64_t halves_above(const std::uint16_t* halves, int most)
 // 65536).
 inline void philox_at_least(std::uint64_t first_block, int64 count, std::uint64_t step, PhiloxKey key,
                             int threshold, std::uint64_t* words) {
-  std::uint16_t halves[kPhiloxSets * kPhiloxHalves];
+  alignas(64) std::uint16_t halves[kPhiloxSets * kPhiloxHalves];
   const auto make = [&](auto sets, int64 i) {
     constexpr int n = decltype(sets)::value;
     philox_sets<n>(first_block + static_cast<std::uint64_t>(i * kPhiloxBlocks), step, key, halves);

@@ -31,8 +31,16 @@ struct DropoutMask {
 };
 
 // A bit for each of so many elements from `begin` on, set where it is kept. The bits of a run are made before
-// they are used: in a loop of their own, whose rounds wait for each other, several runs of blocks take turns.
-constexpr int64 kKeptRun = 2048;
+// they are used: in a loop of their own, whose rounds wait for each other, four sets of blocks take turns.
+constexpr int64 kKeptRun = 512;
+
+// Between two runs no input is read, and processors do not look that far ahead: fetches what the next but one
+// wants.
+template <class real>
+HOTLOOP_INLINE void fetch_run(const real* p) {
+  __builtin_prefetch(p + 2 * kKeptRun);
+}
+
 template <class real>
 class KeptBits {
  public:
@@ -59,13 +67,20 @@ class KeptBits {
   real scale_;
 };
 
-// Elements [begin, begin + n) of a call, a run at a time: body(i, count, kept) for i = 0, ... < n.
+// Elements [begin, begin + n) of a call, a run at a time: body(i, count, kept) for i = 0, ... < n. The second
+// run begins at element `head`, and all have whole vectors but for the first and the last.
 template <class real, class Body>
-HOTLOOP_INLINE void for_kept_runs(const DropoutMask<real>& mask, int64 begin, int64 n, Body&& body) {
-  for (int64 i = 0; i < n; i += kKeptRun) {
-    const int64 count = n - i < kKeptRun ? n - i : kKeptRun;
+HOTLOOP_INLINE void for_kept_runs(const DropoutMask<real>& mask, int64 begin, int64 n, int64 head,
+                                  Body&& body) {
+  const bool whole = (mask.first + begin + head) % 8 == 0;
+  const int64 most =
+      whole ? kKeptRun : kKeptRun - kPanel;  // with the rest of a block before it, no more words
+  for (int64 i = 0; i < n;) {
+    const int64 limit = i < head ? head - i : most;
+    const int64 count = n - i < limit ? n - i : limit;
     const KeptBits<real> kept(mask, begin + i, count);
     body(i, count, kept);
+    i += count;
   }
 }
 

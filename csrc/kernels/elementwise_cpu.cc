@@ -36,12 +36,16 @@ void unary_bwd(const UnaryBwdArgs<real>& args, const StepContext& ctx, int64 chu
       return F::grad(load(args.saved + i, n), load(args.dy + i, n), p0, p1);
     });
   } else {
-    for_kept_runs(mask, range.begin, range.end - range.begin, [&](int64 at, int64 count, const auto& kept) {
-      const int64 begin = range.begin + at;
-      write_lanes<real>({begin, begin + count}, args.dx, streamed, [&](int64 i, int64 n) HOTLOOP_BODY {
-        return F::grad(load(args.saved + i, n), kept.drop(load(args.dy + i, n), i - begin), p0, p1);
-      });
-    });
+    for_kept_runs(
+        mask, range.begin, range.end - range.begin, to_boundary(args.dx + range.begin),
+        [&](int64 at, int64 count, const auto& kept) {
+          const int64 begin = range.begin + at;
+          write_lanes<real>({begin, begin + count}, args.dx, streamed, [&](int64 i, int64 n) HOTLOOP_BODY {
+            fetch_run(args.saved + i);
+            fetch_run(args.dy + i);
+            return F::grad(load(args.saved + i, n), kept.drop(load(args.dy + i, n), i - begin), p0, p1);
+          });
+        });
   }
   end_stream<real>(streamed);
 }
@@ -84,12 +88,15 @@ void dropout_run(const DropoutArgs<real>& args, const StepContext& ctx, int64 ch
     write_lanes<real>(range, args.y, streamed,
                       [&](int64 i, int64 n) HOTLOOP_BODY { return load(args.x + i, n); });
   } else {
-    for_kept_runs(mask, range.begin, range.end - range.begin, [&](int64 at, int64 count, const auto& kept) {
-      const int64 begin = range.begin + at;
-      write_lanes<real>({begin, begin + count}, args.y, streamed, [&](int64 i, int64 n) HOTLOOP_BODY {
-        return kept.drop(load(args.x + i, n), i - begin);
-      });
-    });
+    for_kept_runs(mask, range.begin, range.end - range.begin, to_boundary(args.y + range.begin),
+                  [&](int64 at, int64 count, const auto& kept) {
+                    const int64 begin = range.begin + at;
+                    write_lanes<real>({begin, begin + count}, args.y, streamed,
+                                      [&](int64 i, int64 n) HOTLOOP_BODY {
+                                        fetch_run(args.x + i);
+                                        return kept.drop(load(args.x + i, n), i - begin);
+                                      });
+                  });
   }
   end_stream<real>(streamed);
 }

@@ -71,7 +71,7 @@ void apply_function(const MatmulArgs<real>& args, const Span& span) {
 template <class real>
 void drop(const MatmulArgs<real>& args, const DropoutMask<real>& mask, const Span& span) {
   real* out = args.out + span.at;
-  for_kept_runs(mask, span.element, span.count, [&](int64 at, int64 count, const auto& kept) {
+  for_kept_runs(mask, span.element, span.count, 0, [&](int64 at, int64 count, const auto& kept) {
     for_lanes<real>(0, count, [&](int64 i, int64 n) HOTLOOP_BODY {
       store(kept.drop(load(out + at + i, n), i), out + at + i, n);
     });

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import pairwise
-from typing import Any, Union
+from typing import Any, TypeVar, Union, cast
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from hotloop.ops.launch import ALONE_BELOW_NS, launch, team_for
 
 _NS_ADAM, _NS_SGD = 0.7, 0.4  # of one thread, per element
 _SGD, _ADAM, _ADAMW = range(3)  # Rule::kind of update_many.cc
+
+_Adam = TypeVar("_Adam", optim.AdamW, optim.Adam)
 
 
 def adamw_(
@@ -45,15 +48,8 @@ def adamw_(
     >>> print(p.round(4))
     [0.9 0.9]
     """
-    _adam(
-        optim.AdamW(lr, betas, eps=eps, weight_decay=weight_decay),
-        "adamw_",
-        param,
-        grad,
-        exp_avg,
-        exp_avg_sq,
-        step,
-    )
+    rule = _rule(optim.AdamW, lr, betas, eps, weight_decay)
+    _adam(rule, "adamw_", param, grad, exp_avg, exp_avg_sq, step)
 
 
 def adam_(
@@ -61,15 +57,22 @@ def adam_(
     betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
 ) -> None:  # fmt: skip
     """``torch.optim.Adam`` (Kingma and Ba 2015): as `adamw_`, with the decay added to the gradient."""
-    _adam(
-        optim.Adam(lr, betas, eps=eps, weight_decay=weight_decay),
-        "adam_",
-        param,
-        grad,
-        exp_avg,
-        exp_avg_sq,
-        step,
-    )
+    rule = _rule(optim.Adam, lr, betas, eps, weight_decay)
+    _adam(rule, "adam_", param, grad, exp_avg, exp_avg_sq, step)
+
+
+def _rule(kind: type[_Adam], lr: Any, betas: Any, eps: Any, weight_decay: Any) -> _Adam:
+    """The checked numbers of a step. Those of recent steps are kept: checking takes as long as 20 000 updates."""
+    try:
+        found = cast(Union[_Adam, None], _checked_rule(kind, lr, betas, eps, weight_decay))
+    except TypeError:  # what cannot be hashed is checked anew; what is wrong says so again
+        found = None
+    return found if found is not None else kind(lr, betas, eps=eps, weight_decay=weight_decay)
+
+
+@lru_cache(maxsize=64, typed=True)
+def _checked_rule(kind: Any, lr: Any, betas: Any, eps: Any, weight_decay: Any) -> Any:
+    return kind(lr, betas, eps=eps, weight_decay=weight_decay)
 
 
 def sgd_(
@@ -173,7 +176,8 @@ def _check_apart(where: str, rows: list[list[Any]]) -> None:
 
 def _update(columns: list[Any], steps: list[int], rule: tuple[Any, ...], team: Any) -> bool:
     """Parameters, gradients and what state there is, as lists: whether they were plain, and are updated."""
-    params, grads, firsts, seconds = [list(column) for column in columns] + [[]] * (4 - len(columns))
+    lists = [column if type(column) is list else list(column) for column in columns]
+    params, grads, firsts, seconds = lists + [[]] * (4 - len(columns))
     return _core.update_arrays(params, grads, firsts, seconds, steps, rule, team)
 
 
