@@ -49,7 +49,7 @@ PEERS="jax jaxlib keras pandas polars pyarrow narwhals onnx onnxruntime lightnin
 peer_files() {
   local names
   names="torch|safetensors\.torch|${PEERS// /|}"
-  printf '%s\n' tests/test_docs.py tests/test_examples.py # pages and examples of which some need them
+  printf '%s\n' tests/project/test_docs.py tests/project/test_examples.py # pages and examples of which some need them
   grep -rlE "importorskip\(\"($names)[\".]|^(import|from) ($names)\b|^# needs: ($names)" tests bench --include='*.py' |
     grep -E '/test_[^/]+$|^bench/'
 }
@@ -86,5 +86,5 @@ step_browser() {
     apt-get update -q && apt-get install -y -q --no-install-recommends chromium ||
       { echo "Chromium cannot be installed here"; return "$SKIP"; }
   fi
-  (cd "$CLONE" && "$CLONE/.venv/bin/pytest" -q tests/test_report_browser.py)
+  (cd "$CLONE" && "$CLONE/.venv/bin/pytest" -q tests/report/test_report_browser.py)
 }

@@ -79,7 +79,7 @@ def job_data() -> None:
     import pyarrow as pa
 
     import hotloop as hl
-    from hotloop.tabular import tabular_model
+    from hotloop.nn.tabular import tabular_model
 
     X, y = arrays()
     frame = pa.table(

@@ -27,7 +27,7 @@ step_cuda_build() {
   "$TOOLS/bin/python" .ci/check_wheel.py --cuda "$WORK"/cuda_wheel/hotloop-*.whl
   # Drivers that are missing, broken or old, beside the library as built.
   "$TOOLS/bin/pip" install -q --no-deps --target "$WORK/cuda_site" "$WORK"/cuda_wheel/hotloop-*.whl
-  PYTHONPATH=$WORK/cuda_site "$TOOLS/bin/python" -m pytest -q tests/test_device_library.py
+  PYTHONPATH=$WORK/cuda_site "$TOOLS/bin/python" -m pytest -q tests/runtime/test_device_library.py
 }
 
 step_cuda_guards() {

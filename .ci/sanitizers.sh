@@ -36,9 +36,9 @@ step_python_asan() {
     ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:use_sigaltstack=0 \
     UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 PYTHONPATH="$site" \
     timeout 1200 "$TOOLS/bin/python" -m pytest -q -n "$JOBS" -p no:benchmark -p no:cacheprovider \
-    tests --ignore=tests/test_packaging.py --ignore=tests/test_stubs.py --ignore=tests/test_accuracy.py \
-    --ignore=tests/test_report.py --ignore=tests/test_report_browser.py --ignore=tests/sklearn_ --ignore=tests/data \
-    --ignore=tests/export --ignore-glob='tests/test_cli*' --ignore=tests/test_docs.py --ignore=tests/test_examples.py \
+    tests --ignore=tests/project/test_packaging.py --ignore=tests/project/test_stubs.py --ignore=tests/test_accuracy.py \
+    --ignore=tests/report/test_report.py --ignore=tests/report/test_report_browser.py --ignore=tests/sklearn_ --ignore=tests/data \
+    --ignore=tests/export --ignore=tests/cli --ignore=tests/project/test_docs.py --ignore=tests/project/test_examples.py \
     --ignore=tests/test_benchmarks.py --ignore=tests/test_bench_peers.py
 }
 

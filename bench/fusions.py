@@ -26,8 +26,8 @@ from hotloop import _core
 from hotloop.compile import compile_uncached, param_layout
 from hotloop.compile.fuse import RULES
 from hotloop.compile.plan import LossSpec, OptimizerSpec, PlanSpec
-from hotloop.executable import native_plan
 from hotloop.graph import Graph, Rows, TensorType
+from hotloop.runtime.executable import native_plan
 from hotloop.trace import trace
 
 #: Seconds of one timing: long beside the clock and the call from Python, short beside a busy moment.

@@ -17,7 +17,7 @@ import torch
 import hotloop.torch as ours
 from bench._harness import Row, machine, save, table
 from hotloop.benchmarks.harness import measure_limits
-from hotloop.threads import set_num_threads
+from hotloop.runtime.threads import set_num_threads
 
 F = torch.nn.functional
 ROUNDS, SAMPLE_S = 15, 0.004

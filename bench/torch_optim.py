@@ -18,7 +18,7 @@ import torch
 import hotloop.torch as ours
 from bench._harness import Row, machine, save, table
 from hotloop.benchmarks.harness import measure_limits
-from hotloop.threads import set_num_threads
+from hotloop.runtime.threads import set_num_threads
 
 SETTINGS = {
     "64 tensors, 100 k": (100_000 // 64,) * 64,

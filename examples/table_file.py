@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import hotloop as hl
-from hotloop.tabular import tabular_model
+from hotloop.nn.tabular import tabular_model
 
 FILE = Path(__file__).parent / "data" / "penguins.csv"
 

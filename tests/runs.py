@@ -23,7 +23,7 @@ from unittest import mock
 import numpy as np
 
 import hotloop as hl
-from hotloop.fit_loop import run_fit
+from hotloop.fit.loop import run_fit
 
 EPOCHS, BATCH = 5, 16
 

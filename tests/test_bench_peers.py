@@ -15,7 +15,7 @@ import pytest
 from hotloop import _core
 from hotloop.benchmarks import blas, commands, peer_works, peers
 from hotloop.benchmarks.harness import Limits
-from hotloop.threads import get_num_threads
+from hotloop.runtime.threads import get_num_threads
 
 
 @pytest.fixture(autouse=True)

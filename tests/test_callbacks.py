@@ -14,8 +14,8 @@ import pytest
 
 import hotloop as hl
 from hotloop.callbacks import hooks
-from hotloop.engine import NativeTrainPass
-from hotloop.files import read_safetensors
+from hotloop.engine.native import NativeTrainPass
+from hotloop.storage.files import read_safetensors
 from tests import runs
 from tests.runs import interrupted, resumed, stopping, whole
 

@@ -22,7 +22,7 @@ from hotloop.diagnosis import EXPLAINS, RULES, Diagnosis, Finding, diagnose
 from hotloop.diagnosis.view import wilson
 from hotloop.evidence import Evidence
 from hotloop.history import StopReason
-from hotloop.learning_curve import CurvePoint, LearningCurve
+from hotloop.probes.learning_curve import CurvePoint, LearningCurve
 from tests.illnesses import (
     ILLNESSES,
     bundled,

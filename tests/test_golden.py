@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import hotloop as hl
-from hotloop.files import read_safetensors, write_safetensors
+from hotloop.storage.files import read_safetensors, write_safetensors
 
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())

@@ -11,7 +11,7 @@ import pytest
 
 import hotloop as hl
 from hotloop.data.preprocess import Preprocessor
-from hotloop.tabular import ACTIVATIONS, TabularMLP, tabular_model
+from hotloop.nn.tabular import ACTIVATIONS, TabularMLP, tabular_model
 
 RANDOM = np.random.Generator(np.random.Philox(5))
 EFFECT = RANDOM.normal(0, 1, 30)

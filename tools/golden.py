@@ -19,7 +19,7 @@ os.environ["HOTLOOP_ISA"] = "generic"
 import numpy as np
 
 import hotloop as hl
-from hotloop.tabular import tabular_model
+from hotloop.nn.tabular import tabular_model
 
 FOLDER = Path(__file__).resolve().parents[1] / "tests" / "golden"
 #: Of the checkpoint's run: five steps an epoch, stored after the second of the second epoch.

@@ -132,8 +132,10 @@ int event_seconds(DeviceEvent begin, DeviceEvent end, double* seconds) {
   return status;
 }
 
+// Relaxed: code that is launched for the first time is loaded then, which other modes may take for an unsafe
+// call. A launcher neither waits nor allocates, so there is nothing else for them to refuse.
 int capture_begin(DeviceStream stream) {
-  return report(cudaStreamBeginCapture(native(stream), cudaStreamCaptureModeThreadLocal));
+  return report(cudaStreamBeginCapture(native(stream), cudaStreamCaptureModeRelaxed));
 }
 
 int capture_after(DeviceStream stream, const DeviceNode* nodes, std::size_t n) {

@@ -39,41 +39,41 @@ if TYPE_CHECKING:
     from hotloop import torch as torch
     from hotloop.callbacks import Callback as Callback
     from hotloop.callbacks import FitState as FitState
-    from hotloop.checkpoint import Checkpoint as Checkpoint
-    from hotloop.cost import CostPlan as CostPlan
     from hotloop.data.split import Split as Split
     from hotloop.data.split import split as split
     from hotloop.data.table_check import TableCheck as TableCheck
     from hotloop.data.table_check import check as check
-    from hotloop.device import Device as Device
-    from hotloop.device import devices as devices
-    from hotloop.device import show_config as show_config
-    from hotloop.dry_run import DryRun as DryRun
     from hotloop.early_stopping import EarlyStopping as EarlyStopping
-    from hotloop.files import load_safetensors as load_safetensors
-    from hotloop.files import save_safetensors as save_safetensors
+    from hotloop.fit.cost import CostPlan as CostPlan
     from hotloop.freeze_plan import FreezePlan as FreezePlan
     from hotloop.history import History as History
-    from hotloop.model_file import load as load
     from hotloop.ops.device import DeviceArray as DeviceArray
+    from hotloop.probes.dry_result import DryRun as DryRun
     from hotloop.probes.lr_result import LrFind as LrFind
     from hotloop.probes.overfit import OverfitCheck as OverfitCheck
+    from hotloop.runtime.device import Device as Device
+    from hotloop.runtime.device import devices as devices
+    from hotloop.runtime.device import show_config as show_config
+    from hotloop.runtime.threads import get_num_threads as get_num_threads
+    from hotloop.runtime.threads import set_num_threads as set_num_threads
     from hotloop.sklearn import MLPClassifier as MLPClassifier
     from hotloop.sklearn import MLPRegressor as MLPRegressor
     from hotloop.sklearn import cross_validate as cross_validate
-    from hotloop.threads import get_num_threads as get_num_threads
-    from hotloop.threads import set_num_threads as set_num_threads
+    from hotloop.storage.checkpoint import Checkpoint as Checkpoint
+    from hotloop.storage.files import load_safetensors as load_safetensors
+    from hotloop.storage.files import save_safetensors as save_safetensors
+    from hotloop.storage.model_file import load as load
     from hotloop.train_step import TrainStep as TrainStep
     from hotloop.trainer import Trainer as Trainer
 
 _MODULES = ("callbacks", "data", "diagnosis", "losses", "nn", "ops", "optim", "schedules", "torch")
 _HOMES = {
     "Callback": "callbacks",
-    "Checkpoint": "checkpoint",
-    "CostPlan": "cost",
-    "Device": "device",
+    "Checkpoint": "storage.checkpoint",
+    "CostPlan": "fit.cost",
+    "Device": "runtime.device",
     "DeviceArray": "ops.device",
-    "DryRun": "dry_run",
+    "DryRun": "probes.dry_result",
     "EarlyStopping": "early_stopping",
     "FitState": "callbacks",
     "FreezePlan": "freeze_plan",
@@ -85,13 +85,13 @@ _HOMES = {
     "TrainStep": "train_step",
     "Trainer": "trainer",
     "check": "data.table_check",
-    "devices": "device",
-    "get_num_threads": "threads",
-    "load": "model_file",
-    "load_safetensors": "files",
-    "save_safetensors": "files",
-    "set_num_threads": "threads",
-    "show_config": "device",
+    "devices": "runtime.device",
+    "get_num_threads": "runtime.threads",
+    "load": "storage.model_file",
+    "load_safetensors": "storage.files",
+    "save_safetensors": "storage.files",
+    "set_num_threads": "runtime.threads",
+    "show_config": "runtime.device",
     "split": "data.split",
 }
 #: What needs an optional package, which `from hotloop import *` must not load.

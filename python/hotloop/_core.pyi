@@ -288,7 +288,7 @@ class Program:
 
 class DirectCall:
     """
-    A program fed with the caller's own arrays; see hotloop.direct.
+    A program fed with the caller's own arrays; see hotloop.runtime.direct.
     """
     def __call__(
         self,

@@ -2,7 +2,7 @@
 """What a run leaves behind for those who judge it: sizes, scales, norms and a look at the trained model.
 
 Plain frozen data with a JSON form; it travels in the history, so that a run can be judged years later from
-its file alone. fit_evidence.py gathers it while the run runs, witness.py looks at the model afterwards.
+its file alone. fit/evidence.py gathers it while the run runs, fit/witness.py looks at the model afterwards.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from hotloop.diagnosis import Diagnosis
-    from hotloop.dry_run import DryRun
     from hotloop.evidence import Evidence, Look
-    from hotloop.files import Path as FilePath
+    from hotloop.probes.dry_result import DryRun
+    from hotloop.storage.files import Path as FilePath
 
 StopReason = Literal["epochs", "early_stopping", "time", "interrupt", "divergence", "callback", "dry_run"]
 
@@ -46,7 +46,7 @@ class History:
     evidence: Evidence | None = None
     epoch_seconds: list[float] = field(default_factory=list)
     about: dict[str, Any] = field(default_factory=dict)
-    #: The run's model and validation data for `report`, as long as they are at hand; see run_context.py.
+    #: The run's model and validation data for `report`, as long as they are at hand; see fit/context.py.
     _context: Any = field(default=None, init=False, repr=False, compare=False)
     _witness: Callable[[], Look | None] | None = field(default=None, init=False, repr=False, compare=False)
 

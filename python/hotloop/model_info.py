@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from hotloop.compile.plan import LossSpec
 from hotloop.data.split import SplitInfo
+from hotloop.fit.provenance import Provenance
 from hotloop.history import History
 from hotloop.losses import CallableLoss
-from hotloop.provenance import Provenance
 
 if TYPE_CHECKING:
     from hotloop.trainer import Trainer

@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
-from hotloop import classes, data_inputs, losses, raw_inputs
+from hotloop import classes, losses
 from hotloop import metrics as metrics_
 from hotloop.compile.plan import LossSpec
 from hotloop.data import border
 from hotloop.data.split import SealedData
-from hotloop.engine import predict_any
-from hotloop.fit_setup import ResolvedLoss, make_engine
-from hotloop.provenance import Provenance, was_trained_on
-from hotloop.session import Session
+from hotloop.engine.native import predict_any
+from hotloop.fit.provenance import Provenance, was_trained_on
+from hotloop.fit.setup import ResolvedLoss, make_engine
+from hotloop.inputs import frames, handed
+from hotloop.runtime.session import Session
 
 if TYPE_CHECKING:
     from hotloop.data.preprocess import Preprocessor
-    from hotloop.files import Path as FilePath
     from hotloop.nn import Module
+    from hotloop.storage.files import Path as FilePath
 
 
 class Predictor:
@@ -36,7 +37,7 @@ class Predictor:
     #: When and on what the last run began; None before the first.
     provenance: Provenance | None
     #: Input ("x" for X itself) -> columns of the frame that the last run was given; empty for arrays.
-    feature_names: raw_inputs.Names
+    feature_names: frames.Names
     preprocessor: Preprocessor | None
     _session: Session
     _resolved: tuple[Any, ResolvedLoss] | None  # a loss as given, and what it was in fit
@@ -52,7 +53,7 @@ class Predictor:
                 raise TypeError("[evaluate] the sealed test set holds its own y; call evaluate(split.test)")
             X, y = X.open("Trainer.evaluate")
         with self._session.entered("evaluate"):
-            data, graph, loss = data_inputs.for_evaluate(self, X, y, sample_weight)
+            data, graph, loss = handed.for_evaluate(self, X, y, sample_weight)
             names = metrics_.resolve(self.metrics, loss, y)
             return make_engine(self._session, graph, loss, names).evaluate(data).metrics
 
@@ -63,7 +64,7 @@ class Predictor:
         the answer is then in the target's own unit, float64 (n,). Of a stream: the outputs of all blocks.
         Raises `ShapeError` with the first difference for a frame of other columns, and as `fit`."""
         if type(X) is not np.ndarray:
-            return raw_inputs.predict(self, X)
+            return frames.predict(self, X)
         with self._session.entered("predict"):
             return predict_any(self._session, X, "predict")
 
@@ -77,7 +78,7 @@ class Predictor:
         """The most likely class of each row, int64 (n,); for several binary outputs 0 or 1 each, (n, L). Of a
         frame that `preprocessor` takes: the names of the classes (n,), as its ``class_names`` has them."""
         kind = self._class_loss("predict_label")
-        named = None if type(X) is np.ndarray else raw_inputs.labels(self, X)
+        named = None if type(X) is np.ndarray else frames.labels(self, X)
         if named is not None:
             return named
         return classes.labels(self.predict(X), kind)
@@ -118,7 +119,7 @@ class Predictor:
     def was_trained_on(self, X: Any, y: Any, sample_weight: Any = None) -> bool:
         """Whether the last `fit` was given this data: values and order of the rows, by the digests that the
         model's file keeps. Raises as `fit` for data that does not fit the model."""
-        X, y = raw_inputs.ready_pair(self, X, y, "was_trained_on", expected=self.feature_names)
+        X, y = frames.ready_pair(self, X, y, "was_trained_on", expected=self.feature_names)
         with self._session.entered("was_trained_on"):
             return was_trained_on(self._session, self._known_loss(), self.provenance, X, y, sample_weight)
 

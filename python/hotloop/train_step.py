@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 
 import numpy as np
 
-from hotloop import direct, optim
+from hotloop import optim
 from hotloop.arguments import choice, count, number
 from hotloop.compile.plan import LossSpec, PlanSpec, TrainableSpec
 from hotloop.data import border
 from hotloop.data.target import target_range
-from hotloop.device import PRECISIONS, Precision, check_device, first_kind
-from hotloop.engine import Data, checked_inputs, predict_any, row_weights
+from hotloop.engine.native import Data, checked_inputs, predict_any, row_weights
 from hotloop.errors import DeviceError, ShapeError
-from hotloop.executable import Executable
-from hotloop.fit_setup import ResolvedLoss, check_batches, check_data, check_loss
+from hotloop.fit.setup import ResolvedLoss, check_batches, check_data, check_loss
 from hotloop.graph import Graph
 from hotloop.losses import CallableLoss
-from hotloop.session import Doubles, DType, Session
-from hotloop.threads import check_threads
+from hotloop.runtime import direct
+from hotloop.runtime.device import PRECISIONS, Precision, check_device, first_kind
+from hotloop.runtime.executable import Executable
+from hotloop.runtime.session import Doubles, DType, Session
+from hotloop.runtime.threads import check_threads
 
 if TYPE_CHECKING:
     from hotloop.nn import Module

@@ -2,7 +2,7 @@
 """`Trainer`: fit, evaluate, predict, save.
 
 It holds what was chosen (loss, optimiser, schedule, rules of stopping) and one session, which holds the
-numbers. Every argument is checked before anything changes; then whole epochs run natively, see fit_loop.py.
+numbers. Every argument is checked before anything changes; then whole epochs run natively, see fit/loop.py.
 """
 
 from __future__ import annotations
@@ -10,34 +10,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Union
 
-from hotloop import freeze_plan, hyper_schedules, optim
+from hotloop import freeze_plan, optim
 from hotloop.arguments import choice, count, number, positive
 from hotloop.callbacks import CallbackLike, as_callbacks
-from hotloop.checkpoint import Checkpoint
 from hotloop.data import border
-from hotloop.device import PRECISIONS, Precision, check_device, first_kind
 from hotloop.early_stopping import EarlyStopping
-from hotloop.fit_job import FitJob
-from hotloop.fit_loop import run_fit
-from hotloop.fit_prepare import make_job
-from hotloop.fit_setup import ResolvedLoss, Validation, check_decay, check_loss
+from hotloop.fit import hyper_schedules
+from hotloop.fit.hyper_schedules import ScheduleLike
+from hotloop.fit.job import FitJob
+from hotloop.fit.loop import run_fit
+from hotloop.fit.prepare import make_job
+from hotloop.fit.setup import ResolvedLoss, Validation, check_decay, check_loss
 from hotloop.freeze_plan import FreezePlan
 from hotloop.history import History
-from hotloop.hyper_schedules import ScheduleLike
 from hotloop.predictor import Predictor
 from hotloop.probes.methods import Probes
 from hotloop.progress import ProgressOption, check_progress
-from hotloop.session import Session
+from hotloop.runtime.device import PRECISIONS, Precision, check_device, first_kind
+from hotloop.runtime.session import Session
+from hotloop.runtime.threads import check_threads
 from hotloop.setting import Setting
-from hotloop.threads import check_threads
+from hotloop.storage.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from hotloop.data.preprocess import Preprocessor
     from hotloop.data.split import SplitInfo
-    from hotloop.files import Path as FilePath
-    from hotloop.learning_curve import LearningCurve
     from hotloop.model_info import ModelInfo
     from hotloop.nn import Module
+    from hotloop.probes.learning_curve import LearningCurve
+    from hotloop.storage.files import Path as FilePath
 
 
 class Trainer(Predictor, Probes):
@@ -217,9 +218,9 @@ class Trainer(Predictor, Probes):
                 return _dry(job, keep_moments=not reset_optimizer)
             if reset_optimizer and stored is None:
                 self._session.memory.reset_optimizer()
-            from hotloop import run_context  # what reports need, which importing a trainer does not
+            from hotloop.fit import context
 
-            run_context.remember(self, job)
+            context.remember(self, job)
             self.history, self.provenance = job.history, job.provenance
             self.feature_names = job.feature_names
             self._runs = run + 1
@@ -260,7 +261,7 @@ class Trainer(Predictor, Probes):
         share, all against the same validation set, for as many steps as ``epochs`` of all rows are; this
         model is left as it is. ``diagnose(run, curve)`` judges the result. Raises as `fit`.
         """
-        from hotloop import learning_curve
+        from hotloop.probes import learning_curve
 
         return learning_curve.measure(
             self, X, y, validation=validation, fractions=fractions, epochs=epochs, batch_size=batch_size,
@@ -282,7 +283,7 @@ class Trainer(Predictor, Probes):
         Raises `RuntimeError` if the model has not seen data yet, and `OSError`.
         """
         with self._session.entered("save"):
-            from hotloop import model_file  # with hashing and safetensors, which training does not need
+            from hotloop.storage import model_file
 
             model_file.save(self, path)
 
@@ -294,6 +295,6 @@ def _dry(job: FitJob, *, keep_moments: bool) -> History:
 
 
 def _checkpoint_file() -> Any:
-    from hotloop import checkpoint_file  # with hashing and safetensors, which training does not need
+    from hotloop.storage import checkpoint_file
 
     return checkpoint_file

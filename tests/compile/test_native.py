@@ -21,7 +21,7 @@ from hotloop.rules.registry import GraphBuilder
 from tests.compile.graphs import ADAMW, LOSSES, batch, mlp, runner, train_spec
 
 _core = pytest.importorskip("hotloop._core")
-executable = pytest.importorskip("hotloop.executable")
+executable = pytest.importorskip("hotloop.runtime.executable")
 
 SPACES = {
     "parameter": "parameters",

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import hotloop as hl
 from hotloop.data.preprocess import Preprocessor
 from hotloop.errors import CheckpointError
-from hotloop.tabular import tabular_model
+from hotloop.nn.tabular import tabular_model
 
 NUMBERS = st.one_of(st.none(), st.floats(-1e6, 1e6), st.integers(-5, 5))
 TEXTS = st.one_of(st.none(), st.text(max_size=3), st.sampled_from(["a", "A ", "b", "", "7"]))

@@ -11,7 +11,7 @@ import pytest
 
 import hotloop as hl
 from hotloop.data import read, read_blocks
-from hotloop.tabular import tabular_model
+from hotloop.nn.tabular import tabular_model
 
 pytest.importorskip("narwhals")
 csv = pytest.importorskip("pyarrow.csv")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_kill import kill
+from tests.storage.test_kill import kill
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(1800)]
 

@@ -19,7 +19,7 @@ import onnx
 
 import hotloop as hl
 from hotloop.data import Preprocessor
-from hotloop.tabular import tabular_model
+from hotloop.nn.tabular import tabular_model
 from tests.export.runtime import ROWS, outputs, session
 
 Table = dict[str, list[Any]]

@@ -16,8 +16,8 @@ from hotloop import _core
 from hotloop.compile import compile_uncached, param_layout, state_layout
 from hotloop.compile.interpret import Interpreter
 from hotloop.compile.plan import Plan, PlanSpec
-from hotloop.executable import native_plan
 from hotloop.graph import Graph
+from hotloop.runtime.executable import native_plan
 from tests.compile.graphs import runner
 from tests.gpu.kernel_harness import LIBRARIES, open_device
 

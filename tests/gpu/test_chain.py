@@ -20,7 +20,7 @@ from hotloop.graph import Affine, Graph, Rows, TensorType
 from hotloop.reference import REFERENCES, Context
 from hotloop.rules.elementwise import UNARY
 from hotloop.rules.registry import GraphBuilder
-from hotloop.session import native_plan
+from hotloop.runtime.session import native_plan
 from tests.compile.graphs import ADAMW, LOSSES, batch, mlp, schema, train_spec
 from tests.gpu.device_plans import MODES, Setting, emulating, put_all
 from tests.gpu.kernel_harness import on_devices, open_device

@@ -106,7 +106,7 @@ def test_a_cpu_program_goes_on_where_a_device_ended(device: str) -> None:
 
 
 def _cpu_plan(case: Setting) -> Any:
-    from hotloop.session import native_plan
+    from hotloop.runtime.session import native_plan
 
     return native_plan(case.oracle.plan)
 

@@ -14,7 +14,7 @@ from hotloop.compile import compile_uncached
 from hotloop.compile.plan import ARENA_KINDS, LossSpec, OptimizerSpec, PlanSpec
 from hotloop.errors import DeviceError
 from hotloop.graph import Graph
-from hotloop.session import native_plan
+from hotloop.runtime.session import native_plan
 from tests.compile.graphs import ADAMW, LOSSES, batch, mlp, runner, schema, train_spec
 from tests.compile.test_native import everything
 from tests.gpu.device_plans import (

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from hotloop import _core
-from hotloop.executable import native_plan
 from hotloop.graph import Graph
+from hotloop.runtime.executable import native_plan
 from tests.gpu.kernel_harness import on_devices, open_device
 from tests.rules.op_cases import CASES, DROP, Case, draw, gradient_of, graph_of, interpret, plan_of
 

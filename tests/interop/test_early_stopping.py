@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import hotloop as hl
 from hotloop.early_stopping import BestEpoch, EarlyStopping, Patience
-from hotloop.engine import NativeEngine, PassResult
+from hotloop.engine.native import NativeEngine, PassResult
 
 torch = pytest.importorskip("torch")
 

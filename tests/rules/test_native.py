@@ -10,10 +10,10 @@ import pytest
 
 from hotloop import _core
 from hotloop.compile.plan import Plan
-from hotloop.executable import native_plan
 from hotloop.graph import Graph, TensorType
 from hotloop.nn import functional as F
 from hotloop.rules import matmul
+from hotloop.runtime.executable import native_plan
 from hotloop.trace import trace
 from tests.rules.op_cases import CASES, DROP, B, Case, draw, gradient_of, graph_of, interpret, plan_of
 

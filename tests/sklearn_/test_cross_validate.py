@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import hotloop as hl
-from hotloop.parallel import in_worker, run_all
+from hotloop.runtime.parallel import in_worker, run_all
 
 
 @pytest.fixture(autouse=True)

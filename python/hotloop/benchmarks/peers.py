@@ -17,7 +17,7 @@ import numpy as np
 
 from hotloop.benchmarks.harness import Limits, Row, busy, settle, table
 from hotloop.benchmarks.peer_works import Call, Work
-from hotloop.threads import set_num_threads
+from hotloop.runtime.threads import set_num_threads
 
 ROUNDS, SAMPLE_S = 15, 0.002
 US = "hotloop"

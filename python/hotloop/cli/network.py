@@ -19,7 +19,7 @@ def make_trainer(
 ) -> Any:  # fmt: skip
     """A trainer whose preprocessing has learnt from the training rows, and nothing else has yet."""
     import hotloop as hl
-    from hotloop.tabular import tabular_model
+    from hotloop.nn.tabular import tabular_model
 
     prepare = preprocessor(table, parts, options)
     network = tabular_model(

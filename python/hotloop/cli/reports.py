@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hotloop.report_text import class_scores, classification_report, regression_report, regression_scores
+from hotloop.report.text import class_scores, classification_report, regression_report, regression_scores
 
 Array = npt.NDArray[Any]
 #: Rows of the list that stands for a matrix too wide for the terminal.

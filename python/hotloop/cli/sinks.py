@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from hotloop.data.columns import Column
 from hotloop.data.schema import shown
-from hotloop.files import replacing
+from hotloop.storage.files import replacing
 
 _CSV = {"": ",", ".csv": ",", ".tsv": "\t"}
 _PARQUET = (".parquet", ".pq")

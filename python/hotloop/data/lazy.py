@@ -2,7 +2,7 @@
 """Rows that are converted when they are read: sparse matrices, and files that are mapped into memory.
 
 Such data may be larger than memory once they are dense float32. Checks and digests read them in blocks of a
-few megabytes; training and evaluation ask for the rows of some batches at a time (block_engine.py).
+few megabytes; training and evaluation ask for the rows of some batches at a time (engine/blocks.py).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from hotloop.diagnosis.view import View
 
 if TYPE_CHECKING:
     from hotloop.history import History
-    from hotloop.learning_curve import LearningCurve
+    from hotloop.probes.learning_curve import LearningCurve
 
 __all__ = ["RULES", "Diagnosis", "Finding", "Severity", "View", "diagnose"]
 

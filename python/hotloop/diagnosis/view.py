@@ -18,7 +18,7 @@ from hotloop.evidence import DataSet, Evidence, Setup
 
 if TYPE_CHECKING:
     from hotloop.history import History
-    from hotloop.learning_curve import LearningCurve
+    from hotloop.probes.learning_curve import LearningCurve
 
 Z95 = 1.96  # two-sided 95 % of a normal distribution
 

@@ -17,7 +17,7 @@ from hotloop.export.columns import add_columns, add_quantity, column_names
 from hotloop.export.convert import add_graph, border_of, evaluated, nbytes
 from hotloop.export.heads import LABEL, PROBABILITIES, add_head, check_head
 from hotloop.export.inputs import input_types
-from hotloop.files import Path, replacing
+from hotloop.storage.files import Path, replacing
 from hotloop.trace import trace
 
 if TYPE_CHECKING:

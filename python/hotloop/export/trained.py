@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hotloop import losses
 from hotloop.compile.plan import LossSpec
 from hotloop.export import export_onnx
-from hotloop.files import Path
+from hotloop.storage.files import Path
 
 if TYPE_CHECKING:
     from hotloop.data.preprocess import Preprocessor

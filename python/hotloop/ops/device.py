@@ -18,8 +18,8 @@ from typing import Any, Union
 import numpy as np
 
 from hotloop import _core
-from hotloop.device import library, open_device
 from hotloop.errors import DeviceError, DTypeError
+from hotloop.runtime.device import library, open_device
 
 #: The library that runs kernels on arrays of CUDA devices; tests put the emulator's name here.
 KIND = "cuda"

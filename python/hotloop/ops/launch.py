@@ -16,7 +16,7 @@ import numpy as np
 from hotloop import _core
 from hotloop.ops import device, device_work
 from hotloop.ops.arrays import Array
-from hotloop.threads import get_num_threads
+from hotloop.runtime.threads import get_num_threads
 
 #: Nanoseconds of one thread's work below which it works alone: waking the others takes some 10 us.
 ALONE_BELOW_NS = 40_000

@@ -13,15 +13,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hotloop.callable_engine import CallableEngine
 from hotloop.data import border
-from hotloop.dry_run import DryRun
-from hotloop.engine import Data, NativeEngine
-from hotloop.fit_job import FitJob, StepParams
+from hotloop.engine.callable import CallableEngine
+from hotloop.engine.native import Data, NativeEngine
+from hotloop.engine.scored import without_scores
+from hotloop.fit.job import FitJob, StepParams
 from hotloop.graph import Graph
 from hotloop.history import History
+from hotloop.probes.dry_result import DryRun
 from hotloop.probes.replica import Replica, batch_losses
-from hotloop.scored_engine import without_scores
 
 _BATCHES = 2
 
@@ -33,7 +33,7 @@ def run_dry(job: FitJob, *, keep_moments: bool) -> History:
     validation, evaluate_s = _evaluate(job, replica)
     engine = without_scores(job.engine)
     if isinstance(engine, NativeEngine):
-        from hotloop.cost import cost_plan
+        from hotloop.fit.cost import cost_plan
 
         cost = cost_plan(engine, job.train, job.batch_size, keeps_epochs=job.restore_best)
         epoch_s = cost.seconds_per_epoch

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from hotloop.engine import Data, Engine
+from hotloop.engine.native import Data, Engine
 from hotloop.probes.lr_result import LrFind
 from hotloop.probes.replica import Replica, batch_losses
-from hotloop.session import Doubles
+from hotloop.runtime.session import Doubles
 
 #: The running mean over steps, corrected for its start as Adam's moments are (fastai smooths so as well, with
 #: 0.98: over a hundred steps that lags behind by a power of ten).

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Union
 
 from hotloop import metrics as metrics_
 from hotloop.arguments import count, number
-from hotloop.engine import Data, Engine, NativeEngine
-from hotloop.fit_setup import check_batches, check_data, make_engine
-from hotloop.raw_inputs import Names, ready_pair
-from hotloop.session import Session
+from hotloop.engine.native import Data, Engine, NativeEngine
+from hotloop.fit.setup import check_batches, check_data, make_engine
+from hotloop.inputs.frames import Names, ready_pair
+from hotloop.runtime.session import Session
 
 if TYPE_CHECKING:
-    from hotloop.cost import CostPlan
     from hotloop.data.preprocess import Preprocessor
+    from hotloop.fit.cost import CostPlan
     from hotloop.probes.lr_result import LrFind
     from hotloop.probes.overfit import OverfitCheck
 
@@ -123,7 +123,7 @@ class Probes:
             )  # fmt: skip
             if not isinstance(engine, NativeEngine):
                 raise ValueError("[plan] a callable loss runs outside the plan; its cost is not known")
-            from hotloop import cost
+            from hotloop.fit import cost
 
             return cost.cost_plan(engine, data, min(batch_size, data.rows), keeps_epochs=self.restore_best)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hotloop.data import border
-from hotloop.engine import Data, Engine, row_weights
+from hotloop.engine.native import Data, Engine, row_weights
 from hotloop.probes.replica import Replica, batch_losses
 
 #: The part of the targets' spread that a memory must explain; the part of the loss where R2 has no meaning.

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hotloop.engine import Data, Engine, TrainPass
-from hotloop.model_memory import Snapshot
-from hotloop.session import Doubles
+from hotloop.engine.native import Data, Engine, TrainPass
+from hotloop.runtime.memory import Snapshot
+from hotloop.runtime.session import Doubles
 
 
 class Replica:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from hotloop.predictions import BINS, Reliability, Values
 from hotloop.report.curves import log_axis
+from hotloop.report.predictions import BINS, Reliability, Values
 from hotloop.report.style import MUTED, SERIES, drawing, new_figure
 from hotloop.report.words import label
 

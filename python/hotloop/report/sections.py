@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hotloop.metrics import regression
-from hotloop.predictions import Predictions, Unavailable, confusion, reliability
 from hotloop.report import curves, panels
+from hotloop.report.predictions import Predictions, Unavailable, confusion, reliability
 from hotloop.report.style import svg
 from hotloop.report.words import amount, bytes_text, flop_text, label, named, number, seconds_text
 

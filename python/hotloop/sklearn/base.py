@@ -15,8 +15,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from hotloop.device import first_kind
 from hotloop.errors import NonFiniteError
+from hotloop.runtime.device import first_kind
 from hotloop.sklearn.callbacks import CallbackSupportMixin, Tasks
 from hotloop.sklearn.lbfgs import run_lbfgs
 from hotloop.sklearn.network import Network, draw_weights

@@ -17,7 +17,7 @@ from sklearn.model_selection import check_cv
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.validation import _num_samples
 
-from hotloop.parallel import run_all
+from hotloop.runtime.parallel import run_all
 from hotloop.sklearn.base import BaseMLP
 
 

@@ -18,7 +18,7 @@ from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import ThreadpoolController
 
-from hotloop.parallel import stop_flag
+from hotloop.runtime.parallel import stop_flag
 from hotloop.sklearn.callbacks import Tasks
 from hotloop.sklearn.network import Network
 from hotloop.sklearn.objective import Objective

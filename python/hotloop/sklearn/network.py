@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hotloop import engine, nn
-from hotloop.device import first_kind
+from hotloop import nn
+from hotloop.engine import native
 from hotloop.optim import SGD, Optimizer
-from hotloop.session import DType, Session
+from hotloop.runtime.device import first_kind
+from hotloop.runtime.session import DType, Session
 
 Array = NDArray[Any]
 
@@ -83,7 +84,7 @@ class Network:
 
     def outputs(self, X: Array) -> Array:
         """As `predict`, for who has entered the session."""
-        return engine.predict(self.session, self.graph, {self.input: X})
+        return native.predict(self.session, self.graph, {self.input: X})
 
     @cached_property
     def n_weights(self) -> int:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from hotloop import optim, schedules
 from hotloop.compile.plan import OptimizerSpec
-from hotloop.fit_setup import run_factors
+from hotloop.fit.setup import run_factors
 
 Doubles = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from hotloop import schedules
 from hotloop.arguments import choice, count, number, rate
-from hotloop.device import check_device
+from hotloop.runtime.device import check_device
 from hotloop.sklearn.network import ACTIVATIONS
 
 SOLVERS = ("lbfgs", "sgd", "adam", "adamw")

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from hotloop import _core
-from hotloop.callable_engine import CallableEngine
 from hotloop.compile.plan import LossSpec
-from hotloop.engine import Data, Engine, NativeEngine, TrainPass
-from hotloop.grouping import fill_groups
-from hotloop.parallel import stop_flag
-from hotloop.session import Status
+from hotloop.engine.callable import CallableEngine
+from hotloop.engine.native import Data, Engine, NativeEngine, TrainPass
+from hotloop.runtime.grouping import fill_groups
+from hotloop.runtime.parallel import stop_flag
+from hotloop.runtime.session import Status
 from hotloop.sklearn.callbacks import Tasks
 from hotloop.sklearn.network import Network
 from hotloop.sklearn.objective import Objective

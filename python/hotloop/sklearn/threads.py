@@ -11,8 +11,8 @@ import threading
 
 from joblib.parallel import get_active_backend
 
-from hotloop.parallel import in_worker
-from hotloop.threads import get_num_threads
+from hotloop.runtime.parallel import in_worker
+from hotloop.runtime.threads import get_num_threads
 
 
 def threads_of(n_jobs: int | None) -> int | None:

@@ -15,7 +15,7 @@ import torch
 
 from hotloop.errors import DeviceError, DTypeError, GraphError
 from hotloop.nn import Module as Network
-from hotloop.threads import check_threads
+from hotloop.runtime.threads import check_threads
 from hotloop.torch.call import Call, draw, new, run_forward
 from hotloop.torch.inputs import WHERE, check_input, names_by_position
 from hotloop.torch.passes import Native

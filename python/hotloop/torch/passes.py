@@ -16,13 +16,13 @@ from hotloop import _core
 from hotloop.compile.autodiff import GRAD, INPUT
 from hotloop.compile.plan import PlanSpec, TrainableSpec
 from hotloop.data import border
-from hotloop.direct import rows_for_a_team
 from hotloop.errors import LabelError, ShapeError
-from hotloop.fit_setup import check_batches
+from hotloop.fit.setup import check_batches
 from hotloop.graph import Graph
 from hotloop.nn import Module as Network
 from hotloop.optim import SGD
-from hotloop.session import Session
+from hotloop.runtime.direct import rows_for_a_team
+from hotloop.runtime.session import Session
 from hotloop.torch.homes import Homes
 from hotloop.torch.inputs import WHERE, as_arrays, input_names, input_of
 
