@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, TypeVar, Union, cast
+from typing import Any, Union
 
 import numpy as np
 
@@ -24,8 +24,6 @@ from hotloop.ops.launch import ALONE_BELOW_NS, launch, team_for
 
 _NS_ADAM, _NS_SGD = 0.7, 0.4  # of one thread, per element
 _SGD, _ADAM, _ADAMW = range(3)  # Rule::kind of update_many.cc
-
-_Adam = TypeVar("_Adam", optim.AdamW, optim.Adam)
 
 
 def adamw_(
@@ -61,18 +59,20 @@ def adam_(
     _adam(rule, "adam_", param, grad, exp_avg, exp_avg_sq, step)
 
 
-def _rule(kind: type[_Adam], lr: Any, betas: Any, eps: Any, weight_decay: Any) -> _Adam:
+def _new_rule(kind: Any, lr: Any, betas: Any, eps: Any, weight_decay: Any) -> Any:
+    return kind(lr, betas, eps=eps, weight_decay=weight_decay)
+
+
+_kept_rule = lru_cache(maxsize=64, typed=True)(_new_rule)
+
+
+def _rule(kind: Any, *numbers: Any) -> Any:
     """The checked numbers of a step. Those of recent steps are kept: checking takes as long as 20 000 updates."""
     try:
-        found = cast(Union[_Adam, None], _checked_rule(kind, lr, betas, eps, weight_decay))
-    except TypeError:  # what cannot be hashed is checked anew; what is wrong says so again
-        found = None
-    return found if found is not None else kind(lr, betas, eps=eps, weight_decay=weight_decay)
-
-
-@lru_cache(maxsize=64, typed=True)
-def _checked_rule(kind: Any, lr: Any, betas: Any, eps: Any, weight_decay: Any) -> Any:
-    return kind(lr, betas, eps=eps, weight_decay=weight_decay)
+        hash(numbers)
+    except TypeError:
+        return _new_rule(kind, *numbers)
+    return _kept_rule(kind, *numbers)
 
 
 def sgd_(
