@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The loop that writes an output, once. Long ones begin at a boundary of vectors, where arrays from malloc do
-// not: lines split between two vectors cost a tenth of the time. Very long ones go past the caches.
+// not: lines split between two vectors cost up to a tenth of the time. Very long ones go past the caches.
 #pragma once
 
 #include "kernels/lanes.h"
