@@ -32,7 +32,7 @@ class Rule:
 DOUBLES = re.compile(
     r"^(advance_step|begin_step|begin_ema|begin_accumulation|square_sum|update|ema|accumulate|dropout|unary_bwd_dropped"
     r"|reduce_rows|weigh_rows|share_rows|equal_weights|sum_losses|count_right|count_agreeing|sum_residuals"
-    r"|matmul_tiles|matmul_thin|matmul_mma_tiles|run_chain)\b"
+    r"|matmul_tiles|matmul_thin|matmul_mma_tiles|matmul_bf16_tiles|run_chain)\b"
 )
 #: Kernels that may keep values in local memory: these save two registers around the rare path of a division or a
 #: root, which the compiler calls as a function.
@@ -47,7 +47,7 @@ RULES: list[Rule] = [
     Rule(r"^copy\b", must=FLAT, blocks=4, threads=256, since=80),
     Rule(r"^transpose\b", blocks=6, since=80),
     # optimisers: 28 bytes a parameter
-    Rule(r"^update<", must=FLAT, blocks=4),
+    Rule(r"^update(_list)?<", must=FLAT, blocks=4),
     Rule(r"^(ema|accumulate)$", must=FLAT, registers=64),
     Rule(r"^square_sum$", must=("LDG.128",), blocks=4),
     # rows in registers
@@ -63,13 +63,15 @@ RULES: list[Rule] = [
     Rule(r"matmul_tiles<", must=("FFMA", "LDS.128", "LDG.128", "STG.128")),
     Rule(r"matmul_tiles<Tile<8, 8, 8", registers=128, blocks=2),
     Rule(r"matmul_tiles<Tile<8, 4, 16", registers=128, blocks=4, since=80),
-    Rule(r"matmul_tiles<Tile<4, 4, 16, 2", registers=80, blocks=9, since=80),
+    Rule(r"matmul_tiles<Tile<4, 4, 16, 2", registers=96, blocks=9, since=80),
     Rule(r"matmul_tiles<Tile<4, 4, 16, (4|1)", registers=96, blocks=4, since=80),
     Rule(r"matmul_thin<", must=("FFMA", "LDS.128", "STG.128"), blocks=2),
     Rule(r"matmul_thin<true>", must=("SHFL",)),
     # products on the matrix units: 16-byte copies into shared memory, 16-byte reads of it, 16-byte results
     Rule(r"matmul_mma_tiles<.*MmaBf16>", must=("HMMA.16816.F32.BF16", "LDGSTS.128", "LDS.128", "STG.128"), since=80),
     Rule(r"matmul_mma_tiles<.*(Tf32|Float32<.*>) *>", must=("HMMA.1688.F32.TF32", "LDGSTS.128", "LDS.128", "STG.128"), since=80),
+    Rule(r"^matmul_bf16_tiles<", must=("HMMA.16816.F32.BF16", "LDSM", "LDGSTS.128", "STG.128"), registers=255, blocks=1, dynamic_shared=144 * 1024, since=80),
+    Rule(r"^to_bf16$", must=("LDG.128", "STG.128"), blocks=4, since=80),
     # shared memory, and so the number of blocks: see matmul_mma_choice_cuda.h
     Rule(r"matmul_mma_tiles<MmaShape<32, 32,", blocks=2, dynamic_shared=48 * 1024, since=80),
     Rule(r"matmul_mma_tiles<MmaShape<64, 32,", blocks=1, dynamic_shared=96 * 1024, since=80),

@@ -2,6 +2,7 @@
 // Kernels of the list on arrays that lie on a device, for hotloop.ops: a stream of our own, and its order
 // beside the streams of others. Addresses and streams are numbers here; Python has checked shapes, dtypes and
 // bounds.
+#include <array>
 #include <cstring>
 #include <mutex>
 
@@ -78,24 +79,9 @@ class DeviceEager {
   // `fields` in the order of the schema: operands are addresses or None.
   void launch(const std::string& name, const py::tuple& fields, std::uint64_t seed, std::uint64_t step,
               const std::vector<double>& dropout) {
-    const int kernel = find_kernel(name);
-    if (kernel < 0) throw py::key_error("[eager] no kernel " + name);
-    const KernelInfo& info = kernel_info(static_cast<Kernel>(kernel));
-    if (fields.size() != info.fields.size())
-      throw py::value_error("[eager] wrong number of fields for " + name);
-    alignas(8) std::byte args[kMaxArgsBytes] = {};
-    for (std::size_t i = 0; i < info.fields.size(); ++i) {
-      const Field& f = info.fields[i];
-      const auto put = [&](auto v) { std::memcpy(args + f.offset, &v, sizeof v); };
-      const py::handle value = fields[i];
-      if (f.kind == FieldKind::Real) {
-        put(value.cast<double>());
-      } else if (f.kind == FieldKind::Dim || f.kind == FieldKind::Int) {
-        put(value.cast<int64>());
-      } else {
-        put(value.is_none() ? nullptr : pointer(value.cast<std::uintptr_t>()));
-      }
-    }
+    const int kernel = kernel_number(name);
+    const Arguments bound = bind(kernel, fields);
+    const std::byte* const args = bound.bytes;
     const std::lock_guard lock(guard_);
     device_->use();
     const DeviceKernel& entry = api().kernels[kernel];
@@ -105,6 +91,37 @@ class DeviceEager {
     ctx.step = step;
     const DeviceStep* at = dropout.empty() ? nullptr : write_step(ctx, dropout);
     entry.launch(args, {queue_.stream(), at, workspace_->data(), &device_->traits(), Precision::kFloat32});
+    device_->require_launches(name.c_str());
+  }
+
+  // The product of fields as of matmul for each matrix of a batch: (outer, inner), then of a, b and out the
+  // elements to the next outer and inner one.
+  void multiply(const py::tuple& fields, const std::array<int64, 8>& batch, const std::string& precision) {
+    const Precision wanted = precision_of(precision);
+    const Arguments bound = bind(kernel_number("matmul"), fields);
+    const MatmulBatch all{
+        batch[0], batch[1], {batch[2], batch[3]}, {batch[4], batch[5]}, {batch[6], batch[7]}};
+    const std::lock_guard lock(guard_);
+    device_->use();
+    reserve(api().matmul_batch_workspace(bound.bytes, all, device_->traits(), wanted));
+    api().matmul_batch(bound.bytes, all,
+                       {queue_.stream(), nullptr, workspace_->data(), &device_->traits(), wanted});
+    device_->require_launches("matmul");
+  }
+
+  // One update of an optimiser for each row of fields, of which scalars are NumPy's.
+  void update_list(const std::string& name, const py::list& rows) {
+    const int kernel = kernel_number(name);
+    std::vector<Arguments> bound;
+    bound.reserve(rows.size());
+    std::vector<const void*> args;
+    for (const py::handle row : rows)
+      args.push_back(bound.emplace_back(bind(kernel, row.cast<py::tuple>())).bytes);
+    const std::lock_guard lock(guard_);
+    device_->use();
+    const Launch how = {queue_.stream(), nullptr, nullptr, &device_->traits(), Precision::kFloat32};
+    if (!api().update_list(kernel, args.data(), args.size(), how))
+      throw py::key_error("[eager] no list of " + name);
     device_->require_launches(name.c_str());
   }
 
@@ -141,6 +158,39 @@ class DeviceEager {
  private:
   const DeviceApi& api() const { return device_->api(); }
   void require(int status, const char* doing) const { device_->require(status, doing); }
+
+  struct Arguments {
+    alignas(8) std::byte bytes[kMaxArgsBytes] = {};
+  };
+
+  static int kernel_number(const std::string& name) {
+    const int kernel = find_kernel(name);
+    if (kernel < 0) throw py::key_error("[eager] no kernel " + name);
+    return kernel;
+  }
+
+  // Operands are addresses, arrays of the host, or None.
+  static Arguments bind(int kernel, const py::tuple& fields) {
+    const KernelInfo& info = kernel_info(static_cast<Kernel>(kernel));
+    if (fields.size() != info.fields.size())
+      throw py::value_error("[eager] wrong number of fields for " + std::string(info.name));
+    Arguments args;
+    for (std::size_t i = 0; i < info.fields.size(); ++i) {
+      const Field& f = info.fields[i];
+      const auto put = [&](auto v) { std::memcpy(args.bytes + f.offset, &v, sizeof v); };
+      const py::handle value = fields[i];
+      if (f.kind == FieldKind::Real) {
+        put(value.cast<double>());
+      } else if (f.kind == FieldKind::Dim || f.kind == FieldKind::Int) {
+        put(value.cast<int64>());
+      } else if (py::isinstance<py::array>(value)) {
+        put(static_cast<const void*>(value.cast<py::array>().data()));
+      } else {
+        put(value.is_none() ? nullptr : pointer(value.cast<std::uintptr_t>()));
+      }
+    }
+    return args;
+  }
 
   // A stream as the array interface writes it: 0 and 1 are the default stream, 2 that of the thread, which
   // the emulator has not.
@@ -191,6 +241,12 @@ void register_gpu_arrays(py::module_& m) {
       .def("download", &DeviceEager::download, py::arg("array"), py::arg("at"))
       .def("launch", &DeviceEager::launch, py::arg("name"), py::arg("fields"), py::arg("seed") = 0,
            py::arg("step") = 0, py::arg("dropout") = std::vector<double>())
+      .def("multiply", &DeviceEager::multiply, py::arg("fields"), py::arg("batch"),
+           py::arg("precision") = "float32",
+           "matmul for each matrix of a batch: (outer, inner), then of a, b and out the elements to the next "
+           "outer and inner one.")
+      .def("update_list", &DeviceEager::update_list, py::arg("name"), py::arg("rows"),
+           "One update of an optimiser for each row of fields, of which scalars are NumPy's.")
       .def("to_index", &DeviceEager::to_index, py::arg("x"), py::arg("type"), py::arg("n"), py::arg("out"))
       .def("first_outside", &DeviceEager::first_outside, py::arg("x"), py::arg("type"), py::arg("n"),
            py::arg("low"), py::arg("high"));

@@ -74,6 +74,12 @@ struct ChainStep {
                              // it need not be in memory afterwards
 };
 
+// Products of one shape whose matrices lie evenly apart: matrix (i, j), i < outer, j < inner.
+struct MatmulBatch {
+  std::int64_t outer = 1, inner = 1;
+  std::int64_t a[2] = {}, b[2] = {}, out[2] = {};  // elements to the next i, to the next j
+};
+
 constexpr std::uint32_t kDeviceApiVersion = 1;
 
 struct DeviceApi {
@@ -127,6 +133,16 @@ struct DeviceApi {
   std::size_t (*chain_workspace)(const ChainStep* steps, std::size_t n, std::int64_t rows,
                                  const DeviceTraits& traits, Precision precision);
   void (*chain_launch)(const ChainStep* steps, std::size_t n, std::int64_t rows, const Launch& launch);
+  // The product of kernels.def, MatmulArgs, for each matrix of a batch in one launch; bias is that of all,
+  // and saved, gate, residual, row_sum and dropout are absent.
+  std::size_t (*matmul_batch_workspace)(const void* args, const MatmulBatch& batch,
+                                        const DeviceTraits& traits, Precision precision);
+  void (*matmul_batch)(const void* args, const MatmulBatch& batch, const Launch& launch);
+  // An optimiser's update (adam, sgd or rmsprop of kernels.def) for each of n arguments, which differ in
+  // operands, n and scalars alone: one launch for up to a hundred of the same scalars. Scalars are of the
+  // host, and read before this returns; nothing that is written overlaps anything else. False for other
+  // kernels.
+  bool (*update_list)(int kernel, const void* const* args, std::size_t n, const Launch& launch);
   // Services of the executor that are no steps of plans; asynchronous.
   void (*advance)(DeviceStep* step, DeviceStream stream);  // to the next batch
   void (*gather)(const DeviceStep* step, int64_t rows,

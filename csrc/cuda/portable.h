@@ -28,6 +28,9 @@
 //   fence()                               what this thread wrote is seen by other blocks before what it
 //                                         writes next
 //   load4(p), store4(p, v), load2(p), store2(p, v)     16 or 8 aligned bytes at once
+//   store_words(p, v)                     four words, at 16 aligned bytes of global memory: the compiler
+//   makes four
+//                                         stores of a store4 of what comes from pack_bf16
 //   load_stream(p), store_stream(p, v)    float or Float4 that nobody reads again soon
 //   copy_async<bytes>(shared, global, ok) 4, 8 or 16 aligned bytes to shared memory, zeros if not ok (global
 //                                         is then not read)

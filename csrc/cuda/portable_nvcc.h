@@ -83,6 +83,11 @@ HL_DEVICE void fence() { __threadfence(); }
 
 HL_DEVICE Float4 load4(const float* p) { return *reinterpret_cast<const float4*>(p); }
 HL_DEVICE void store4(float* p, Float4 v) { *reinterpret_cast<float4*>(p) = v; }
+HL_DEVICE void store_words(void* p, const std::uint32_t (&w)[4]) {
+  asm volatile("st.global.v4.b32 [%0], {%1,%2,%3,%4};" ::"l"(__cvta_generic_to_global(p)), "r"(w[0]),
+               "r"(w[1]), "r"(w[2]), "r"(w[3])
+               : "memory");
+}
 HL_DEVICE Float2 load2(const float* p) { return *reinterpret_cast<const float2*>(p); }
 HL_DEVICE void store2(float* p, Float2 v) { *reinterpret_cast<float2*>(p) = v; }
 HL_DEVICE float load_stream(const float* p) { return __ldcs(p); }

@@ -99,6 +99,9 @@ HL_DEVICE void write_down(const ColumnTile& tile, int64 cols, int64 begin, int64
   for (; row < end; row += tile.slots) out[row * cols + tile.column] = f(row * cols + tile.column);
 }
 
+// Rows whose own mean and squares a thread forms in registers before they join what it has.
+constexpr int kMomentRows = 8;
+
 // Of a column: moments of x - pivot, and the sum of x itself, of which the mean is made: were the pivot far
 // from a mean near 0, that of the distances would lose its last bits.
 struct ColumnMoments {
@@ -113,6 +116,36 @@ struct ColumnMoments {
   }
 };
 
+// Groups of kMomentRows rows join with one division each, where any two moments take three: `inverse` is 1 /
+// n.
+class GroupMoments {
+ public:
+  HL_DEVICE void add(float (&x)[kMomentRows], float pivot) {
+    constexpr float kCount = kMomentRows;
+    float total = 0.0f, m2 = 0.0f;
+    HL_UNROLL
+    for (int u = 0; u < kMomentRows; ++u) {
+      all_.sum += x[u];
+      x[u] -= pivot;
+      total += x[u];
+    }
+    const float mean = total * (1.0f / kCount);
+    HL_UNROLL
+    for (int u = 0; u < kMomentRows; ++u) m2 = ::fmaf(x[u] - mean, x[u] - mean, m2);
+    Moments& a = all_.apart;
+    const float between = a.n > 0.0f ? ::fmaf(a.sum, inverse_, -mean) : 0.0f, n = a.n + kCount;
+    inverse_ = 1.0f / n;
+    a.m2 = ::fmaf(between * between, a.n * kCount * inverse_, a.m2 + m2);
+    a.sum += total;
+    a.n = n;
+  }
+  HL_DEVICE const ColumnMoments& all() const { return all_; }
+
+ private:
+  ColumnMoments all_;
+  float inverse_ = 0.0f;
+};
+
 struct JoinMoments {
   template <class Other>
   HL_DEVICE void operator()(float (&v)[4], Other other) const {
@@ -122,27 +155,25 @@ struct JoinMoments {
   }
 };
 
-// Rows whose own mean and squares a thread forms in registers before they join what it has.
-constexpr int kMomentRows = 8;
-
 // The moments of the rows [begin, end) of a column x, for all threads of the column. The pivot, an element of
 // the column, keeps the distances of a column far from 0 short.
 HL_DEVICE void moments_down(const ColumnTile& tile, const float* x, int64 cols, int64 begin, int64 end,
                             float pivot, float (&v)[4], float* scratch) {
-  ColumnMoments all;
-  for (int64 row = begin + tile.slot; tile.live && row < end; row += int64{kMomentRows} * tile.slots) {
-    float of[kMomentRows], sum = 0.0f;
-    int count = 0;
+  GroupMoments groups;
+  const int64 step = tile.slots * cols;
+  int64 row = begin + tile.slot;
+  if (!tile.live) row = end;
+  const float* from = x + row * cols;
+  for (; row + int64{kMomentRows - 1} * tile.slots < end; row += int64{kMomentRows} * tile.slots) {
+    float of[kMomentRows];
     HL_UNROLL
-    for (int u = 0; u < kMomentRows; ++u) {
-      const int64 at = row + int64{u} * tile.slots;
-      of[u] = at < end ? x[at * cols] : 0.0f;
-      count += at < end;
-    }
-    HL_UNROLL
-    for (int u = 0; u < kMomentRows; ++u) sum += of[u], of[u] -= pivot;
-    all.apart = all.apart + Moments::of(of, count);
-    all.sum += sum;
+    for (int u = 0; u < kMomentRows; ++u, from += step) of[u] = *from;
+    groups.add(of, pivot);
+  }
+  ColumnMoments all = groups.all();
+  for (; row < end; row += tile.slots, from += step) {
+    all.apart = all.apart + Moments{1.0f, *from - pivot, 0.0f};
+    all.sum += *from;
   }
   all.give(v);
   join_slots(tile, v, scratch, JoinMoments{});

@@ -43,7 +43,8 @@ struct ClassWeights {
 // The row's sums as those of its q.
 template <Target target, bool kWide, int kGroups, class Weights>
 HL_DEVICE RowSums weighted_sums(Team<kWide>& team, const Span<kGroups>& span, Row<kGroups>& x,
-                                const Weights& weights, const float* logits, int64 label) {
+                                const Weights& weights, const float* logits,
+                                typename Span<kGroups>::Index label) {
   if constexpr (target == Target::kProbs) {
     return row_sums<true>(team, span, x, weights);
   } else {
@@ -73,15 +74,16 @@ HL_KERNEL HL_BOUNDS(kTeamBlock<kWide>, 1)
   Row<kGroups> x(span, logits, -kInf);
   const ClassWeights<target, kGroups> weights{span, probs, s};
   // A label outside is refused at the border; here it must only do no harm.
-  int64 label = target == Target::kProbs ? 0 : int64{a.labels[team.row]};
-  if (label >= a.cols) label = -1;
+  typename Span<kGroups>::Index label = target == Target::kProbs ? 0 : a.labels[team.row];
+  if (label >= span.cols) label = -1;
   const float drow = a.drow != nullptr ? a.drow[team.row] : 1.0f;
   const RowSums sums = weighted_sums<target>(team, span, x, weights, logits, label);
   if (!team.live) return;
   if (a.row_loss != nullptr && team.me == 0)
     a.row_loss[team.row] = ::fmaf(sums.mass, ::logf(sums.sum), sums.offset);
   if (a.dlogits == nullptr) return;
-  const float scale = drow * sums.mass / sums.sum, own = drow * s.own, rest = drow * s.even;
+  const float scale = drow * sums.mass / sums.sum, own = drow * s.own;
+  const float rest = target == Target::kLabel ? 0.0f : drow * s.even;  // without smoothing q is 0 elsewhere
   write_row(span, x, a.dlogits + team.row * a.cols, [&](auto group, float (&v)[4]) {
     [[maybe_unused]] float q[4];
     to_exponentials<kGroups>(v, sums);

@@ -6,12 +6,13 @@
 // The gradient: a block owns some rows of the table. It clears them, looks at every id (they stay in the L2
 // cache), lists its own in order, and its warps add the rows listed, each to rows of the table that no other
 // warp has. Where the table is so small that an id comes up often, the ids are cut into segments with a table
-// each, which are added up at the end. Floor: 4 dim (n + vocab) bytes. An id that comes up often in a large
-// table is added by one warp, four rows of dy on their way at a time.
+// each, which are added up at the end. In a large table the few ids that a sample finds to be frequent
+// (padding, articles) are left to further blocks, each with a piece of all ids; what they sum is joined in
+// the order of pieces. Floor: 4 dim (n + vocab) bytes.
 #include <math.h>
 
 #include "cuda/flat.h"
-#include "kernels/kernel_cuda.h"
+#include "kernels/embedding_rows_cuda.h"
 
 namespace hotloop::cuda {
 
@@ -39,15 +40,13 @@ HL_KERNEL gather_rows(float* y, const float* weight, const index* ids, int64 ele
       });
 }
 
-constexpr int kWarps = kThreads / kWarp;
-// Ids that a thread looks at in one go: as many loads on their way.
-constexpr int kLooks = 8;
-constexpr int kGlance = kThreads * kLooks;  // of the block
-constexpr int kListed = 2 * kGlance;        // 32 KB
 // Occurrences of an id in a segment, on average: below this another table costs more than it saves.
 constexpr int64 kOccurrences = 32;
 constexpr int64 kMaxSegments = 256;
 constexpr int kBlocksPerProcessor = 2;  // of the gradient: more would look at the ids more often
+// Ids above which the frequent ones are looked for: a row takes one warp some 75 clocks, so that 8192 rows of
+// one id are 0.4 ms; the sample is 5 us, and the other launch 2.
+constexpr int64 kLeastForSample = 8192;
 
 // How the gradient is cut.
 struct Gradient {
@@ -55,10 +54,17 @@ struct Gradient {
   int64 segments, ids;  // and ids of each
   int64 owners, rows;   // blocks of a segment, and rows of the table of each
   int slices;           // warps side by side along a row
+  // Frequent ids, of which there may be some if pieces > 0: blocks that take a piece of the ids and a slab of
+  // the columns, slices warps wide. The other warps share the piece.
+  int64 pieces, piece_ids, slabs;
+
+  HOTLOOP_HD int groups() const { return kWarps / slices; }
+  HOTLOOP_HD int64 parts() const { return pieces * groups(); }
+  HOTLOOP_HD int64 part_floats() const { return kMostFrequent * dim; }
 };
 
 Gradient cut_gradient(const EmbeddingBwdArgs<float>& a, const DeviceTraits& traits) {
-  Gradient g{a.n, a.vocab, a.dim, 1, a.n, 1, a.vocab, 1};
+  Gradient g{a.n, a.vocab, a.dim, 1, a.n, 1, a.vocab, 1, 0, 0, 1};
   const int64 blocks = int64{traits.multiprocessors} * kBlocksPerProcessor;
   int64 segments = a.n / (kOccurrences * a.vocab);
   if (segments > kMaxSegments) segments = kMaxSegments;
@@ -70,97 +76,91 @@ Gradient cut_gradient(const EmbeddingBwdArgs<float>& a, const DeviceTraits& trai
   g.rows = ceil_div(a.vocab, owners < a.vocab ? owners : a.vocab);
   g.owners = ceil_div(a.vocab, g.rows);
   while (g.slices < kWarps && g.slices * kWarp < a.dim) g.slices *= 2;
+  if (g.segments == 1 && a.n >= kLeastForSample) {
+    g.slabs = ceil_div(a.dim, int64{g.slices} * kWarp);
+    g.piece_ids = ceil_div(ceil_div(a.n, ceil_div(traits.multiprocessors, g.slabs)), kGlance) * kGlance;
+    g.pieces = ceil_div(a.n, g.piece_ids);
+  }
   return g;
 }
 
-struct Listed {
-  index id;         // row of the table, from the block's first on
-  std::int32_t at;  // row of dy, from the segment's first on
+// What frequent ids leave: parts (pieces, groups, kMostFrequent, dim), and which ids they are.
+struct FrequentSums {
+  float* parts;
+  int* ids;  // (1 + kMostFrequent): how many, then the ids
+
+  HOTLOOP_HD FrequentSums(void* workspace, const Gradient& g)
+      : parts(reinterpret_cast<float*>(static_cast<unsigned char*>(workspace) + kWorkspaceCounters)),
+        ids(reinterpret_cast<int*>(parts + g.parts() * g.part_floats())) {}
 };
 
-// Adds the rows of dy that are listed to the block's rows of the table. Warps share the columns, and what is
-// left of them the ids: all rows of one id are added by one warp, in the order of the list.
-HL_DEVICE void add_listed(float* table, const float* dy, const Listed* list, int count, const Gradient& g) {
-  const int owners = kWarps / g.slices, owner = warp_id() / g.slices, lane = lane_id();
-  for (int64 first = int64{warp_id() % g.slices} * kWarp; first < g.dim; first += int64{g.slices} * kWarp) {
-    const int64 column = first + lane;
-    const bool exists = column < g.dim;
-    float sum = 0.0f;
-    int current = -1;
-    for (int base = 0; base < count; base += kWarp) {
-      const bool any = base + lane < count;
-      const Listed mine = any ? list[base + lane] : Listed{0, 0};
-      unsigned left = ballot(any && mine.id % owners == owner);
-      while (left != 0) {
-        int from[4];
-        float value[4];
-        HL_UNROLL
-        for (int u = 0; u < 4; ++u) {
-          from[u] = left != 0 ? lowest_bit(left) : -1;
-          left &= left - 1;  // 0 stays 0
-          const std::int32_t at = shfl(mine.at, from[u] & (kWarp - 1));
-          value[u] = from[u] >= 0 && exists ? dy[at * g.dim + column] : 0.0f;
-        }
-        HL_UNROLL
-        for (int u = 0; u < 4; ++u) {
-          const int id = shfl(mine.id, from[u] & (kWarp - 1));
-          if (from[u] < 0) continue;
-          if (id != current) {
-            if (exists && current >= 0) table[current * g.dim + column] = sum;
-            sum = exists ? table[id * g.dim + column] : 0.0f;
-            current = id;
-          }
-          sum += value[u];
-        }
-      }
-    }
-    if (exists && current >= 0) table[current * g.dim + column] = sum;
-  }
+// A block of the frequent ids: a piece of all ids, and a slab of the columns.
+HL_DEVICE void add_frequent(const FrequentSums& to, const float* dy, const index* ids, const Gradient& g,
+                            int64 block, const Frequent& frequent, const ScanScratch& scratch) {
+  const int64 piece = block / g.slabs, first = piece * g.piece_ids;
+  const int group = warp_id() / g.slices;
+  const int64 strip = block % g.slabs * g.slices + warp_id() % g.slices, column = strip * kWarp + lane_id();
+  float* const sums = to.parts + (piece * g.groups() + group) * g.part_floats();
+  if (block == 0 && static_cast<int>(threadIdx.x) <= frequent.n)
+    to.ids[threadIdx.x] = threadIdx.x == 0 ? frequent.n : frequent.id[threadIdx.x - 1];
+  for (int i = 0; i < frequent.n && column < g.dim; ++i) sums[i * g.dim + column] = 0.0f;
+  if (frequent.n == 0) return;
+  const int64 count = first + g.piece_ids < g.n ? g.piece_ids : g.n - first;
+  scan_ids(
+      ids + first, count, scratch, [&](index id) { return frequent.find(id); },
+      [&](const Listed* list, int listed) {
+        add_column(sums, dy + first * g.dim, list, listed, g.dim, column,
+                   [&](int base, index) { return base / kWarp % g.groups() == group; });
+      });
 }
 
-// tables (segments, vocab, dim)
-HL_KERNEL HL_BOUNDS(kThreads, 2) add_rows(float* tables, const float* dy, const index* ids, Gradient g) {
+// tables (segments, vocab, dim): the rows of those ids that are not frequent
+HL_KERNEL HL_BOUNDS(kThreads, 2)
+    add_rows(float* tables, const float* dy, const index* ids, Gradient g, void* workspace) {
   HL_SHARED(Listed, list, [kListed]);
   HL_SHARED(int, found, [kWarps]);
+  HL_SHARED(int, frequent_ids, [kMostFrequent]);
+  const ScanScratch scratch{&list[0], &found[0]};
+  Frequent frequent{&frequent_ids[0], 0};
+  if (g.pieces > 0)  // the sample lies where the list will
+    frequent = find_frequent(ids, g.n, g.vocab, reinterpret_cast<int*>(&list[0]), &frequent_ids[0]);
+  const int64 block = int64{blockIdx.x} - g.segments * g.owners;
+  if (block >= 0) return add_frequent(FrequentSums(workspace, g), dy, ids, g, block, frequent, scratch);
   const int64 segment = blockIdx.x / g.owners, begin = blockIdx.x % g.owners * g.rows;
   const auto rows = static_cast<unsigned>(begin + g.rows < g.vocab ? g.rows : g.vocab - begin);
   float* table = tables + (segment * g.vocab + begin) * g.dim;
   const int64 first = segment * g.ids, end = first + g.ids < g.n ? first + g.ids : g.n;
   for (int64 i = threadIdx.x; i < rows * g.dim; i += kThreads) table[i] = 0.0f;
-  int listed = 0;
-  for (int64 glance = first; glance < end; glance += kGlance) {
-    // a warp looks at neighbouring ids, kLooks times 32
-    const int64 from = glance + int64{warp_id()} * kLooks * kWarp + lane_id();
-    unsigned id[kLooks];  // rows of this block, or larger
-    int count = 0;
-    HL_UNROLL
-    for (int u = 0; u < kLooks; ++u) {
-      const int64 i = from + u * kWarp;
-      id[u] = i < end ? static_cast<unsigned>(ids[i]) - static_cast<unsigned>(begin) : ~0u;
-    }
-    HL_UNROLL
-    for (int u = 0; u < kLooks; ++u) count += count_bits(ballot(id[u] < rows));
-    if (lane_id() == 0) found[warp_id()] = count;
-    sync();
-    int to = listed;
-    for (int w = 0; w < kWarps; ++w) {
-      if (w < warp_id()) to += found[w];
-      listed += found[w];
-    }
-    HL_UNROLL
-    for (int u = 0; u < kLooks; ++u) {
-      const bool own = id[u] < rows;
-      const unsigned all = ballot(own);
-      const int place = to + count_bits(all & ((1u << lane_id()) - 1));
-      if (own) list[place] = {static_cast<index>(id[u]), static_cast<std::int32_t>(from + u * kWarp - first)};
-      to += count_bits(all);
-    }
-    sync();
-    if (listed <= kListed - kGlance && glance + kGlance < end) continue;
-    add_listed(table, dy + first * g.dim, list, listed, g);
-    listed = 0;
-    sync();
-  }
+  // Warps share the columns, and what is left of them the ids: all rows of one id are one warp's.
+  const int owners = g.groups(), owner = warp_id() / g.slices;
+  scan_ids(
+      ids + first, end - first, scratch,
+      [&](index id) {
+        const unsigned row = static_cast<unsigned>(id) - static_cast<unsigned>(begin);
+        return row < rows && frequent.find(id) == ~0u ? row : ~0u;
+      },
+      [&](const Listed* of_ours, int listed) {
+        for (int64 strip = warp_id() % g.slices; strip * kWarp < g.dim; strip += g.slices)
+          add_column(table, dy + first * g.dim, of_ours, listed, g.dim, strip * kWarp + lane_id(),
+                     [&](int, index id) { return id % owners == owner; });
+      });
+}
+
+// dweight[frequent id] = sum over parts, whose lanes add every eighth: a block each 32 columns of an id
+HL_KERNEL HL_BOUNDS(kThreads, 4) join_frequent(float* dweight, Gradient g, void* workspace) {
+  HL_SHARED(float, sums, [kWarps][kWarp]);
+  const FrequentSums from(workspace, g);
+  const auto which = static_cast<int>(blockIdx.y);
+  if (which >= from.ids[0]) return;
+  const int64 column = int64{blockIdx.x} * kWarp + lane_id();
+  float sum = 0.0f;
+  for (int64 part = warp_id(); part < g.parts() && column < g.dim; part += kWarps)
+    sum += from.parts[part * g.part_floats() + which * g.dim + column];
+  sums[warp_id()][lane_id()] = sum;
+  sync();
+  if (warp_id() != 0 || column >= g.dim) return;
+  for (int w = 1; w < kWarps; ++w) sum += sums[w][lane_id()];
+  dweight[from.ids[1 + which] * g.dim + column] = sum;
 }
 
 }  // namespace
@@ -176,7 +176,9 @@ void embedding_fwd_launch(const EmbeddingFwdArgs<float>& a, const Launch& l) {
 std::size_t workspace_bytes(const EmbeddingBwdArgs<float>& a, const DeviceTraits& traits, Precision) {
   if (a.vocab * a.dim == 0) return 0;
   const Gradient g = cut_gradient(a, traits);
-  return g.segments == 1 ? 0 : static_cast<std::size_t>(g.segments * a.vocab * a.dim) * sizeof(float);
+  const int64 tables = g.segments == 1 ? 0 : g.segments * a.vocab * a.dim;
+  const int64 frequent = g.pieces == 0 ? 0 : g.parts() * g.part_floats() + 1 + kMostFrequent;
+  return static_cast<std::size_t>(tables + frequent) * sizeof(float);
 }
 
 void embedding_bwd_launch(const EmbeddingBwdArgs<float>& a, const Launch& l) {
@@ -184,9 +186,12 @@ void embedding_bwd_launch(const EmbeddingBwdArgs<float>& a, const Launch& l) {
   const Gradient g = cut_gradient(a, *l.traits);
   float* parts = reinterpret_cast<float*>(static_cast<unsigned char*>(l.workspace) + kWorkspaceCounters);
   float* tables = g.segments == 1 ? a.dweight : parts;
-  launch(stream_of(l), add_rows, static_cast<unsigned>(g.segments * g.owners), kThreads, 0, tables, a.dy,
-         a.ids, g);
+  launch(stream_of(l), add_rows, static_cast<unsigned>(g.segments * g.owners + g.pieces * g.slabs), kThreads,
+         0, tables, a.dy, a.ids, g, l.workspace);
   if (g.segments > 1) add_tables(a.dweight, parts, g.segments, a.vocab * a.dim, l);
+  if (g.pieces > 0)
+    launch(stream_of(l), join_frequent, Dim3(static_cast<unsigned>(ceil_div(a.dim, kWarp)), kMostFrequent),
+           kThreads, 0, a.dweight, g, l.workspace);
 }
 
 }  // namespace hotloop::cuda

@@ -16,6 +16,10 @@ int chain_fits(const ChainStep* steps, std::size_t n, std::int64_t rows, const D
 std::size_t chain_workspace(const ChainStep* steps, std::size_t n, std::int64_t rows,
                             const DeviceTraits& traits, Precision precision);
 void chain_launch(const ChainStep* steps, std::size_t n, std::int64_t rows, const Launch& launch);
+std::size_t matmul_batch_workspace(const void* args, const MatmulBatch& batch, const DeviceTraits& traits,
+                                   Precision precision);
+void matmul_batch_launch(const void* args, const MatmulBatch& batch, const Launch& launch);
+bool update_list_launch(int kernel, const void* const* args, std::size_t n, const Launch& launch);
 void advance(DeviceStep* step, DeviceStream stream);
 void gather(const DeviceStep* step, std::int64_t rows, std::int64_t row_elements, DeviceStream stream);
 void exchange(void* a, void* b, std::size_t bytes, DeviceStream stream);

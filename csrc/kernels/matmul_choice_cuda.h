@@ -13,7 +13,7 @@ enum class MatmulKernel { k128x128, k64x64, k32x32, k128x16, k16x128, kThinA, kT
 
 struct MatmulWay {
   MatmulKernel kernel = MatmulKernel::k32x32;
-  int64 tiles = 0;  // blocks of each piece
+  int64 tiles = 0;  // blocks of each piece, of all matrices of a batch
   int pieces = 1;
   int64 depth = 0;            // of a piece
   int64 floats_of_piece = 0;  // what a block leaves of it
@@ -78,12 +78,14 @@ inline double clocks_of(const KernelSpeed& s, const MatmulWay& way, const Device
 
 class WayChoice {
  public:
-  WayChoice(const MatmulArgs<float>& args, const DeviceTraits& traits) : a_(args), traits_(traits) {}
+  WayChoice(const MatmulArgs<float>& args, const DeviceTraits& traits, int64 matrices)
+      : a_(args), traits_(traits), matrices_(matrices) {}
 
   // Takes the kernel if it is faster than those before. more_columns: of B, of ones.
   void consider(const KernelSpeed& s, int64 more_columns = 0) {
     const int64 columns = a_.n + more_columns;
-    MatmulWay way{s.kernel, ceil_div(a_.m, s.rows) * ceil_div(columns < 1 ? 1 : columns, s.columns)};
+    MatmulWay way{s.kernel,
+                  matrices_ * ceil_div(a_.m, s.rows) * ceil_div(columns < 1 ? 1 : columns, s.columns)};
     way.floats_of_piece = s.kernel >= MatmulKernel::kThinA ? 5 * s.threads : s.rows * s.columns + s.threads;
     const int64 most_tiles = kSplitRounds * traits_.multiprocessors < kMostSplitTiles
                                  ? kSplitRounds * traits_.multiprocessors
@@ -104,12 +106,14 @@ class WayChoice {
  private:
   const MatmulArgs<float>& a_;
   const DeviceTraits& traits_;
+  int64 matrices_;
   MatmulWay best_;
   double least_ = 0.0;
 };
 
-inline MatmulWay way_of(const MatmulArgs<float>& a, const DeviceTraits& traits) {
-  WayChoice choice(a, traits);
+// matrices: of the batch
+inline MatmulWay way_of(const MatmulArgs<float>& a, const DeviceTraits& traits, int64 matrices) {
+  WayChoice choice(a, traits, matrices);
   for (const KernelSpeed& s : kTileSpeeds) choice.consider(s);
   const int64 beside = a.row_sum == nullptr ? 0 : 1;
   if (a.n + beside <= kThin) {

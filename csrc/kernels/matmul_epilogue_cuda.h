@@ -27,10 +27,10 @@ struct EpilogueArgs {
   bool aligned;  // four columns from a multiple of four on are 16 aligned bytes
 };
 
-inline EpilogueArgs epilogue_of(const MatmulArgs<float>& a) {
+inline EpilogueArgs epilogue_of(const MatmulArgs<float>& a, const MatmulBatch& batch) {
   const auto odd = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 != 0; };
   const bool aligned = a.out_stride % 4 == 0 && !odd(a.out) && !odd(a.saved) && !odd(a.bias) &&
-                       !odd(a.gate) && !odd(a.residual);
+                       !odd(a.gate) && !odd(a.residual) && batch.out[0] % 4 == 0 && batch.out[1] % 4 == 0;
   return {a.out,
           a.saved,
           a.bias,
@@ -102,8 +102,11 @@ HOTLOOP_HD __attribute__((noinline)) inline Float4 activate_grad(int activation,
 
 class Epilogue {
  public:
-  HL_DEVICE Epilogue(const EpilogueArgs& args, const DeviceStep* step)
-      : a_(args), mask_(step, args.dropout) {}
+  // offset: of the matrix of a batch that it finishes, in out
+  HL_DEVICE Epilogue(const EpilogueArgs& args, const DeviceStep* step, int64 offset = 0)
+      : a_(args), mask_(step, args.dropout) {
+    a_.out += offset;
+  }
 
   // sums: A B at (row, column), (row, column + 1), ...; `count` of them, at most four, are elements of out.
   HL_DEVICE void operator()(int64 row, int64 column, Float4 sums, int count) const {

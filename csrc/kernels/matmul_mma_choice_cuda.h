@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/matmul_choice_cuda.h"
+#include "kernels/matmul_mma_cuda.h"
 #include "kernels/matmul_mma_tile_cuda.h"
 
 namespace hotloop::cuda {
@@ -14,12 +15,13 @@ using Mma128x256 = MmaShape<64, 64, 2, 4, 3, 1>;  // 256, 255; 144 KB
 using Mma128x128 = MmaShape<64, 32, 2, 4, 3, 1>;  // 256, 255; 96 KB
 using Mma64x64 = MmaShape<32, 32, 2, 2, 3, 2>;    // 128, 255; 48 KB
 
-enum class MmaKernel { k128x256, k128x128, k64x64 };
+enum class MmaKernel { k128x256, k128x128, k64x64, kCopies };
 
 struct MmaWay {
   bool takes = false;
   MmaKernel kernel = MmaKernel::k64x64;
-  MatmulWay way{};  // its tiles and pieces
+  MatmulWay way{};         // its tiles and pieces
+  std::size_t copies = 0;  // bytes of workspace
 };
 
 // Multiply-adds a clock of a multiprocessor, and bytes a clock of L2 for each, when all work.
@@ -51,11 +53,11 @@ KernelSpeed mma_speed(Precision precision) {
 
 // The better of `best`, which takes `least` clocks, and one tile.
 template <class S>
-void consider_mma(MmaKernel kernel, const MatmulArgs<float>& a, const DeviceTraits& traits,
+void consider_mma(MmaKernel kernel, const MatmulArgs<float>& a, int64 matrices, const DeviceTraits& traits,
                   Precision precision, MmaWay& best, double& least) {
   if (S::kShared > traits.shared_per_block) return;
   const KernelSpeed speed = mma_speed<S>(precision);
-  WayChoice choice(a, traits);
+  WayChoice choice(a, traits, matrices);
   choice.consider(speed);
   const double clocks = clocks_of(speed, choice.best(), traits);
   if (clocks >= least) return;
@@ -63,9 +65,33 @@ void consider_mma(MmaKernel kernel, const MatmulArgs<float>& a, const DeviceTrai
   best = {true, kernel, choice.best()};
 }
 
+// Bytes a clock of memory for each multiprocessor, when all work; and of them, what the copy of an element
+// moves.
+constexpr double kMemoryBytesPerClock = 15.0, kCopiedBytes = 6.0;
+
+// Tiles of 128 x 256 from copies in bf16: see matmul_bf16_cuda.h.
+inline void consider_copies(const MatmulArgs<float>& a, const DeviceTraits& traits, MmaWay& best,
+                            double& least) {
+  using S = Mma128x256;
+  if (S::kShared > traits.shared_per_block) return;
+  const double unit = S::BM * S::BN / mma_rate(Precision::kBf16);
+  const double l2 = (S::BM + S::BN) * 2.0 / kL2BytesPerClock;
+  const KernelSpeed speed{MatmulKernel{},         S::BM,       S::BN, S::kThreads, unit > l2 ? unit : l2,
+                          unit + kMmaWait / 64.0, kMostMmaSize};
+  WayChoice choice(a, traits, 1);
+  choice.consider(speed);
+  const double elements = static_cast<double>(a.m + a.n) * static_cast<double>(a.k);
+  const double copy =
+      2 * kStartClocks + elements * kCopiedBytes / (kMemoryBytesPerClock * traits.multiprocessors);
+  const double clocks = copy + clocks_of(speed, choice.best(), traits);
+  if (clocks >= least) return;
+  least = clocks;
+  best = {true, MmaKernel::kCopies, choice.best(), matmul_bf16_workspace(a)};
+}
+
 // Clocks of the multiply-add units; 0 where an operand is too thin for any tile of the matrix units.
-inline double plain_clocks(const MatmulArgs<float>& a, const DeviceTraits& traits) {
-  const MatmulWay way = way_of(a, traits);
+inline double plain_clocks(const MatmulArgs<float>& a, int64 matrices, const DeviceTraits& traits) {
+  const MatmulWay way = way_of(a, traits, matrices);
   for (const KernelSpeed& s : kTileSpeeds)
     if (s.kernel == way.kernel) return clocks_of(s, way, traits);
   return 0.0;
@@ -75,21 +101,24 @@ inline bool mma_can_read(const MatrixView& view) {
   return view.panel == 0 && (view.along_depth ? view.stride_p : view.stride_r) == 1;
 }
 
-inline MmaWay mma_way_of(const MatmulArgs<float>& a, const DeviceTraits& traits, Precision precision) {
+inline MmaWay mma_way_of(const MatmulArgs<float>& a, int64 matrices, const DeviceTraits& traits,
+                         Precision precision) {
   const auto out_of_range = [](int64 size) { return size <= 0 || size > kMostMmaSize; };
   if (!traits.has_mma || out_of_range(a.m) || out_of_range(a.n) || out_of_range(a.k)) return {};
   if (!mma_can_read(view_of_a(a)) || !mma_can_read(view_of_b(a))) return {};
   MmaWay best;
-  double least = plain_clocks(a, traits);
+  double least = plain_clocks(a, matrices, traits);
   if (precision == Precision::kFloat32) {
     // Chips for graphics (sm_86, 89, 120) multiply in tf32 no faster than in float32.
-    const double work = static_cast<double>(a.m) * static_cast<double>(a.n) * static_cast<double>(a.k);
+    const double work =
+        static_cast<double>(a.m * matrices) * static_cast<double>(a.n) * static_cast<double>(a.k);
     if (traits.arch % 10 != 0 || work < kLeastFloat32Work) return {};
   } else {
-    consider_mma<Mma128x256>(MmaKernel::k128x256, a, traits, precision, best, least);
+    consider_mma<Mma128x256>(MmaKernel::k128x256, a, matrices, traits, precision, best, least);
   }
-  consider_mma<Mma128x128>(MmaKernel::k128x128, a, traits, precision, best, least);
-  consider_mma<Mma64x64>(MmaKernel::k64x64, a, traits, precision, best, least);
+  consider_mma<Mma128x128>(MmaKernel::k128x128, a, matrices, traits, precision, best, least);
+  consider_mma<Mma64x64>(MmaKernel::k64x64, a, matrices, traits, precision, best, least);
+  if (precision == Precision::kBf16 && matrices == 1 && best.takes) consider_copies(a, traits, best, least);
   return best;
 }
 

@@ -15,13 +15,13 @@ bool is_wide(const MatrixView& view, int64 k) {
 }
 
 template <class S, class Terms>
-void launch_mma(const MatmulArgs<float>& a, const Launch& l, const MmaWay& way) {
+void launch_mma(const MatmulArgs<float>& a, const MatmulBatch& batch, const Launch& l, const MmaWay& way) {
   const auto rows = static_cast<unsigned>(ceil_div(a.m, S::BM));
   const auto columns = static_cast<unsigned>(ceil_div(a.n, S::BN));
-  const MatrixView left = view_of_a(a), right = view_of_b(a);
+  const auto [left, right] = operands_of(a, batch);
   const MmaArgs args{left,
                      right,
-                     epilogue_of(a),
+                     epilogue_of(a, batch),
                      split_of(l.workspace, way.way.pieces, way.way.depth),
                      l.step,
                      a.row_sum,
@@ -29,39 +29,43 @@ void launch_mma(const MatmulArgs<float>& a, const Launch& l, const MmaWay& way) 
                      rows,
                      columns,
                      is_wide(left, a.k),
-                     is_wide(right, a.k)};
-  const Dim3 grid(rows * columns, static_cast<unsigned>(way.way.pieces));
+                     is_wide(right, a.k),
+                     batch};
+  const Dim3 grid(rows * columns, static_cast<unsigned>(way.way.pieces), matrices_of(batch));
   launch(stream_of(l), matmul_mma_tiles<S, Terms>, grid, S::kThreads, S::kShared, args);
 }
 
 template <class Terms>
-void launch_low(const MatmulArgs<float>& a, const Launch& l, const MmaWay& way) {
-  if (way.kernel == MmaKernel::k128x256) return launch_mma<Mma128x256, Terms>(a, l, way);
-  if (way.kernel == MmaKernel::k128x128) return launch_mma<Mma128x128, Terms>(a, l, way);
-  launch_mma<Mma64x64, Terms>(a, l, way);
+void launch_low(const MatmulArgs<float>& a, const MatmulBatch& batch, const Launch& l, const MmaWay& way) {
+  if (way.kernel == MmaKernel::k128x256) return launch_mma<Mma128x256, Terms>(a, batch, l, way);
+  if (way.kernel == MmaKernel::k128x128) return launch_mma<Mma128x128, Terms>(a, batch, l, way);
+  launch_mma<Mma64x64, Terms>(a, batch, l, way);
 }
 
 }  // namespace
 
-bool matmul_mma_takes(const MatmulArgs<float>& a, const Launch& l) {
-  return mma_way_of(a, *l.traits, l.precision).takes;
+bool matmul_mma_takes(const MatmulArgs<float>& a, int64 matrices, const Launch& l) {
+  return mma_way_of(a, matrices, *l.traits, l.precision).takes;
 }
 
-std::size_t matmul_mma_workspace(const MatmulArgs<float>& a, const DeviceTraits& traits,
+std::size_t matmul_mma_workspace(const MatmulArgs<float>& a, int64 matrices, const DeviceTraits& traits,
                                  Precision precision) {
-  return mma_way_of(a, traits, precision).way.workspace();
+  const MmaWay way = mma_way_of(a, matrices, traits, precision);
+  return way.way.workspace() + way.copies;
 }
 
-void matmul_mma(const MatmulArgs<float>& a, const Launch& l) {
-  const MmaWay way = mma_way_of(a, *l.traits, l.precision);
+void matmul_mma(const MatmulArgs<float>& a, const MatmulBatch& batch, const Launch& l) {
+  const MmaWay way = mma_way_of(a, matrices_of(batch), *l.traits, l.precision);
   switch (l.precision) {
     case Precision::kBf16:
-      return launch_low<MmaBf16>(a, l, way);
+      if (way.kernel == MmaKernel::kCopies) return matmul_bf16(a, l);
+      return launch_low<MmaBf16>(a, batch, l, way);
     case Precision::kTf32:
-      return launch_low<MmaTf32>(a, l, way);
+      return launch_low<MmaTf32>(a, batch, l, way);
     case Precision::kFloat32:
-      if (way.kernel == MmaKernel::k128x128) return launch_mma<Mma128x128, MmaFloat32<false>>(a, l, way);
-      return launch_mma<Mma64x64, MmaFloat32<false>>(a, l, way);
+      if (way.kernel == MmaKernel::k128x128)
+        return launch_mma<Mma128x128, MmaFloat32<false>>(a, batch, l, way);
+      return launch_mma<Mma64x64, MmaFloat32<false>>(a, batch, l, way);
   }
 }
 

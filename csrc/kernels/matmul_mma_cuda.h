@@ -7,9 +7,12 @@
 
 namespace hotloop::cuda {
 
-bool matmul_mma_takes(const MatmulArgs<float>&, const Launch&);
+bool matmul_mma_takes(const MatmulArgs<float>&, int64 matrices, const Launch&);
 // Bytes of Launch::workspace past its counters; 0 for a product that they do not take.
-std::size_t matmul_mma_workspace(const MatmulArgs<float>&, const DeviceTraits&, Precision);
-void matmul_mma(const MatmulArgs<float>&, const Launch&);
+std::size_t matmul_mma_workspace(const MatmulArgs<float>&, int64 matrices, const DeviceTraits&, Precision);
+// Large products in bf16, from copies of both operands that take so many bytes of the workspace.
+std::size_t matmul_bf16_workspace(const MatmulArgs<float>&);
+void matmul_bf16(const MatmulArgs<float>&, const Launch&);
+void matmul_mma(const MatmulArgs<float>&, const MatmulBatch&, const Launch&);
 
 }  // namespace hotloop::cuda

@@ -14,9 +14,9 @@
 //    64x64    4 of 32x32       4     8       24       12   20
 //
 // So tf32 and bf16 products of large matrices are bound by L2: 128 x 256 moves 6 bytes for 128 multiply-adds
-// where 128 x 128 moves 8. That is 43 operations a byte: 240 to 300 TFLOP/s of an H100, by arithmetic alone,
-// and more would need operands of 2 bytes in memory. Float32 accuracy is bound by the unit in every tile:
-// 102 TFLOP/s there (0.62 of 495, over three), beside 59 of the multiply-add units.
+// where 128 x 128 moves 8. That is 43 operations a byte: 240 to 300 TFLOP/s of an H100, by arithmetic alone.
+// Large products in bf16 are made from copies of 2 bytes instead (matmul_bf16_cuda.h). Float32 accuracy is bound
+// by the unit in every tile: 102 TFLOP/s there (0.62 of 495, over three), beside 59 of the multiply-add units.
 #pragma once
 
 #include "kernels/matmul_epilogue_cuda.h"
@@ -49,6 +49,7 @@ struct MmaArgs {
   int64 k;
   unsigned tile_rows, tile_columns;
   bool a_wide, b_wide;  // see MmaFetch
+  MatmulBatch batch;
 };
 
 template <class S>
@@ -88,8 +89,10 @@ HL_DEVICE void mma_stage(const float* stage, MmaSums<S>& sums) {
 template <class S, class Terms, bool a_deep, bool b_deep>
 HL_DEVICE void mma_steps(const MmaArgs& g, int row, int column, int begin, int end, float* shared,
                          MmaSums<S>& sums, bool with_total, float& total) {
-  MmaFetch<a_deep, S::BM, S::kThreads> a(g.a, g.a_wide, row, begin, end);
-  MmaFetch<b_deep, S::BN, S::kThreads> b(g.b, g.b_wide, column, begin, end);
+  MmaFetch<a_deep, S::BM, S::kThreads> a(moved(g.a, batch_offset(g.batch, g.batch.a)), g.a_wide, row, begin,
+                                         end);
+  MmaFetch<b_deep, S::BN, S::kThreads> b(moved(g.b, batch_offset(g.batch, g.batch.b)), g.b_wide, column,
+                                         begin, end);
   const int steps = (end - begin + kMmaDepth - 1) / kMmaDepth;
   const auto fetch = [&](int stage, bool more) {  // a group of copies each, so that they can be counted
     if (more) {
@@ -159,7 +162,7 @@ HL_DEVICE void mma_finish(const MmaArgs& g, int row, int column, float* shared, 
            Float4{v[from][e], v[from + 1][e], v[from + 2][e], v[from + 3][e]});
   }
   sync();
-  const Epilogue finish(g.epilogue, g.step);
+  const Epilogue finish(g.epilogue, g.step, batch_offset(g.batch, g.batch.out));
   HL_NO_UNROLL
   for (int q = static_cast<int>(threadIdx.x); q < S::BM * kQuads; q += S::kThreads) {
     const int i = row + q / kQuads, j = column + q % kQuads * 4;
@@ -205,7 +208,7 @@ HL_KERNEL HL_BOUNDS(S::kThreads, S::kBlocks) matmul_mma_tiles(MmaArgs g) {
   }
   if constexpr (S::kSplits) {
     auto& flat = reinterpret_cast<float (&)[S::kLefts * S::kRights * 4]>(sums);
-    if (g.split.pieces > 1 && !add_pieces<S::kThreads>(g.split, tile, piece, flat, total)) return;
+    if (g.split.pieces > 1 && !add_pieces<S::kThreads>(g.split, split_tile(), piece, flat, total)) return;
   }
   const int64 mine = int64{row} + threadIdx.x;
   if (with_total && threadIdx.x < S::BM && mine < g.a.rows) g.row_sum[mine] = total;

@@ -42,6 +42,31 @@ inline MatrixView view_of_b(const MatmulArgs<float>& a) {
   return {a.b, a.n, 1, kPanel, a.k * kPanel, false, reinterpret_cast<std::uintptr_t>(a.b) % 16 == 0};
 }
 
+// How far matrix blockIdx.z of a batch is from the first, in an operand that moves on by `step`.
+HL_DEVICE int64 batch_offset(const MatmulBatch& batch, const std::int64_t (&step)[2]) {
+  const auto inner = static_cast<unsigned>(batch.inner), i = blockIdx.z / inner;
+  return i * step[0] + (blockIdx.z - i * inner) * step[1];
+}
+HL_DEVICE MatrixView moved(MatrixView view, int64 offset) {
+  view.data += offset;
+  return view;
+}
+inline unsigned matrices_of(const MatmulBatch& batch) {
+  return static_cast<unsigned>(batch.outer * batch.inner);
+}
+inline bool steps_by_quads(const std::int64_t (&step)[2]) { return step[0] % 4 == 0 && step[1] % 4 == 0; }
+
+// Both operands of a launch.
+struct MatmulOperands {
+  MatrixView a, b;
+};
+inline MatmulOperands operands_of(const MatmulArgs<float>& a, const MatmulBatch& batch) {
+  MatmulOperands x{view_of_a(a), view_of_b(a)};
+  x.a.aligned = x.a.aligned && steps_by_quads(batch.a);
+  x.b.aligned = x.b.aligned && steps_by_quads(batch.b);
+  return x;
+}
+
 // The first `count` of four elements, zeros for the others.
 HL_DEVICE Float4 load_quad(const float* p, int64 unit, int count, bool aligned) {
   if (aligned && count == 4) return load4(p);

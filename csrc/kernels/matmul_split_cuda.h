@@ -18,6 +18,8 @@ struct Split {
   int pieces;
   int64 depth;  // steps of k of a piece, a multiple of 16
 };
+// The block's tile among those of all matrices of a batch.
+HL_DEVICE int64 split_tile() { return int64{blockIdx.z} * gridDim.x + blockIdx.x; }
 
 inline Split split_of(void* workspace, int pieces, int64 depth) {
   auto* const counters = static_cast<int*>(workspace);

@@ -33,6 +33,7 @@ struct ThinArgs {
   float* row_sum;  // (m) or null
   int64 k;
   bool thin_b;  // else A is the thin one
+  MatmulBatch batch;
 };
 
 template <bool along_depth>
@@ -80,7 +81,8 @@ template <class S>
 HL_DEVICE void sum_thin(const ThinArgs& g, int64 row, int64 begin, int64 end, float* shared,
                         float (&sums)[kThin]) {
   if (begin >= end) return;
-  typename S::Loader thin(g.thin, 0, begin);
+  const int64 of_a = batch_offset(g.batch, g.batch.a), of_b = batch_offset(g.batch, g.batch.b);
+  typename S::Loader thin(moved(g.thin, g.thin_b ? of_b : of_a), 0, begin);
   // a column of ones is always there in row_sum's place: it is fetched as zeros, and set when put
   const int ones = g.thin_b && g.row_sum != nullptr ? static_cast<int>(g.thin.rows) : -1;
   const int used = static_cast<int>(g.thin.rows) + (ones < 0 ? 0 : 1);  // the other sums stay zero
@@ -91,7 +93,7 @@ HL_DEVICE void sum_thin(const ThinArgs& g, int64 row, int64 begin, int64 end, fl
     for (int p = static_cast<int>(threadIdx.x); p < kDepth; p += S::kThreads)
       stage[p * S::Loader::kStride + ones] = 1.0f;
   };
-  WideReader<S> wide(g.wide, row, begin);
+  WideReader<S> wide(moved(g.wide, g.thin_b ? of_a : of_b), row, begin);
   float x[S::kSteps], next[S::kSteps];
   thin.fetch(end - begin);
   wide.fetch(end - begin, next);
@@ -207,8 +209,10 @@ HL_KERNEL HL_BOUNDS(256, 2) matmul_thin(ThinArgs g) {
   for (int e = 0; e < 4; ++e)
     if (me < kQuads)
       quad[e] = out[(g.thin_b ? thin + e : thin) * S::kOutStride + (g.thin_b ? wide : wide + e)];
-  if (g.split.pieces > 1 && !add_pieces<S::kThreads>(g.split, blockIdx.x, piece, quad, none)) return;
-  if (me < kQuads) finish_quad(g, Epilogue(g.epilogue, g.step), block + wide, thin, quad);
+  if (g.split.pieces > 1 && !add_pieces<S::kThreads>(g.split, split_tile(), piece, quad, none)) return;
+  if (me < kQuads)
+    finish_quad(g, Epilogue(g.epilogue, g.step, batch_offset(g.batch, g.batch.out)), block + wide, thin,
+                quad);
 }
 
 }  // namespace hotloop::cuda

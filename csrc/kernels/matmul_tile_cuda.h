@@ -37,7 +37,7 @@ struct Tile {
 
 using Tile128x128 = Tile<8, 8, 8, 4, 2, 4, 2>;  // 256 threads of 128 registers, 16 warps a multiprocessor
 using Tile64x64 = Tile<8, 4, 16, 2, 2, 4, 4>;   // 128 threads of 128 registers, 16 warps
-using Tile32x32 = Tile<4, 4, 16, 2, 1, 4, 12>;  // 64 threads of 80 registers, 24 warps
+using Tile32x32 = Tile<4, 4, 16, 2, 1, 4, 10>;  // 64 threads of 96 registers, 20 warps
 using Tile128x16 = Tile<4, 4, 16, 4, 1, 8, 5>;  // 128 threads of 96 registers, 20 warps
 using Tile16x128 = Tile<4, 4, 16, 1, 4, 4, 5>;
 
@@ -49,6 +49,7 @@ struct TileArgs {
   float* row_sum;  // (m) or null
   int64 k;
   unsigned tile_columns;
+  MatmulBatch batch;
 };
 
 // Where a thread's elements are: row i of its TM, in groups of four that are kLanesM of them apart.
@@ -97,8 +98,8 @@ template <class T>
 HL_DEVICE void multiply_tile(const TileArgs& g, int64 row, int64 column, int64 begin, int64 end,
                              float* shared, float (&sums)[T::TM * T::TN], float& total) {
   const bool with_total = g.row_sum != nullptr && column == 0;
-  typename T::LoaderA a(g.a, row, begin);
-  typename T::LoaderB b(g.b, column, begin);
+  typename T::LoaderA a(moved(g.a, batch_offset(g.batch, g.batch.a)), row, begin);
+  typename T::LoaderB b(moved(g.b, batch_offset(g.batch, g.batch.b)), column, begin);
   if (begin >= end) return;
   const auto put = [&](int which) {
     a.put(shared + which * T::kStage);
@@ -128,7 +129,7 @@ template <class T>
 HL_DEVICE void finish_tile(const TileArgs& g, int64 row, int64 column, float* slab,
                            const float (&sums)[T::TM * T::TN]) {
   constexpr int kQuads = T::BN / 4;
-  const Epilogue finish(g.epilogue, g.step);
+  const Epilogue finish(g.epilogue, g.step, batch_offset(g.batch, g.batch.out));
   const int slab_row = my_slab_row<T>();
   HL_NO_UNROLL
   for (int step = 0; step < T::TM; ++step) {
@@ -163,7 +164,7 @@ HL_KERNEL HL_BOUNDS(T::kThreads, T::kBlocks) matmul_tiles(TileArgs g) {
   float sums[T::TM * T::TN] = {};
   float total = 0.0f;
   multiply_tile<T>(g, row, column, begin, after < g.k ? after : g.k, shared, sums, total);
-  if (g.split.pieces > 1 && !add_pieces<T::kThreads>(g.split, tile, piece, sums, total)) return;
+  if (g.split.pieces > 1 && !add_pieces<T::kThreads>(g.split, split_tile(), piece, sums, total)) return;
   const int64 mine = row + threadIdx.x;
   if (g.row_sum != nullptr && column == 0 && threadIdx.x < T::BM && mine < g.a.rows) g.row_sum[mine] = total;
   finish_tile<T>(g, row, column, shared, sums);

@@ -1,18 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // The optimisers over the flat parameter buffer, and what precedes them: the gradient's norm and the scalars
-// that one step's parameters share. The rules are those of optimizer.h. One launch for all parameters, each
+// that one step's parameters share. One launch for all parameters, each
 // number moved once by 16-byte accesses: 28 bytes a parameter for Adam, 12 for SGD, 20 with a buffer. Eight
 // blocks of 256 threads keep 100 KB and more on their way for each multiprocessor, several times what the
 // latency of memory asks for, so that no loop is unrolled.
 #include "cuda/flat.h"
 #include "cuda/reduce.h"
-#include "kernels/kernel_cuda.h"
-#include "kernels/optimizer.h"
+#include "kernels/optimizer_cuda.h"
 
 namespace hotloop::cuda {
 namespace {
-
-using V = Vec<float>;
 
 // partial_j = sum of x^2 over run j of x (n): a block each. Squared in double: a gradient of 1e20 has a norm.
 HL_KERNEL HL_BOUNDS(kThreads, 4) square_sum(double* partial, const float* x, int64 n, int64 n4) {
@@ -58,38 +55,6 @@ HL_KERNEL begin_step(OptimizerBeginArgs<float> a, const DeviceStep* step) {
   a.scalars[kGradNorm] = norm;
 }
 
-// What a step changes.
-template <int K>
-struct State {
-  float* tensor[K];
-};
-
-// An optimiser: its numbers, the rule that they and the step's scalars make, and how the rule is applied.
-struct Adam {
-  using Rule = AdamRule<float>;
-  double beta1, beta2, eps;
-  bool decoupled;
-  HL_DEVICE Rule rule(const double* s) const { return Rule(s, decoupled, beta1, beta2, eps); }
-  HL_DEVICE void apply(const Rule& rule, V (&x)[3], V grad) const { rule.apply(x[0], x[1], x[2], grad); }
-};
-
-struct Sgd {
-  using Rule = SgdRule<float>;
-  double momentum;
-  bool nesterov;
-  HL_DEVICE Rule rule(const double* s) const { return Rule(s, momentum); }
-  HL_DEVICE void apply(const Rule& rule, V (&x)[1], V grad) const { rule.apply(x[0], grad); }
-  HL_DEVICE void apply(const Rule& rule, V (&x)[2], V grad) const { rule.apply(x[0], x[1], grad, nesterov); }
-};
-
-struct Rmsprop {
-  using Rule = RmspropRule<float>;
-  double alpha, eps, momentum;
-  HL_DEVICE Rule rule(const double* s) const { return Rule(s, alpha, eps, momentum); }
-  HL_DEVICE void apply(const Rule& rule, V (&x)[2], V grad) const { rule.apply(x[0], x[1], grad); }
-  HL_DEVICE void apply(const Rule& rule, V (&x)[3], V grad) const { rule.apply(x[0], x[1], x[2], grad); }
-};
-
 // One thread of a block makes the rule, because that takes divisions in double.
 template <class Optimizer, int K>
 HL_KERNEL HL_BOUNDS(kThreads, 4)
@@ -100,42 +65,17 @@ HL_KERNEL HL_BOUNDS(kThreads, 4)
   if (threadIdx.x == 0) *reinterpret_cast<Rule*>(&made[0]) = optimizer.rule(scalars);
   sync();
   const Rule rule = *reinterpret_cast<const Rule*>(&made[0]);
-  for_quads(
-      n, n4,
-      [&](int64 i) {
-        const Float4 g = load4(grad + i);
-        Float4 x[K];
-        HL_UNROLL
-        for (int k = 0; k < K; ++k) x[k] = load4(state.tensor[k] + i);
-        V lane0[K], lane1[K], lane2[K], lane3[K];
-        HL_UNROLL
-        for (int k = 0; k < K; ++k) {
-          lane0[k] = V(x[k].x), lane1[k] = V(x[k].y), lane2[k] = V(x[k].z), lane3[k] = V(x[k].w);
-        }
-        optimizer.apply(rule, lane0, V(g.x));
-        optimizer.apply(rule, lane1, V(g.y));
-        optimizer.apply(rule, lane2, V(g.z));
-        optimizer.apply(rule, lane3, V(g.w));
-        HL_UNROLL
-        for (int k = 0; k < K; ++k)
-          store4(state.tensor[k] + i, Float4{lane0[k].v, lane1[k].v, lane2[k].v, lane3[k].v});
-      },
-      [&](int64 i) {
-        V x[K];
-        for (int k = 0; k < K; ++k) x[k] = V(state.tensor[k][i]);
-        optimizer.apply(rule, x, V(grad[i]));
-        for (int k = 0; k < K; ++k) state.tensor[k][i] = x[k].v;
-      });
+  const Update<Optimizer, K> one_step{optimizer, rule, state, grad};
+  for_quads(n, n4, [&](int64 i) { one_step.four(i); }, [&](int64 i) { one_step.one(i); });
 }
 
-template <int K, class Optimizer>
-void launch_update(const State<K>& state, const float* grad, const double* scalars,
-                   const Optimizer& optimizer, int64 n, const Launch& l) {
-  if (n == 0) return;
-  bool aligned = aligned16(grad);
-  for (const float* p : state.tensor) aligned = aligned && aligned16(p);
-  launch(stream_of(l), update<Optimizer, K>, grid_for(ceil_div(n, 4), l), kThreads, 0, state, grad, scalars,
-         optimizer, n, aligned ? n / 4 : 0);
+template <class Args>
+void launch_update(const Args& a, const Launch& l) {
+  if (a.n == 0) return;
+  with_state(a, [&]<int K, class Optimizer>(const State<K>& state, const Optimizer& optimizer) {
+    launch(stream_of(l), update<Optimizer, K>, grid_for(ceil_div(a.n, 4), l), kThreads, 0, state, a.grad,
+           a.scalars, optimizer, a.n, aligned_state(state, a.grad) ? a.n / 4 : 0);
+  });
 }
 
 }  // namespace
@@ -150,25 +90,8 @@ void optimizer_begin_launch(const OptimizerBeginArgs<float>& a, const Launch& l)
   launch(stream_of(l), begin_step, 1, kThreads, 0, a, l.step);
 }
 
-void adam_launch(const AdamArgs<float>& a, const Launch& l) {
-  launch_update(State<3>{{a.param, a.exp_avg, a.exp_avg_sq}}, a.grad, a.scalars,
-                Adam{a.beta1, a.beta2, a.eps, a.decoupled != 0}, a.n, l);
-}
-
-void sgd_launch(const SgdArgs<float>& a, const Launch& l) {
-  const Sgd optimizer{a.momentum, a.nesterov != 0};
-  if (a.momentum_buffer == nullptr)
-    launch_update(State<1>{{a.param}}, a.grad, a.scalars, optimizer, a.n, l);
-  else
-    launch_update(State<2>{{a.param, a.momentum_buffer}}, a.grad, a.scalars, optimizer, a.n, l);
-}
-
-void rmsprop_launch(const RmspropArgs<float>& a, const Launch& l) {
-  const Rmsprop optimizer{a.alpha, a.eps, a.momentum};
-  if (a.momentum_buffer == nullptr)
-    launch_update(State<2>{{a.param, a.square_avg}}, a.grad, a.scalars, optimizer, a.n, l);
-  else
-    launch_update(State<3>{{a.param, a.square_avg, a.momentum_buffer}}, a.grad, a.scalars, optimizer, a.n, l);
-}
+void adam_launch(const AdamArgs<float>& a, const Launch& l) { launch_update(a, l); }
+void sgd_launch(const SgdArgs<float>& a, const Launch& l) { launch_update(a, l); }
+void rmsprop_launch(const RmspropArgs<float>& a, const Launch& l) { launch_update(a, l); }
 
 }  // namespace hotloop::cuda

@@ -105,6 +105,17 @@ class DeviceEager:
         step: typing.SupportsInt | typing.SupportsIndex = 0,
         dropout: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [],
     ) -> None: ...
+    def multiply(
+        self,
+        fields: tuple[typing.Any, ...],
+        batch: typing.Annotated[
+            collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(8)"
+        ],
+        precision: str = "float32",
+    ) -> None:
+        """
+        matmul for each matrix of a batch: (outer, inner), then of a, b and out the elements to the next outer and inner one.
+        """
     def to_index(
         self,
         x: typing.SupportsInt | typing.SupportsIndex,
@@ -112,6 +123,10 @@ class DeviceEager:
         n: typing.SupportsInt | typing.SupportsIndex,
         out: typing.SupportsInt | typing.SupportsIndex,
     ) -> None: ...
+    def update_list(self, name: str, rows: list[typing.Any]) -> None:
+        """
+        One update of an optimiser for each row of fields, of which scalars are NumPy's.
+        """
     def upload(self, to: typing.SupportsInt | typing.SupportsIndex, array: numpy.ndarray) -> None: ...
     def wait(self) -> None: ...
     @property

@@ -140,6 +140,43 @@ def test_embedding_gradients(device: str, shape: tuple[int, int, int]) -> None:
     )  # fmt: skip
 
 
+# (n, vocab, dim, share of the ids by id): from 8192 ids on those that are frequent are summed in pieces
+FREQUENT = [
+    (8192, 300, 40, {7: 0.5}),
+    (20000, 700, 33, {0: 0.3, 699: 0.3, 5: 0.1}),
+    (9000, 200, 300, {3: 0.2, -1: 0.4}),  # two slabs of columns; ids that are none are frequent, too
+    (8200, 150, 1, dict.fromkeys(range(64), 1 / 64)),
+    (8191, 150, 4, {149: 1.0}),
+    (8300, 180, 5, {0: 1.0}),
+]
+
+
+@on_devices
+@pytest.mark.parametrize(("n", "vocab", "dim", "shares"), FREQUENT, ids=str)
+def test_frequent_ids_of_a_large_table(
+    device: str, n: int, vocab: int, dim: int, shares: dict[int, float]
+) -> None:
+    """Whole numbers exactly, and equal bits twice for others."""
+    rng = np.random.default_rng(n)
+    ids = rng.integers(0, vocab, n).astype(np.int32)
+    frequent = rng.choice([*shares, vocab], n, p=[*shares.values(), 1 - sum(shares.values())])
+    ids = np.where(frequent < vocab, frequent, ids).astype(np.int32)
+    dy = rng.integers(-4, 5, (n, dim)).astype(np.float32)
+    fields: Fields = dict(
+        dweight=np.empty((vocab, dim), np.float32), dy=dy, ids=ids, n=n, vocab=vocab, dim=dim
+    )
+    call_device(device, "embedding_bwd", fields, times=2)
+    want = np.zeros((vocab, dim), np.float32)
+    np.add.at(want, ids[ids >= 0], dy[ids >= 0])
+    np.testing.assert_array_equal(fields["dweight"], want)
+    bits = set()
+    for _ in range(2):
+        fields["dy"] = normal(n, dim)
+        call_device(device, "embedding_bwd", fields)
+        bits.add(fields["dweight"].tobytes())
+    assert len(bits) == 1
+
+
 @on_devices
 def test_ids_out_of_range_touch_nothing(device: str) -> None:
     ids = np.array([1, -1, 3, 0, -(2**31), 2**31 - 1], np.int32)

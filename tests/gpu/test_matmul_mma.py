@@ -147,6 +147,51 @@ def test_pieces_of_k_give_equal_bits(device: str, precision: str) -> None:
         assert len(bits) == 1
 
 
+#: Large enough to be multiplied from copies in bf16, on an emulated device: k of whole tiles of 64, of less than one
+#: more, below one; for each form of A and B, and room between lines.
+COPIED = [
+    (1024, 1024, 256, FORMS[0], 0),
+    (1030, 1100, 200, FORMS[3], 3),
+    (1100, 1025, 130, FORMS[1], 4),
+    (1025, 1281, 191, FORMS[2], 0),
+]
+
+
+@on_devices
+@pytest.mark.parametrize(("m", "n", "k", "form", "pad"), COPIED, ids=str)
+def test_products_of_copies(device: str, m: int, n: int, k: int, form: tuple[str, str], pad: int) -> None:
+    a, b = whole_numbers(np.random.default_rng(k), m, n, k)
+    f = product_fields(a, b, form, pad)
+    call_device(device, "matmul", f, precision="bf16", shift=4 * (pad == 4))
+    np.testing.assert_array_equal(f["out"].reshape(m, n), a @ b)
+    np.testing.assert_array_equal(f["row_sum"], a.sum(axis=1))
+    a, b = normals(k, m, n, k)
+    a[5, 7], a[9, k - 1] = np.inf, np.nan
+    bits = set()
+    for _ in range(2):
+        f = product_fields(a, b, form, pad)
+        call_device(device, "matmul", f, precision="bf16")
+        bits.add(f["out"].tobytes() + f["row_sum"].tobytes())
+    assert len(bits) == 1
+    got, others = f["out"].reshape(m, n), np.setdiff1d(np.arange(m), [5, 9])
+    assert np.isinf(got[5]).all()
+    assert np.isnan(got[9]).all()
+    assert_float32(got[others], rounded(a[others], "bf16"), rounded(b, "bf16"), "rounded operands")
+    assert_float32(f["row_sum"][others], a[others], np.ones((k, 1)), "row sums")
+
+
+@on_devices
+def test_what_follows_a_product_of_copies(device: str) -> None:
+    how = dict(bias=True, activation="tanh", saved=True, residual=True, dropout=1)
+    one = case(Product(1032, 1030, 160, **how))
+    start = initial(one, one.fields(np.float32))
+    for name in ("a", "b"):  # what is representable is not rounded
+        start[name] = rounded(np.nan_to_num(start[name]), "bf16").astype(np.float32)
+    exact = run_reference(one, start, np.float64, DEVICE_CONTEXT)
+    usual = run_reference(one, start, np.float32, DEVICE_CONTEXT)
+    assert_close(one, run_device(device, one, start, precision="bf16"), exact, usual, np.float32)
+
+
 #: float32 products are theirs from 2^24 multiply-adds on; one for each form.
 LARGE = [(256, 256, 260), (260, 257, 255), (200, 300, 300), (1030, 1024, 16)]
 
@@ -250,6 +295,9 @@ def digest() -> str:
         f = product_fields(*normals(5, *sizes), ("columns", "rows"))
         call_device("simt", "matmul", f, precision=precision)
         found.update(f["out"].tobytes() + f["row_sum"].tobytes())
+    f = product_fields(*normals(7, 1024, 1024, 200), ("columns", "rows"))
+    call_device("simt", "matmul", f, precision="bf16")
+    found.update(f["out"].tobytes() + f["row_sum"].tobytes())
     f = product_fields(*normals(6, 256, 256, 257), ("rows", "columns"))
     call_device("simt", "matmul", f)
     found.update(f["out"].tobytes())

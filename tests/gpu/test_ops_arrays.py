@@ -209,6 +209,16 @@ def test_what_does_not_fit_is_refused_before_anything_is_written() -> None:
         ops.sgd_(shared, Interface(np.ones(8, np.float32)), shared, lr=0.1, momentum=0.9)
     with pytest.raises(ValueError, match="overlap"):
         ops.sgd_([shared, shared], [Interface(np.ones(8, np.float32)) for _ in range(2)], lr=0.1)
+    with pytest.raises(ValueError, match="overlap"):  # a parameter is the other's gradient
+        ops.sgd_(
+            [shared, Interface(np.ones(8, np.float32))], [Interface(np.ones(8, np.float32)), shared], lr=0.1
+        )
+    with pytest.raises(ValueError, match="overlap"):
+        ops.sgd_(
+            [shared, like := Interface(np.ones(8, np.float32))],
+            [like, Interface(np.ones(8, np.float32))],
+            lr=0.1,
+        )
     close(shared, np.ones(8))
     with pytest.raises(ValueError, match="overlaps an operand"):
         ops.matmul(shared_square := Interface(np.eye(3, dtype=np.float32)), shared_square, out=shared_square)
@@ -240,7 +250,7 @@ class Recorder:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.queue, name)
-        if name not in ("after", "before", "wait", "launch"):
+        if name not in ("after", "before", "wait", "launch", "update_list"):
             return found
 
         def noted(*args: Any, **kwargs: Any) -> Any:
@@ -264,6 +274,26 @@ def test_work_comes_after_the_owners_stream_and_before_its_next(recorder: Record
         recorder.log.clear()
         ops.relu(source)
         assert recorder.log == [("after", stream), ("launch", "relu_fwd"), ("before", stream)]
+
+
+def test_a_list_waits_once_for_each_stream(recorder: Recorder) -> None:
+    theirs = _core.DeviceEager(on_device.open_device("simt", "test"))
+    columns = [[Interface(X, stream=s) for s in (1, theirs.stream, 1)] for _ in range(2)]
+    recorder.log.clear()
+    ops.sgd_(*columns, lr=0.1)
+    assert recorder.log[:3] == [("after", 1), ("after", theirs.stream), ("update_list", "sgd")]
+    assert sorted(recorder.log[3:]) == sorted([("before", 1), ("before", theirs.stream)])
+    gradient = Interface(X)
+    recorder.log.clear()
+    ops.sgd_([columns[0][0]], [gradient], lr=0.1)  # and again in the next call
+    assert [name for name, _ in recorder.log] == ["after", "update_list", "before"]
+
+
+def test_a_list_may_share_a_gradient() -> None:
+    first, second, gradient = Interface(X), Interface(X + 1), Interface(np.ones_like(X))
+    ops.sgd_([first, second], [gradient, gradient], lr=0.5)
+    close(first, X - 0.5)
+    close(second, X + 0.5)
 
 
 def test_the_host_waits_for_owners_that_name_no_stream(recorder: Recorder) -> None:

@@ -83,16 +83,20 @@ HL_KERNEL votes(const Word* in, Word* out) {
   out[3 * lane + 2] = static_cast<Word>(sum[0]);
 }
 
-// in, out: eight words, four of them by load4 and store4, two by load2 and store2, two as streams.
+// in: eight words. out: four of them by load4 and store4, two by load2 and store2, two as streams, and the
+// first four again by store_words.
 HL_KERNEL wide_access(const Word* in, Word* out) {
   const float* const x = reinterpret_cast<const float*>(in) + 8 * lane_id();
-  float* const y = reinterpret_cast<float*>(out) + 8 * lane_id();
+  float* const y = reinterpret_cast<float*>(out) + 12 * lane_id();
   const Float4 four = load4(x);
   store4(y, Float4{four.w, four.z, four.y, four.x});
   const Float2 two = load2(x + 4);
   store2(y + 4, Float2{two.y, two.x});
   store_stream(y + 6, load_stream(x + 7));
   store_stream(y + 7, load_stream(x + 6));
+  const Word* const words = in + 8 * lane_id();
+  const Word turned[4] = {words[2], words[3], words[0], words[1]};
+  store_words(y + 8, turned);
 }
 
 // in: 4, 2 and 1 words to copy, and whether to. out: the same after the copies.
@@ -173,7 +177,7 @@ constexpr Case kCases[] = {
     {"shuffles_wide", shuffles_wide, 2, 4},
     {"masks", masks, 1, 2},
     {"votes", votes, 1, 3},
-    {"wide_access", wide_access, 8, 8},
+    {"wide_access", wide_access, 8, 12},
     {"copies", copies, 8, 7},
     {"matrix_loads", matrix_loads, 4, 12},
     {"mma_bf16", matrix_product<true>, 10, 4},

@@ -133,7 +133,7 @@ def _votes(w: Words) -> Words:
 
 
 def _wide_access(w: Words) -> Words:
-    return w[:, [3, 2, 1, 0, 5, 4, 7, 6]]
+    return w[:, [3, 2, 1, 0, 5, 4, 7, 6, 2, 3, 0, 1]]
 
 
 def _copies(w: Words) -> Words:

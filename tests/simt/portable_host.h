@@ -125,6 +125,10 @@ HL_DEVICE void store4(float* p, Float4 v, HL_AT) {
   simt::check_aligned(HL_SITE("store4"), p, 16);
   p[0] = v.x, p[1] = v.y, p[2] = v.z, p[3] = v.w;
 }
+HL_DEVICE void store_words(void* p, const std::uint32_t (&v)[4], HL_AT) {
+  simt::check_aligned(HL_SITE("store_words"), p, 16);
+  for (int i = 0; i < 4; ++i) static_cast<std::uint32_t*>(p)[i] = v[i];
+}
 HL_DEVICE Float2 load2(const float* p, HL_AT) {
   simt::check_aligned(HL_SITE("load2"), p, 8);
   return {p[0], p[1]};

@@ -12,6 +12,9 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Union
 
@@ -27,6 +30,7 @@ CUDA = 2  # of dlpack.h
 _CODES = {0: "i", 1: "u", 2: "f", 4: "V", 5: "c", 6: "b"}  # dlpack.h; V: bfloat16, which NumPy has not
 
 _queues: dict[tuple[int, str, int], Any] = {}
+_here = threading.local()
 
 
 @dataclass(frozen=True)
@@ -221,8 +225,28 @@ def _from_interface(x: Any, kind: str | None, where: str, name: str) -> View:
         dtype, x, not found["data"][1], stream, stream is None, kind,
     )  # fmt: skip
     if stream is not None:
-        queue.after(int(stream))
+        _after(queue, int(stream))
     return view
+
+
+@contextmanager
+def waiting_once() -> Iterator[None]:
+    """In it a stream that many arrays name is waited for once: their owners launch nothing in between."""
+    _here.waited = set()
+    try:
+        yield
+    finally:
+        _here.waited = None
+
+
+def _after(queue: Any, stream: int) -> None:
+    """Our work comes after what is in that stream of an owner."""
+    waited: set[tuple[int, int]] | None = getattr(_here, "waited", None)
+    if waited is not None and (id(queue), stream) in waited:
+        return
+    queue.after(stream)
+    if waited is not None:
+        waited.add((id(queue), stream))
 
 
 def _from_dlpack(x: Any, kind: str | None, where: str, name: str) -> View:

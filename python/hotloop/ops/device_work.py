@@ -4,6 +4,7 @@ NumPy's that the functions need beside them."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +20,16 @@ _INDEX_TYPES = {np.dtype(np.uint8): 0, np.dtype(np.int32): 1, np.dtype(np.int64)
 def launch(name: str, fields: tuple[Any, ...], **context: Any) -> None:
     """Run a kernel, and let the owners of its operands go on after it. Raises `DeviceError`."""
     views = [f for f in fields if isinstance(f, View)]
-    held = [upload(views[0], f) if isinstance(f, np.ndarray) else f for f in fields]  # numbers of a step
-    given = tuple(f.address if isinstance(f, View) else f for f in held)
+    given = tuple(f.address if isinstance(f, View) else f for f in fields)
     views[0].queue.launch(name, given, **context)
+    settle(views)
+
+
+def update_list(name: str, rows: list[tuple[Any, ...]]) -> None:
+    """One update of an optimiser for each row of fields, all in one launch or few. Raises `DeviceError`."""
+    views = [f for fields in rows for f in fields if isinstance(f, View)]
+    given = [tuple(f.address if isinstance(f, View) else f for f in fields) for fields in rows]
+    views[0].queue.update_list(name, given)
     settle(views)
 
 
@@ -56,7 +64,7 @@ def assign(to: View, x: View) -> None:
     """``to[...] = x``, of one shape, in any strides."""
     if not x.size:
         return
-    dims = _joined(to, x)
+    dims = _joined(x.shape, to.strides, x.strides)
     if len(dims) > 4 or any(s % 4 or s < 0 for _, *strides in dims for s in strides):
         raise ShapeError(
             f"[ops] an array of {x.shape} with strides {x.strides} is not copied on a device; make it contiguous"
@@ -66,16 +74,16 @@ def assign(to: View, x: View) -> None:
     launch("copy", fields)
 
 
-def _joined(to: View, x: View) -> list[tuple[int, int, int]]:
-    """(size, stride of to, stride of x) of each dimension, neighbours that lie one behind the other joined."""
-    dims: list[tuple[int, int, int]] = []
-    for n, o, i in zip(to.shape, to.strides, x.strides, strict=True):
+def _joined(shape: tuple[int, ...], *strides: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """(size, stride of each operand) of each dimension, neighbours that lie one behind the other joined."""
+    dims: list[tuple[int, ...]] = []
+    for n, *steps in zip(shape, *strides, strict=True):
         if n == 1:
             continue
-        if dims and dims[-1][1] == n * o and dims[-1][2] == n * i:
-            dims[-1] = (dims[-1][0] * n, o, i)
+        if dims and all(outer == n * step for outer, step in zip(dims[-1][1:], steps, strict=True)):
+            dims[-1] = (dims[-1][0] * n, *steps)
         else:
-            dims.append((n, o, i))
+            dims.append((n, *steps))
     return dims
 
 
@@ -135,28 +143,37 @@ def multiply(
     out: View, left: View, right: View, bias: View | None, shape: tuple[int, ...], index: int,
     parameters: tuple[float, float], alpha: float, beta: float,
 ) -> None:  # fmt: skip
-    """``out (..., m, n) = activation(alpha left right + beta out + bias)``: matrices in any strides, one by one.
+    """``out (..., m, n) = activation(alpha left right + beta out + bias)``: matrices in any strides.
 
-    ``shape``: of out, with the dimensions that vectors lack.
+    One launch, where the places of all matrices are told by two dimensions. ``shape``: of out, with the
+    dimensions that vectors lack.
     """
     if not out.size:
         return
     out = replace(out, shape=shape, strides=dense_strides(shape, out.dtype))
-    batch, (m, n), k = shape[:-2], shape[-2:], left.shape[-1]
     left, right = _upward(left), _upward(right)
     bias = None if bias is None else dense(bias, None, False)
+    if (
+        right.ndim == 2 and left.ndim > 2 and left.c_contiguous
+    ):  # all rows of all matrices are one tall matrix
+        rows = math.prod(shape[:-1])
+        out, left = (replace(x, shape=(rows, x.shape[-1]), strides=x.strides[-2:]) for x in (out, left))
+    batch, (m, n), k = out.shape[:-2], out.shape[-2:], left.shape[-1]
     full = [x.spread((*batch, *x.shape[-2:])) for x in (left, right)]
-    for item in np.ndindex(*batch):
-        at_out, at_left, at_right = (
-            replace(x, address=x.address + sum(i * s for i, s in zip(item, x.strides, strict=False)))
-            for x in (out, *full)
-        )
-        a, b = ([s // 4 for s in x.strides[-2:]] for x in full)
+    a, b = ([s // 4 for s in x.strides[-2:]] for x in full)
+    dims = _joined(batch, *(x.strides[:-2] for x in (*full, out)))
+    within = [(1, 0, 0, 0)] * (2 - len(dims)) + dims[-2:]
+    steps = [within[d][operand] // 4 for operand in (1, 2, 3) for d in (0, 1)]
+    queue = out.queue
+    for at in np.ndindex(*(d[0] for d in dims[:-2])):
+        moved = [sum(i * d[operand] for i, d in zip(at, dims, strict=False)) for operand in (1, 2, 3)]
         fields = (
-            at_out, None, None, at_left, at_right, bias, None, None, m, n, k, *a, *b, n, 0, 0, index, -1,
+            out.address + moved[2], None, None, left.address + moved[0], right.address + moved[1],
+            None if bias is None else bias.address, None, None, m, n, k, *a, *b, n, 0, 0, index, -1,
             alpha, beta, *parameters,
         )  # fmt: skip
-        launch("matmul", fields)
+        queue.multiply(fields, [d[0] for d in within] + steps)
+    settle([out, left, right] if bias is None else [out, left, right, bias])
 
 
 def _upward(x: View) -> View:

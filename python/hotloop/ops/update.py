@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any, Union
 
 import numpy as np
@@ -18,8 +17,9 @@ import numpy as np
 from hotloop import _core, optim
 from hotloop.arguments import count
 from hotloop.errors import ShapeError
+from hotloop.ops import device_work
 from hotloop.ops.arrays import Array, dense, overlap, real_arrays, writable
-from hotloop.ops.device import View, same_place
+from hotloop.ops.device import View, same_place, waiting_once
 from hotloop.ops.launch import ALONE_BELOW_NS, launch, team_for
 
 _NS_ADAM, _NS_SGD = 0.7, 0.4  # of one thread, per element
@@ -89,16 +89,15 @@ def sgd_(
     if isinstance(param, (list, tuple)):
         arrays = {"param": param, "grad": grad, "momentum_buffer": momentum_buffer}
         numbers = (_SGD, rule.lr, rule.weight_decay, rule.momentum, 0.0, 0.0, 0.0, rule.nesterov, False)
-        _many("sgd_", arrays, numbers, [1], lambda views, _: _sgd_one(rule, *views))
+        _many("sgd_", "sgd", arrays, numbers, [1], lambda views, _: _sgd_fields(rule, *views))
         return
-    _sgd_one(rule, *_checked("sgd_", param=param, grad=grad, momentum_buffer=momentum_buffer))
+    views = _checked("sgd_", param=param, grad=grad, momentum_buffer=momentum_buffer)
+    _one("sgd", _sgd_fields(rule, *views), _NS_SGD)
 
 
-def _sgd_one(rule: optim.SGD, p: Array, g: Array, buffer: Array | None = None) -> None:
-    """The update of arrays that have been checked."""
-    fields = (p, buffer, g, _scalars(rule, 1), p.size, int(rule.nesterov), rule.momentum)
-    if p.size:
-        launch("sgd", p.dtype, fields, p.size * _NS_SGD)
+def _sgd_fields(rule: optim.SGD, p: Array, g: Array, buffer: Array | None = None) -> tuple[Any, ...]:
+    """What the kernel is given, of arrays that have been checked."""
+    return p, buffer, g, _scalars(rule, 1), p.size, int(rule.nesterov), rule.momentum
 
 
 def _adam(
@@ -116,29 +115,40 @@ def _adam(
         numbers = (kind, rule.lr, rule.weight_decay, *rule.betas, rule.eps, 0.0, False, False)
         steps = step if isinstance(step, (list, tuple)) else [step]
         counts = [count(f"ops.{where}", "step", one, low=1) for one in steps]
-        _many(where, arrays, numbers, counts, lambda views, step: _adam_one(rule, step, *views))
+        _many(where, "adam", arrays, numbers, counts, lambda views, step: _adam_fields(rule, step, *views))
         return
     step = count(f"ops.{where}", "step", step, low=1)
     views = _checked(where, param=param, grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
-    _adam_one(rule, step, *views)
+    _one("adam", _adam_fields(rule, step, *views), _NS_ADAM)
 
 
-def _adam_one(rule: optim.AdamW | optim.Adam, step: int, p: Array, g: Array, m: Array, v: Array) -> None:
-    """The update of arrays that have been checked."""
+def _adam_fields(
+    rule: optim.AdamW | optim.Adam, step: int, p: Array, g: Array, m: Array, v: Array
+) -> tuple[Any, ...]:
+    """What the kernel is given, of arrays that have been checked."""
     beta1, beta2 = rule.betas
     scalars = _scalars(rule, step, 1 - beta1**step, math.sqrt(1 - beta2**step))
-    fields = (p, m, v, g, scalars, p.size, int(rule.kind == "adamw"), beta1, beta2, rule.eps)
-    if p.size:
-        launch("adam", p.dtype, fields, p.size * _NS_ADAM)
+    return p, m, v, g, scalars, p.size, int(rule.kind == "adamw"), beta1, beta2, rule.eps
+
+
+def _one(kernel: str, fields: tuple[Any, ...], element_ns: float) -> None:
+    """The update of one set of arrays; ``element_ns``: of an element, on one thread."""
+    param = fields[0]
+    if not param.size:
+        return
+    if isinstance(param, View):
+        device_work.update_list(kernel, [fields])
+    else:
+        launch(kernel, param.dtype, fields, param.size * element_ns)
 
 
 def _many(
-    where: str, arrays: dict[str, Any], rule: tuple[Any, ...], steps: list[int],
-    one: Callable[[list[Array], int], None],
+    where: str, kernel: str, arrays: dict[str, Any], rule: tuple[Any, ...], steps: list[int],
+    fields_of: Callable[[list[Array], int], tuple[Any, ...]],
 ) -> None:  # fmt: skip
     """One call for lists of arrays. What the native side does not take as it is, is checked and explained here.
 
-    ``one``: the update of a single set of arrays, of which a GPU gets one after the other.
+    ``fields_of``: what a GPU's kernel is given of one set of arrays, for that step.
     """
     given = {name: value for name, value in arrays.items() if value is not None}
     length = len(given["param"])
@@ -153,25 +163,35 @@ def _many(
     team = team_for(ALONE_BELOW_NS)
     if _update(list(given.values()), steps, rule, team):
         return
-    rows = [
-        _checked(where, **dict(zip(given, row, strict=True))) for row in zip(*given.values(), strict=True)
-    ]
+    with waiting_once():
+        rows = [
+            _fitting(where, dict(zip(given, row, strict=True))) for row in zip(*given.values(), strict=True)
+        ]
     if any(isinstance(row[0], View) for row in rows):
         _check_apart(where, rows)
-        for row, step in zip(rows, steps * (length if len(steps) == 1 else 1), strict=True):
-            one(row, step)
+        steps = steps * (length if len(steps) == 1 else 1)
+        for_kernel = [fields_of(row, step) for row, step in zip(rows, steps, strict=True) if row[0].size]
+        if for_kernel:
+            device_work.update_list(kernel, for_kernel)
         return
     if not _update([list(column) for column in zip(*rows, strict=True)], steps, rule, team):
         raise ValueError(f"[ops.{where}] two of the arrays overlap; each needs memory of its own")
 
 
 def _check_apart(where: str, rows: list[list[Any]]) -> None:
-    """Raises unless all arrays lie in one memory and none that is written overlaps another."""
+    """Raises unless all arrays, which are dense, lie in one memory and none that is written overlaps another."""
     for row in rows:
         same_place({"param": rows[0][0], "another": row[0]}, where)
-    written = sorted(v.extent() for row in rows for i, v in enumerate(row) if i != 1 and v.size)
-    if any(after[0] < before[1] for before, after in pairwise(written)):
-        raise ValueError(f"[ops.{where}] two of the arrays overlap; each needs memory of its own")
+    pieces = sorted(
+        (v.address, v.address + v.size * v.dtype.itemsize, i != 1)  # row[1] is the gradient
+        for row in rows for i, v in enumerate(row) if v.size
+    )  # fmt: skip
+    end = written_end = 0  # of the pieces before
+    for begin, after, written in pieces:
+        if begin < (end if written else written_end):
+            raise ValueError(f"[ops.{where}] two of the arrays overlap; each needs memory of its own")
+        end = max(end, after)
+        written_end = max(written_end, after) if written else written_end
 
 
 def _update(columns: list[Any], steps: list[int], rule: tuple[Any, ...], team: Any) -> bool:
@@ -187,6 +207,17 @@ def _scalars(rule: optim.Optimizer, step: int, correction1: float = 1.0, correct
 
 
 def _checked(where: str, **arrays: Any) -> list[Any]:
+    """The arrays of one update as kernels read them, none of which overlap."""
+    result = _fitting(where, arrays)
+    filled = [view for view in result if view is not None and view.size]
+    for i, view in enumerate(filled):
+        if any(overlap(view, other) for other in filled[:i]):
+            raise ValueError(f"[ops.{where}] two of the arrays overlap; each needs memory of its own")
+    return result
+
+
+def _fitting(where: str, arrays: dict[str, Any]) -> list[Any]:
+    """The arrays of one update as kernels read them: of one shape, what is written in place."""
     views = real_arrays(where, **arrays)
     shape = views[0].shape
     result: list[Any] = []
@@ -197,8 +228,4 @@ def _checked(where: str, **arrays: Any) -> list[Any]:
             result.append(None)
         else:
             result.append(dense(view) if name == "grad" else writable(view, where, name))
-    written = [view for name, view in zip(arrays, result, strict=True) if view is not None and view.size]
-    for i, view in enumerate(written):
-        if any(overlap(view, other) for other in written[:i]):
-            raise ValueError(f"[ops.{where}] two of the arrays overlap; each needs memory of its own")
     return result

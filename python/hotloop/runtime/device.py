@@ -24,7 +24,7 @@ Kind = Literal["cpu", "cuda", "simt"]
 Precision = Literal["float32", "tf32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bf16")
 
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).parents[1]  # the package, where the libraries lie
 _FILES = {"cuda": "_cuda.so", "simt": "_simt.so"}
 #: DeviceStatus of csrc/cuda/api.h.
 _NO_DRIVER, _TOO_OLD, _NO_DEVICE = 1, 2, 3
