@@ -3,8 +3,9 @@
 
 Forward, and forward with backward from a gradient of the output, parameters' gradients let go of between calls;
 one thread. Beside them: the native steps of the same passes alone (a program run many times in one call),
-`TrainStep`'s forward and backward, and an empty autograd function of as many tensors, which computes nothing: what
-torch itself takes for a call that Python wrote. Rounds in turn; the best of them counts.
+`TrainStep`'s forward and backward, and empty autograd functions, which compute nothing: of as many tensors as the
+module, and of a single one without a gradient, as with direct_grad. They are what torch itself takes for a call that
+Python wrote. Rounds in turn; the best of them counts.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ def passes(module: Any, x: Any, doutput: Any) -> tuple[Call, Call]:
     return lambda: module(x), both
 
 
-def empty_function(parameters: list[Any], shape: tuple[int, ...]) -> Any:
-    """A module whose call is one autograd function that does nothing."""
+def empty_function(parameters: list[Any], shape: tuple[int, ...], gives: bool = True) -> Any:
+    """A module whose call is one autograd function that does nothing; ``gives``: but give gradients."""
     arrays = [np.zeros(tuple(p.shape), np.float32) for p in parameters]
 
     class Nothing(torch.autograd.Function):
@@ -65,7 +66,7 @@ def empty_function(parameters: list[Any], shape: tuple[int, ...]) -> Any:
         @staticmethod
         def backward(ctx: Any, doutput: Any) -> Any:
             assert ctx.saved_tensors
-            return (None, *map(torch.from_numpy, arrays))
+            return (None, *(map(torch.from_numpy, arrays) if gives else [None] * len(parameters)))
 
     class Empty(torch.nn.Module):
         def parameters(self, recurse: bool = True) -> Any:
@@ -112,16 +113,22 @@ def measure(network: Network) -> list[Row]:
     torch.manual_seed(0)
     theirs = torch_network(network)
     ours = Module(from_torch(theirs), threads=1)
+    direct = Module(from_torch(theirs), threads=1, direct_grad=True)
     x = torch.randn(network.batch, network.sizes[0])
     doutput = torch.randn(network.batch, network.sizes[-1])
-    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)  # equal work before any time
-    empty = empty_function(list(theirs.parameters()), tuple(doutput.shape))
+    for module in (ours, direct):  # equal work before any time
+        torch.testing.assert_close(module(x), theirs(x), rtol=1e-4, atol=1e-5)
+    shape = tuple(doutput.shape)
+    empty = empty_function(list(theirs.parameters()), shape)
+    anchor = empty_function([torch.zeros((), requires_grad=True)], shape, gives=False)
     # name -> (forward, both), and how many passes one call is
     contestants: dict[str, tuple[tuple[Call, Call], int]] = {
         "hotloop.torch.Module": (passes(ours, x, doutput), 1),
+        "direct_grad": (passes(direct, x, doutput), 1),
         "torch": (passes(theirs, x, doutput), 1),
         "TrainStep in parts": (step_parts(theirs, x, doutput), 1),
         "empty autograd function": (passes(empty, x, doutput), 1),
+        "empty function of one tensor": (passes(anchor, x, doutput), 1),
         "native steps": (native_steps(ours, network.batch), 50),
     }
     calls = {
@@ -144,13 +151,17 @@ def measure(network: Network) -> list[Row]:
 def line(rows: dict[str, Row], setting: str) -> list[str]:
     """One line of the table: microseconds, and what they say."""
     us = {name: row.best * 1e6 for name, row in rows.items()}
-    ours, native = us["hotloop.torch.Module"], us["native steps"]
-    order = ("hotloop.torch.Module", "torch", "TrainStep in parts", "empty autograd function", "native steps")
+    ours, direct, native = us["hotloop.torch.Module"], us["direct_grad"], us["native steps"]
+    order = (
+        "hotloop.torch.Module", "direct_grad", "torch", "TrainStep in parts", "empty autograd function",
+        "empty function of one tensor", "native steps",
+    )  # fmt: skip
     return [
         setting,
         *(f"{us[name]:.1f}" for name in order),
         f"{us['torch'] / ours:.1f}",
-        f"{ours - native:.1f}",
+        f"{us['torch'] / direct:.1f}",
+        f"{direct - native:.1f}",
     ]
 
 
@@ -165,7 +176,10 @@ def main() -> None:
     lines = []
     for setting in dict.fromkeys(row.setting for row in rows):
         lines.append(line({row.contestant: row for row in rows if row.setting == setting}, setting))
-    head = ["us per call", "Module", "torch", "TrainStep", "empty", "native", "times torch", "over native"]
+    head = [
+        "us per call", "Module", "direct", "torch", "TrainStep", "empty", "empty of one", "native",
+        "times torch", "direct", "over native",
+    ]  # fmt: skip
     print(table(head, lines))
     if arguments.save:
         print(f"saved {save('torch_module', rows, machine(limits))}")

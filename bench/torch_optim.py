@@ -21,6 +21,7 @@ from hotloop.benchmarks.harness import measure_limits
 from hotloop.runtime.threads import set_num_threads
 
 SETTINGS = {
+    "4 tensors, 10 k": (64 * 128, 128, 128 * 10, 10),  # the network 64-128-10
     "64 tensors, 100 k": (100_000 // 64,) * 64,
     "64 tensors, 1 M": ((1 << 20) // 64,) * 64,
     "1 tensor, 1 M": (1 << 20,),

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hotloop as hl
+from hotloop import _core
 from hotloop.data import border
 from hotloop.data.target import Target, as_target, as_weight
 from hotloop.graph import Rows, TensorType
@@ -222,3 +223,22 @@ def test_hold_out_depends_on_the_seed_alone() -> None:
     first, second, other = (border.hold_out(100, 0.2, None, seed)[1] for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, second)
     assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_one_number_that_is_not_finite_is_seen_anywhere(dtype: type, bad: float) -> None:
+    largest = np.finfo(dtype).max
+    x = np.full((5, 2000), largest, dtype)  # whose sum overflows
+    x[1] = np.finfo(dtype).tiny / 4  # and what is nearly zero
+    assert _core.is_finite(x) and _core.is_finite(-x) and _core.is_finite(x[:0])
+    for at in (0, 1, 4095, 4096, 9999):
+        y = x.copy()
+        y.flat[at] = bad
+        assert not _core.is_finite(y)
+
+
+def test_finite_is_asked_of_plain_floats_only() -> None:
+    for array in (np.zeros(3, np.int32), np.zeros((3, 4), np.float32)[:, ::2], np.zeros(3, ">f4")):
+        with pytest.raises(hl.HotloopError, match=r"\[is_finite\] an array is"):
+            _core.is_finite(array)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What of DLPack 1.x (github.com/dmlc/dlpack, dlpack.h) a borrower of tensors needs: the layout of its
-// structs, so that a tensor's pointer, shape and strides are read by one C call instead of several in Python.
+// What of DLPack 1.x (github.com/dmlc/dlpack, dlpack.h) a borrower and lender of tensors needs: the layout of
+// its structs, so that a tensor's pointer, shape and strides are read by one C call instead of several in
+// Python, and a tensor over memory of ours is made by one.
 #pragma once
 
 #include <cstdint>
@@ -31,16 +32,26 @@ struct Tensor {
   std::uint64_t byte_offset;
 };
 
-// The table behind `type(tensor).__dlpack_c_exchange_api__`. Of its functions only the lending one is called.
+// A tensor with what keeps it alive: whoever takes it calls `deleter` once, on any thread.
+struct Managed {
+  std::uint32_t major, minor;
+  void* context;
+  void (*deleter)(Managed*);
+  std::uint64_t flags;
+  Tensor tensor;
+};
+
+// The table behind `type(tensor).__dlpack_c_exchange_api__`. Two of its functions are called, which wait for
+// no stream.
 struct ExchangeApi {
   struct {
     std::uint32_t major, minor;
     void* previous;
   } header;
   void (*allocate)();
-  void (*to_managed)();
-  void (*from_managed)();
-  int (*lend)(void* object, Tensor* out);  // 0, or -1 with a Python error set; may be null
+  void (*give)();
+  int (*take)(Managed* tensor, void** object);  // 0 and a new object, or -1 with a Python error set
+  int (*lend)(void* object, Tensor* out);       // 0, or -1 with a Python error set; may be null
   void (*work_stream)();
 };
 

@@ -9,6 +9,7 @@
 #include "bindings/register.h"
 #include "core/error.h"
 #include "core/fingerprint.h"
+#include "core/finite.h"
 #include "kernels/isa.h"
 
 namespace hotloop {
@@ -93,6 +94,17 @@ void add_bytes(Fingerprinter& state, const py::array& array) {
   state.add(data, bytes);
 }
 
+bool is_finite(const py::array& array) {
+  const py::dtype type = array.dtype();
+  const auto each = static_cast<std::size_t>(type.itemsize());
+  check(type.kind() == 'f' && (each == 4 || each == 8) && type.byteorder() == '=',
+        "[is_finite] an array is no float32 or float64");
+  check((array.flags() & py::array::c_style) != 0, "[is_finite] an array is not C-contiguous");
+  const auto* data = static_cast<const std::byte*>(array.data());
+  const py::gil_scoped_release release;  // the argument keeps the bytes
+  return all_finite(data, array.size(), each);
+}
+
 std::pair<std::uint64_t, std::uint64_t> read(const Fingerprinter& state) {
   const Fingerprint found = state.finish();
   return {found.hi, found.lo};
@@ -130,6 +142,8 @@ void register_epoch(py::module_& m) {
       "'time' | 'diverged' | 'paused'). Metrics are zeroed first, unless it begins in mid-epoch. `before` "
       "and "
       "`more`: batches of the epoch that ran from other sources, and whether others come.");
+  m.def("is_finite", &is_finite, py::arg("array"),
+        "Whether a C-contiguous array of float32 or float64 holds neither NaN nor infinity.");
   m.def(
       "fingerprint",
       [](const py::array& array) {

@@ -15,13 +15,7 @@ struct Managed {
   void* context;
   void (*deleter)(Managed*);
 };
-struct ManagedVersioned {
-  std::uint32_t major, minor;
-  void* context;
-  void (*deleter)(ManagedVersioned*);
-  std::uint64_t flags;
-  dlpack::Tensor tensor;
-};
+using ManagedVersioned = dlpack::Managed;
 constexpr std::uint64_t kReadOnly = 1;
 constexpr const char* kName = "dltensor";
 constexpr const char* kVersionedName = "dltensor_versioned";

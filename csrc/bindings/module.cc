@@ -28,6 +28,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   register_gpu_dlpack(m);
   register_gpu_arrays(m);
   register_gpu_chain(m);
+  register_gpu_passes(m);
   register_eager(m);
   register_eager_plain(m);
   register_eager_loss(m);

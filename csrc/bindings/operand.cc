@@ -7,8 +7,6 @@
 #include <mutex>
 #include <numeric>
 
-#include "bindings/dlpack.h"
-
 namespace hotloop {
 namespace {
 
@@ -16,6 +14,7 @@ namespace {
 struct Lender {
   PyTypeObject* type = nullptr;
   int (*lend)(void*, dlpack::Tensor*) = nullptr;
+  TakeTensor take = nullptr;
 };
 constexpr int kMaxLenders = 8;
 std::array<Lender, kMaxLenders> lenders;
@@ -130,6 +129,14 @@ std::optional<Operand> read_operand(py::handle value) {
   return read_operand(value, x) ? std::optional<Operand>(x) : std::nullopt;
 }
 
+TakeTensor taker_of(py::handle type) {
+  const int known = n_lenders.load(std::memory_order_acquire);
+  for (int i = 0; i < known; ++i) {
+    if (reinterpret_cast<PyObject*>(lenders[i].type) == type.ptr()) return lenders[i].take;
+  }
+  return nullptr;
+}
+
 bool introduce_type(py::type type) {
   if (!py::hasattr(type, "__dlpack_c_exchange_api__")) return false;
   const py::object capsule = type.attr("__dlpack_c_exchange_api__");
@@ -148,7 +155,7 @@ bool introduce_type(py::type type) {
   }
   if (known == kMaxLenders) return false;
   Py_INCREF(raw);  // for good: its address must stay its own
-  lenders[known] = {raw, api->lend};
+  lenders[known] = {raw, api->lend, api->take};
   n_lenders.store(known + 1, std::memory_order_release);
   return true;
 }

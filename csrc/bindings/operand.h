@@ -6,6 +6,7 @@
 
 #include <optional>
 
+#include "bindings/dlpack.h"
 #include "bindings/register.h"
 
 namespace hotloop {
@@ -39,6 +40,10 @@ struct Operand {
 // fields. In place, because a copy of what was just written, as an optional would be, waits for it: 10 ns.
 bool read_operand(py::handle value, Operand& x);
 std::optional<Operand> read_operand(py::handle value);
+
+// What makes a tensor of an introduced type; null for others.
+using TakeTensor = int (*)(dlpack::Managed* tensor, void** object);
+TakeTensor taker_of(py::handle type);
 
 // Makes tensors of exactly this type readable, through the DLPack table of the type; false if it has none.
 bool introduce_type(py::type type);

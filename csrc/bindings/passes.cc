@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "bindings/copy_in.h"
+#include "bindings/lent_tensor.h"
 #include "bindings/register.h"
 
 namespace hotloop {
@@ -17,7 +18,7 @@ std::byte* pointer(Address address) { return reinterpret_cast<std::byte*>(addres
 // element type, buffer, least and largest value of integers
 using InputTuple = std::tuple<std::string, int, double, double>;
 // where a parameter's gradient begins in the flat buffer, and its shape
-using GradientTuple = std::pair<int64, std::vector<py::ssize_t>>;
+using GradientTuple = std::pair<int64, std::vector<int64>>;
 
 ElementType type_named(const std::string& name) {
   if (name == "float32") return ElementType::kFloat32;
@@ -49,7 +50,8 @@ class Pass {
 
   bool is_open() const { return program_ != nullptr; }
   void close();
-  std::vector<py::array> backward(Address doutput, const std::vector<Address>& dinputs);
+  py::tuple backward(Address doutput, const std::vector<Address>& dinputs, bool apart);
+  void accumulate(Address doutput, const std::vector<Address>& dinputs, bool add);
 
  private:
   std::shared_ptr<Passes> owner_;
@@ -63,7 +65,7 @@ class Passes : public std::enable_shared_from_this<Passes> {
   Passes(py::object program, py::object team, const std::vector<InputTuple>& inputs,
          std::vector<double> params, int64 middle, int output, int doutput, std::vector<int> dinputs,
          std::vector<GradientTuple> gradients, bool adaptive, int64 team_rows,
-         std::vector<py::array> batch_counters)
+         std::vector<py::array> batch_counters, const py::object& tensor_type)
       : program_object_(std::move(program)),
         first_(&program_object_.cast<const Program&>()),
         team_object_(std::move(team)),
@@ -76,7 +78,8 @@ class Passes : public std::enable_shared_from_this<Passes> {
         gradients_(std::move(gradients)),
         adaptive_(adaptive),
         team_rows_(team_rows),
-        batch_counters_(std::move(batch_counters)) {
+        batch_counters_(std::move(batch_counters)),
+        maker_(tensor_type) {
     const Plan& plan = first_->plan();
     check(static_cast<int>(params_.size()) == plan.params_width(), "[passes] ", params_.size(),
           " step parameters, not ", plan.params_width());
@@ -88,9 +91,7 @@ class Passes : public std::enable_shared_from_this<Passes> {
     for (const py::array& counter : batch_counters_)
       check(py::isinstance<py::array_t<int64>>(counter), "[passes] a counter of batches is not int64");
     for (const auto& [offset, shape] : gradients_) {
-      int64 size = 1;
-      for (const py::ssize_t d : shape) size *= d;
-      check(offset >= 0 && offset + size <= first_->memory().sizes().parameters,
+      check(offset >= 0 && offset + size_of(shape) <= first_->memory().sizes().parameters,
             "[passes] a gradient lies outside its buffer");
     }
   }
@@ -120,31 +121,27 @@ class Passes : public std::enable_shared_from_this<Passes> {
     return std::make_unique<Pass>(shared_from_this(), std::move(program), rows, seed);
   }
 
-  // An array for each gradient, and what lies behind all of them: the flat buffer itself if nobody holds
-  // gradients of an earlier pass, else a copy that leaves those as they were.
-  std::vector<py::array> backward(Program& program, int64 rows, std::uint64_t seed, Address doutput,
-                                  const std::vector<Address>& dinputs) {
-    const Memory::Lease lease(program.memory());
+  // A tensor for each gradient: views of the flat buffer itself if nobody holds gradients of an earlier pass
+  // and `apart` is not asked for, else of a copy that leaves those as they were.
+  py::tuple backward(Program& program, int64 rows, std::uint64_t seed, Address doutput,
+                     const std::vector<Address>& dinputs, bool apart) {
     const std::shared_ptr<Memory>& memory = program.shared_memory();
-    check(doutput_ >= 0 && dinputs.size() == dinputs_.size(), "[passes] no such backward pass");
-    memory->to_host();
-    const bool lent = memory->gradients_are_lent() && !gradients_.empty();
-    const int64 n = memory->sizes().parameters;
-    const auto n_bytes = static_cast<std::size_t>(n) * real_bytes(memory->real());
-    py::array copy;
-    if (lent) copy = py::array(real_dtype(), std::vector<py::ssize_t>{n});
-    std::byte* spare = lent ? static_cast<std::byte*>(copy.mutable_data()) : nullptr;
-    std::byte* flat = memory->space(Space::kGradient);
-    {
-      const py::gil_scoped_release release;  // native memory, and tensors that the caller holds
-      if (lent) std::memcpy(spare, flat, n_bytes);
-      copy_real(program, doutput_, rows, pointer(doutput), true);
-      run_section(program, rows, middle_, n_steps(), seed, backward_choice_);
-      for (std::size_t i = 0; i < dinputs_.size(); ++i)
-        copy_real(program, dinputs_[i], rows, pointer(dinputs[i]), false);
-      if (lent) std::swap_ranges(spare, spare + n_bytes, flat);
+    if (!apart && !memory->gradients_are_lent()) {
+      go_back(program, rows, seed, doutput, dinputs, nullptr, false);
+      return tensors(memory->space(Space::kGradient), std::make_shared<Memory::GradientLoan>(memory));
     }
-    return arrays(lent ? spare : flat, lent ? py::object(copy) : loan(memory));
+    const auto copy = std::make_shared<AlignedBlock>(gradient_bytes(*memory));
+    go_back(program, rows, seed, doutput, dinputs, copy->data(), false);
+    return tensors(copy->data(), copy);
+  }
+
+  // Leaves the gradients in the flat buffer, added to what lies there or instead of it.
+  void accumulate(Program& program, int64 rows, std::uint64_t seed, Address doutput,
+                  const std::vector<Address>& dinputs, bool add) {
+    const std::size_t n_bytes = gradient_bytes(program.memory());
+    if (add && (before_ == nullptr || before_->bytes() < n_bytes))
+      before_ = std::make_unique<AlignedBlock>(n_bytes);
+    go_back(program, rows, seed, doutput, dinputs, add ? before_->data() : nullptr, add);
   }
 
   std::size_t arenas() const { return free_.size(); }
@@ -165,12 +162,8 @@ class Passes : public std::enable_shared_from_this<Passes> {
   static constexpr std::size_t kKeptBytes = std::size_t{64} << 20;
 
   int64 n_steps() const { return static_cast<int64>(first_->plan().steps.size()); }
-  py::dtype real_dtype() const {
-    return first_->plan().real == Real::kFloat32 ? py::dtype::of<float>() : py::dtype::of<double>();
-  }
-  static py::object loan(const std::shared_ptr<Memory>& memory) {
-    return py::capsule(new Memory::GradientLoan(memory),
-                       [](void* held) { delete static_cast<Memory::GradientLoan*>(held); });
+  static std::size_t gradient_bytes(const Memory& memory) {
+    return static_cast<std::size_t>(memory.sizes().parameters) * real_bytes(memory.real());
   }
 
   const Buffer& buffer(int index) const {
@@ -240,12 +233,53 @@ class Passes : public std::enable_shared_from_this<Passes> {
     run_on_team(program, team_, rows, begin, end, ctx, adaptive_ ? &choice.choice : nullptr);
   }
 
-  std::vector<py::array> arrays(std::byte* flat, const py::object& base) const {
-    std::vector<py::array> found;
-    found.reserve(gradients_.size());
-    const std::size_t each = real_bytes(first_->plan().real);
+  // Writes gradients into the flat buffer, and those by inputs to their addresses. What lay in the flat
+  // buffer is kept in `before`, if there is one, and then added there, or the two change places.
+  void go_back(Program& program, int64 rows, std::uint64_t seed, Address doutput,
+               const std::vector<Address>& dinputs, std::byte* before, bool add) {
+    const Memory& memory = program.memory();
+    const Memory::Lease lease(program.memory());
+    check(doutput_ >= 0 && dinputs.size() == dinputs_.size(), "[passes] no such backward pass");
+    memory.to_host();
+    std::byte* flat = memory.space(Space::kGradient);
+    const std::size_t n_bytes = gradient_bytes(memory);
+    const py::gil_scoped_release release;  // native memory, and tensors that the caller holds
+    if (before != nullptr) std::memcpy(before, flat, n_bytes);
+    copy_real(program, doutput_, rows, pointer(doutput), true);
+    run_section(program, rows, middle_, n_steps(), seed, backward_choice_);
+    for (std::size_t i = 0; i < dinputs_.size(); ++i)
+      copy_real(program, dinputs_[i], rows, pointer(dinputs[i]), false);
+    if (before == nullptr) return;
+    if (!add) return void(std::swap_ranges(before, before + n_bytes, flat));
+    if (memory.real() == Real::kFloat32)
+      add_gradients<float>(before, flat);
+    else
+      add_gradients<double>(before, flat);
+  }
+
+  // Only those that this pass has written: others stay as they are.
+  template <class real>
+  void add_gradients(const std::byte* before, std::byte* flat) const {
+    const auto* from = reinterpret_cast<const real*>(before);
+    auto* to = reinterpret_cast<real*>(flat);
     for (const auto& [offset, shape] : gradients_)
-      found.emplace_back(real_dtype(), shape, flat + static_cast<std::size_t>(offset) * each, base);
+      for (int64 i = offset, end = offset + size_of(shape); i < end; ++i) to[i] += from[i];
+  }
+
+  static int64 size_of(const std::vector<int64>& shape) {
+    int64 size = 1;
+    for (const int64 d : shape) size *= d;
+    return size;
+  }
+
+  py::tuple tensors(std::byte* flat, const Keeper& keeper) const {
+    py::tuple found(gradients_.size());
+    const Real real = first_->plan().real;
+    for (std::size_t i = 0; i < gradients_.size(); ++i) {
+      const auto& [offset, shape] = gradients_[i];
+      std::byte* at = flat + static_cast<std::size_t>(offset) * real_bytes(real);
+      found[i] = maker_.make(at, real, shape, keeper);
+    }
     return found;
   }
 
@@ -263,6 +297,8 @@ class Passes : public std::enable_shared_from_this<Passes> {
   bool adaptive_;
   int64 team_rows_;  // below, one thread does it
   std::vector<py::array> batch_counters_;
+  TensorMaker maker_;
+  std::unique_ptr<AlignedBlock> before_;        // the gradients that others are added to
   std::vector<std::unique_ptr<Program>> free_;  // touched with the GIL held only
   Choice forward_choice_, backward_choice_;
 };
@@ -271,11 +307,17 @@ void Pass::close() {
   if (program_ != nullptr) owner_->give_back(std::move(program_));
 }
 
-std::vector<py::array> Pass::backward(Address doutput, const std::vector<Address>& dinputs) {
+py::tuple Pass::backward(Address doutput, const std::vector<Address>& dinputs, bool apart) {
   check(is_open(), "[passes] this pass was gone back from");
-  std::vector<py::array> found = owner_->backward(*program_, rows_, seed_, doutput, dinputs);
+  py::tuple found = owner_->backward(*program_, rows_, seed_, doutput, dinputs, apart);
   close();
   return found;
+}
+
+void Pass::accumulate(Address doutput, const std::vector<Address>& dinputs, bool add) {
+  check(is_open(), "[passes] this pass was gone back from");
+  owner_->accumulate(*program_, rows_, seed_, doutput, dinputs, add);
+  close();
 }
 
 }  // namespace
@@ -283,17 +325,22 @@ std::vector<py::array> Pass::backward(Address doutput, const std::vector<Address
 void register_passes(py::module_& m) {
   py::class_<Pass>(m, "Pass", "A forward pass that waits for its gradients.")
       .def_property_readonly("is_open", &Pass::is_open, "Whether its gradients were not taken yet.")
-      .def("backward", &Pass::backward, py::arg("doutput"), py::arg("dinputs"),
+      .def("backward", &Pass::backward, py::arg("doutput"), py::arg("dinputs"), py::arg("apart") = false,
            "From the gradient by the output at an address: writes those by the inputs to theirs, and gives "
-           "those "
-           "by the parameters, an array each. Serves once.");
+           "those by the parameters, a tensor each: views of the flat buffer where nobody holds others, and "
+           "not if they are to lie apart. Serves once.")
+      .def("accumulate", &Pass::accumulate, py::arg("doutput"), py::arg("dinputs"), py::arg("add"),
+           "The same, leaving the parameters' gradients in the flat buffer, added to those that lie there or "
+           "in their place. Serves once.");
   py::class_<Passes, std::shared_ptr<Passes>>(m, "Passes",
                                               "Forward passes that may wait for their gradients.")
       .def(py::init<py::object, py::object, const std::vector<InputTuple>&, std::vector<double>, int64, int,
-                    int, std::vector<int>, std::vector<GradientTuple>, bool, int64, std::vector<py::array>>(),
+                    int, std::vector<int>, std::vector<GradientTuple>, bool, int64, std::vector<py::array>,
+                    const py::object&>(),
            py::arg("program"), py::arg("team"), py::kw_only(), py::arg("inputs"), py::arg("params"),
            py::arg("middle"), py::arg("output"), py::arg("doutput"), py::arg("dinputs"), py::arg("gradients"),
-           py::arg("adaptive"), py::arg("team_rows"), py::arg("batch_counters"))
+           py::arg("adaptive"), py::arg("team_rows"), py::arg("batch_counters"),
+           py::arg("tensor_type") = py::none())
       .def_property_readonly("arenas", &Passes::arenas, "How many wait for their next pass.")
       .def("run", &Passes::run, py::arg("rows"), py::arg("inputs"), py::arg("output"), py::arg("seed"),
            "Forward alone, from and to these addresses; False if an id is out of range.")

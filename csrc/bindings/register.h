@@ -19,6 +19,7 @@ void register_gpu_program(py::module_& m);
 void register_gpu_epoch(py::module_& m);
 void register_gpu_dlpack(py::module_& m);
 void register_gpu_arrays(py::module_& m);
+void register_gpu_passes(py::module_& m);
 void register_gpu_chain(py::module_& m);
 void register_device(py::module_& m);
 void register_build_info(py::module_& m);

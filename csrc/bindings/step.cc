@@ -237,7 +237,8 @@ class DirectCall {
 }  // namespace
 
 void register_step(py::module_& m) {
-  py::class_<DirectCall>(m, "DirectCall", "A program fed with the caller's own arrays; see hotloop.runtime.direct.")
+  py::class_<DirectCall>(m, "DirectCall",
+                         "A program fed with the caller's own arrays; see hotloop.runtime.direct.")
       .def(
           py::init<py::object, py::object, const std::vector<SlotTuple>&, std::vector<double>, std::uint64_t,
                    int64, int64, int64, bool, int64, int, std::vector<py::ssize_t>, std::vector<py::array>>(),

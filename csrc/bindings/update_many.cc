@@ -130,7 +130,7 @@ class Updates {
     for (const Item& item : items_) {
       for (int64 chunk = 0; chunk < item.chunks; ++chunk) {
         pieces.push_back({&item, chunk});
-        gathered += std::min(item.size - chunk * kElementwiseChunk, kElementwiseChunk);
+        gathered += ceil_div(item.size, item.chunks);
         if (gathered < kTaskElements) continue;
         begins.push_back(pieces.size());
         gathered = 0;
@@ -180,6 +180,7 @@ Rule rule_of(const py::tuple& t) {
 
 struct Names {
   PyObject* grad = PyUnicode_InternFromString("grad");
+  PyObject* is_neg = PyUnicode_InternFromString("is_neg");
   PyObject* step = PyUnicode_InternFromString("step");
   PyObject* exp_avg = PyUnicode_InternFromString("exp_avg");
   PyObject* exp_avg_sq = PyUnicode_InternFromString("exp_avg_sq");
@@ -195,6 +196,16 @@ bool entry(const py::object& state, PyObject* name, Operand& x) {
   if (value != nullptr) return read_operand(value, x);
   if (PyErr_Occurred() != nullptr) throw py::error_already_set();
   return false;
+}
+
+// Whether torch reads a tensor's numbers with their signs turned. Such are imaginary parts of conjugates,
+// which have gaps, so that they are looked at anyway, unless they are a single number.
+bool is_negated(py::handle tensor) {
+  if (PyObject_HasAttr(tensor.ptr(), names().is_neg) == 0) return false;
+  const auto found =
+      py::reinterpret_steal<py::object>(PyObject_CallMethodObjArgs(tensor.ptr(), names().is_neg, nullptr));
+  if (!found) throw py::error_already_set();
+  return found.cast<bool>();
 }
 
 // One parameter that has a gradient; false if anything of it is not plain.
@@ -218,7 +229,7 @@ bool look_at(const Rule& rule, py::handle param, const py::object& grad, const p
     if (!entry(state, names().momentum_buffer, x.first)) return false;
     x.has_first = true;
   }
-  return x.plain();
+  return x.plain() && !(x.grad.size == 1 && is_negated(grad));
 }
 
 // groups: [(parameters, rule)]; state: parameter -> dict, as of torch.optim.Optimizer. begins: the

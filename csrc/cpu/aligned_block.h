@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <new>
 
@@ -19,16 +20,26 @@ class AlignedBlock {
   static constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
   explicit AlignedBlock(std::size_t bytes) : bytes_(bytes) {
-    align_ = bytes >= kHugePage ? kHugePage : kAlign;
+#if defined(__linux__)
+    if (bytes >= kHugePage) {
+      map();
+      return;
+    }
+#endif
     // At least one line, so that an empty block still has an address.
     const std::size_t allocated = bytes > 0 ? bytes : kAlign;
-    data_ = static_cast<std::byte*>(::operator new(allocated, std::align_val_t(align_)));
-#if defined(__linux__)
-    if (bytes >= kHugePage) madvise(data_, bytes, MADV_HUGEPAGE);  // advice: a refusal costs nothing
-#endif
+    data_ = static_cast<std::byte*>(::operator new(allocated, std::align_val_t(kAlign)));
     std::memset(data_, 0, allocated);
   }
-  ~AlignedBlock() { ::operator delete(data_, std::align_val_t(align_)); }
+  ~AlignedBlock() {
+#if defined(__linux__)
+    if (mapped_bytes_ > 0) {
+      munmap(mapped_, mapped_bytes_);
+      return;
+    }
+#endif
+    ::operator delete(data_, std::align_val_t(kAlign));
+  }
   AlignedBlock(const AlignedBlock&) = delete;
   AlignedBlock& operator=(const AlignedBlock&) = delete;
 
@@ -36,8 +47,22 @@ class AlignedBlock {
   std::size_t bytes() const { return bytes_; }
 
  private:
+#if defined(__linux__)
+  // Pages from the system are zero without being written, and what is never touched takes no memory.
+  void map() {
+    mapped_bytes_ = bytes_ + kHugePage;  // so that a huge page begins in it
+    mapped_ = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped_ == MAP_FAILED) throw std::bad_alloc();
+    const auto address = reinterpret_cast<std::uintptr_t>(mapped_);
+    data_ = static_cast<std::byte*>(mapped_) + (kHugePage - address % kHugePage) % kHugePage;
+    madvise(data_, bytes_, MADV_HUGEPAGE);  // advice: a refusal costs nothing
+  }
+#endif
+
   std::byte* data_ = nullptr;
-  std::size_t bytes_ = 0, align_ = kAlign;
+  std::size_t bytes_ = 0;
+  void* mapped_ = nullptr;
+  std::size_t mapped_bytes_ = 0;
 };
 
 }  // namespace hotloop

@@ -2,6 +2,8 @@
 #include "cpu/cpu_count.h"
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
@@ -36,11 +38,26 @@ double cgroup_quota() {
   return 0.0;
 }
 
+// Reading the files takes 15 us, as long as an update of a small model: a change is seen a second later.
+// Two threads may read them at once; whoever sees a time sees the quota that was read before it.
+double recent_quota() {
+  using Clock = std::chrono::steady_clock;
+  static std::atomic<Clock::rep> stale_at{0};
+  static std::atomic<double> known{0.0};
+  const Clock::time_point now = Clock::now();
+  if (now.time_since_epoch().count() >= stale_at.load(std::memory_order_acquire)) {
+    known.store(cgroup_quota(), std::memory_order_relaxed);
+    const auto later = (now + std::chrono::seconds(1)).time_since_epoch().count();
+    stale_at.store(later, std::memory_order_release);
+  }
+  return known.load(std::memory_order_relaxed);
+}
+
 }  // namespace
 
 int cpu_count() {
   const int processors = affinity();
-  const double quota = cgroup_quota();
+  const double quota = recent_quota();
   return quota > 0.0 ? std::clamp(static_cast<int>(std::ceil(quota)), 1, processors) : processors;
 }
 

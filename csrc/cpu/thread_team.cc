@@ -29,32 +29,38 @@ constexpr std::uint64_t kPhase = std::uint64_t{1} << 32;
 
 }  // namespace
 
+// A line that passes from one core to another costs some 50 ns, and a phase of a small network lasts a
+// microsecond: so a phase is announced by one line, and its end by another.
 struct ThreadTeam::Shared {
   alignas(64) std::atomic<std::uint64_t> ticket{0};
+  // The work of the phase. Written while no chunk is outstanding, read only after claiming one.
+  Call call = nullptr;
+  const void* work = nullptr;
+  // Chunks that members have done since the team began; of a phase in one addition for each member.
   alignas(64) std::atomic<std::int64_t> done{0};
   alignas(64) std::atomic<int> sleepers{0};
   std::atomic<bool> stop{false};
   std::mutex mutex;
   std::condition_variable wake;
-  // The work of the phase. Written while no chunk is outstanding, read only after claiming one.
-  Call call = nullptr;
-  const void* work = nullptr;
   std::vector<std::thread> members;
 
-  // Claims and runs chunks until the present phase has none left; the last ticket seen. `ran`: how many.
-  std::uint64_t work_off(std::int64_t* ran) {
-    std::uint64_t seen = ticket.load(std::memory_order_acquire);
+  // Claims and runs chunks until the present phase has none left, and returns how many. `seen`: the last
+  // ticket.
+  std::int64_t work_off(std::uint64_t& seen) {
+    std::int64_t ran = 0;
+    seen = ticket.load(std::memory_order_acquire);
     while ((seen & kRemaining) != 0) {
       // Success means that this phase cannot end before this chunk is done, so call and work stay valid.
       if (ticket.compare_exchange_weak(seen, seen - 1, std::memory_order_acq_rel,
                                        std::memory_order_acquire)) {
-        call(work, static_cast<std::int64_t>((seen & kRemaining) - 1));
-        done.fetch_add(1, std::memory_order_release);
-        ++*ran;
+        const auto chunk = static_cast<std::int64_t>((seen & kRemaining) - 1);
+        call(work, chunk);
+        ++ran;
+        if (chunk == 0) break;  // the last one: no look at a line that others may hold
         seen = ticket.load(std::memory_order_acquire);
       }
     }
-    return seen;
+    return ran;
   }
 };
 
@@ -85,6 +91,7 @@ void ThreadTeam::start() {
   [[maybe_unused]] const Shared* leaked = shared_.release();  // null, or the parent's: see the destructor
   shared_ = std::make_unique<Shared>();
   owner_pid_ = pid;
+  done_ = 0;
   shared_->members.reserve(static_cast<std::size_t>(threads_ - 1));
   for (int i = 1; i < threads_; ++i)
     shared_->members.emplace_back([shared = shared_.get(), spins = spins_] { member_loop(*shared, spins); });
@@ -95,19 +102,21 @@ void ThreadTeam::run_phase(std::int64_t chunks, Call call, const void* work, Sha
   Shared& s = *shared_;
   s.call = call;
   s.work = work;
-  s.done.store(0, std::memory_order_relaxed);
   const std::uint64_t phase = (s.ticket.load(std::memory_order_relaxed) & ~kRemaining) + kPhase;
-  // Sequentially consistent with the members' sleepers++ and look at the ticket: one of both sees the other.
-  s.ticket.store(phase | static_cast<std::uint64_t>(chunks), std::memory_order_seq_cst);
+  // The caller claims its first chunk as it announces the phase. Sequentially consistent with the members'
+  // sleepers++ and look at the ticket: one of both sees the other.
+  s.ticket.store(phase | static_cast<std::uint64_t>(chunks - 1), std::memory_order_seq_cst);
   if (s.sleepers.load(std::memory_order_seq_cst) > 0) {
     const std::lock_guard<std::mutex> lock(s.mutex);
     s.wake.notify_all();
   }
-  std::int64_t own = 0;
-  s.work_off(&own);
+  call(work, chunks - 1);
+  std::uint64_t seen = 0;
+  const std::int64_t own = 1 + s.work_off(seen);
+  done_ += chunks - own;  // when the phase has ended
   using Clock = std::chrono::steady_clock;
   const Clock::time_point begin = shares != nullptr ? Clock::now() : Clock::time_point();
-  for (int i = 0; s.done.load(std::memory_order_acquire) != chunks; ++i) {
+  for (int i = 0; s.done.load(std::memory_order_acquire) != done_; ++i) {
     if (i < spins_)
       pause();
     else
@@ -119,7 +128,6 @@ void ThreadTeam::run_phase(std::int64_t chunks, Call call, const void* work, Sha
 void ThreadTeam::member_loop(Shared& s, int spins) {
   const FlushDenormals flush;  // for the life of this thread: it runs nothing but kernels
   std::uint64_t seen = 0;
-  std::int64_t ran = 0;  // nobody asks
   while (true) {
     const auto idle = [&] {
       return (s.ticket.load(std::memory_order_seq_cst) & ~kRemaining) == (seen & ~kRemaining) &&
@@ -133,7 +141,7 @@ void ThreadTeam::member_loop(Shared& s, int spins) {
       s.sleepers.fetch_sub(1, std::memory_order_seq_cst);
     }
     if (s.stop.load()) return;
-    seen = s.work_off(&ran);
+    if (const std::int64_t ran = s.work_off(seen); ran > 0) s.done.fetch_add(ran, std::memory_order_release);
   }
 }
 

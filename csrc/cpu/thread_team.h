@@ -70,6 +70,7 @@ class ThreadTeam {
   int threads_;
   int spins_;
   long owner_pid_ = 0;
+  std::int64_t done_ = 0;  // chunks of all phases so far that members did
   std::unique_ptr<Shared> shared_;
 };
 

@@ -31,7 +31,7 @@ void accumulate_begin_run(const AccumulateBeginArgs<real>& a, const StepContext&
 
 template <class real>
 int64 accumulate_chunks(const AccumulateArgs<real>& a) {
-  return ceil_div(a.n, kElementwiseChunk);
+  return ceil_div(a.n, even_chunk(a.n));
 }
 
 template <class real>
@@ -42,7 +42,7 @@ void accumulate_run(const AccumulateArgs<real>& a, const StepContext&, int64 chu
   const V weight(static_cast<real>(a.scalars[1]));
   const V scale(last ? static_cast<real>(a.scalars[3]) : real(1));
   real* const out = last ? a.grad : a.sum;
-  const Range range = chunk_range(chunk, kElementwiseChunk, a.n);
+  const Range range = chunk_range(chunk, even_chunk(a.n), a.n);
   for_lanes<real>(range.begin, range.end, [&](int64 i, int64 n) HOTLOOP_BODY {
     const V grad = load(a.grad + i, n);
     const V s = keep ? fma(weight, grad, load(a.sum + i, n)) : weight * grad;

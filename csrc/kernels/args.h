@@ -71,6 +71,21 @@ constexpr int64 kSquareSumRun = 8192;  // elements behind one partial sum of squ
   X(Real, , p0)               \
   X(Real, , p1)
 
+// out (parts, m, n): out[p] = A^T B over rows [p depth, (p + 1) depth) of A (k, m) and B (k, n); row_sum
+// (parts, m): the sums of A's columns over the same rows. Parts past k are zero; parts * depth >= k. The
+// gradient of a weight with few elements over a long batch: each part is work of its own, and who adds them
+// in order does what is left.
+#define HOTLOOP_MatmulPartsArgs(X) \
+  X(Out, real, out)                \
+  X(OutOpt, real, row_sum)         \
+  X(In, real, a)                   \
+  X(In, real, b)                   \
+  X(Dim, , parts)                  \
+  X(Dim, , m)                      \
+  X(Dim, , n)                      \
+  X(Dim, , k)                      \
+  X(Dim, , depth)
+
 // y (n) = f(x (n); p0, p1)
 #define HOTLOOP_UnaryFwdArgs(X) \
   X(Out, real, y)               \
@@ -516,6 +531,7 @@ constexpr int64 kSquareSumRun = 8192;  // elements behind one partial sum of squ
 
 HOTLOOP_ARGS(PackPanelsArgs)
 HOTLOOP_ARGS(MatmulArgs)
+HOTLOOP_ARGS(MatmulPartsArgs)
 HOTLOOP_ARGS(UnaryFwdArgs)
 HOTLOOP_ARGS(UnaryBwdArgs)
 HOTLOOP_ARGS(BinaryArgs)

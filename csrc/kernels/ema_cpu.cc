@@ -23,7 +23,7 @@ void ema_begin_run(const EmaBeginArgs<real>& a, const StepContext&, int64) {
 
 template <class real>
 int64 ema_chunks(const EmaArgs<real>& a) {
-  return ceil_div(a.n, kElementwiseChunk);
+  return ceil_div(a.n, even_chunk(a.n));
 }
 
 template <class real>
@@ -32,7 +32,7 @@ void ema_run(const EmaArgs<real>& a, const StepContext&, int64 chunk) {
   if (a.scalars[0] == 0.0) return;
   const V weight(static_cast<real>(a.scalars[0]));
   const bool copies = a.scalars[0] == 1.0;  // average + (param - average) would round
-  const Range range = chunk_range(chunk, kElementwiseChunk, a.n);
+  const Range range = chunk_range(chunk, even_chunk(a.n), a.n);
   for_lanes<real>(range.begin, range.end, [&](int64 i, int64 n) HOTLOOP_BODY {
     const V param = load(a.param + i, n), average = load(a.average + i, n);
     store(copies ? param : fma(weight, param - average, average), a.average + i, n);

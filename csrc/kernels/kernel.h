@@ -32,6 +32,15 @@ struct StepContext {
 // enough (about 2 us) to hide the claiming of a chunk.
 constexpr int64 kElementwiseChunk = 16384;
 
+// Elements of a chunk where each has its own result, as in an update: chunks of one size and an even number
+// of them, so that a team of two shares them evenly. Half of 8192 elements of AdamW is what a barrier costs.
+constexpr int64 even_chunk(int64 n) {
+  constexpr int64 kAlone = 8192, kLines = 64;
+  if (n <= kAlone) return kAlone;
+  const int64 chunks = 2 * ((n + 2 * kElementwiseChunk - 1) / (2 * kElementwiseChunk));
+  return ((n + chunks - 1) / chunks + kLines - 1) / kLines * kLines;
+}
+
 }  // namespace hotloop
 
 #ifdef HOTLOOP_ISA
@@ -50,6 +59,8 @@ template <class real>
 void layer_norm_param_bwd_all(const LayerNormParamBwdArgs<real>&, const StepContext&);
 template <class real>
 void rms_norm_param_bwd_all(const RmsNormParamBwdArgs<real>&, const StepContext&);
+template <class real>
+void matmul_parts_all(const MatmulPartsArgs<real>&, const StepContext&);
 
 }  // namespace hotloop::HOTLOOP_ISA
 

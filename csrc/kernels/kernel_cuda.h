@@ -39,6 +39,7 @@ std::size_t workspace_bytes(const Args&, const DeviceTraits&, Precision) {
   return 0;
 }
 std::size_t workspace_bytes(const MatmulArgs<float>&, const DeviceTraits&, Precision);
+std::size_t workspace_bytes(const MatmulPartsArgs<float>&, const DeviceTraits&, Precision);
 std::size_t workspace_bytes(const ReduceSumArgs<float>&, const DeviceTraits&, Precision);
 std::size_t workspace_bytes(const ReduceMaxFwdArgs<float>&, const DeviceTraits&, Precision);
 std::size_t workspace_bytes(const LayerNormParamBwdArgs<float>&, const DeviceTraits&, Precision);

@@ -29,6 +29,9 @@ constexpr int64 kPage = 4096 / static_cast<int64>(sizeof(real));
 // Multiply-adds below which a chunk grows: 4096 cycles of an AVX2 or AVX-512 core, some 1 us.
 template <class real>
 constexpr int64 kMinChunkWork = kMaskedTail<real> ? 131072 : 65536;
+// A product of fewer chunks is cut further, as far as that: the weight gradient of a small layer sums a whole
+// batch, and may be half of a step. Two for each of two threads, so that they end at about the same time.
+constexpr int64 kTeamChunks = 4;
 
 constexpr int64 smaller(int64 a, int64 b) { return a < b ? a : b; }
 constexpr int64 larger(int64 a, int64 b) { return a > b ? a : b; }
@@ -62,8 +65,11 @@ constexpr ChunkGrid chunk_grid(int64 m, int64 n, int64 k, bool copied) {
   grid.columns = smaller(n, larger(even_piece(n, widest, kColumns), enough_columns));
   const int64 enough_rows = round_up(ceil_div(kWork, grid.columns * k), kTileRows<real>);
   grid.rows = smaller(m, larger(grid.rows, enough_rows));
-  grid.row_chunks = ceil_div(m, grid.rows);
   grid.column_chunks = ceil_div(n, grid.columns);
+  const int64 wanted = smaller(kTeamChunks, m * n * k / kWork);
+  if (ceil_div(m, grid.rows) * grid.column_chunks < wanted)
+    grid.rows = larger(ceil_div(m, ceil_div(wanted, grid.column_chunks)), smaller(m, kTileRows<real>));
+  grid.row_chunks = ceil_div(m, grid.rows);
   return grid;
 }
 

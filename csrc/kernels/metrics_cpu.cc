@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Metrics of an epoch: each batch adds to totals in double, in the order of the rows. One chunk each: the
-// totals have one writer, and the work is a fraction of the loss's.
-#include "kernels/kernel.h"
+// Metrics of an epoch: each batch adds to totals in double, in the order of the rows. Every total has one
+// writer, so chunks are of columns where those have totals of their own, and one in all where not: the work
+// is a fraction of the loss's.
+#include "kernels/lanes.h"
 
 namespace hotloop::HOTLOOP_ISA {
 
@@ -91,34 +92,58 @@ void binary_accuracy_run(const BinaryAccuracyArgs<real>& a, const StepContext&, 
   a.totals[1] += static_cast<double>(count);
 }
 
-// totals (1 + 4 * cols) += [rows, then per column: sum (p - t)^2, sum |p - t|, sum t, sum t^2]
+namespace {
+
+// Columns whose sums are kept at hand while rows pass: 4 KB of them, and pieces of rows that are long enough
+// for memory to be read in its own order.
+constexpr int64 kStatColumns = 128;
+
+// What one element adds to the four sums of its column.
+template <class real>
+HOTLOOP_INLINE void add_element(real pred, real target_, double& squared, double& absolute, double& sum,
+                                double& sum_squared) {
+  const double target = static_cast<double>(target_);
+  const double error = static_cast<double>(pred) - target;
+  squared += error * error;
+  absolute += __builtin_fabs(error);
+  sum += target;
+  sum_squared += target * target;
+}
+
+}  // namespace
+
+// totals (1 + 4 * cols) += [rows, then per column: sum (p - t)^2, sum |p - t|, sum t, sum t^2]; chunks of
+// columns
 
 template <class real>
-int64 regression_stats_chunks(const RegressionStatsArgs<real>&) {
-  return 1;
+int64 regression_stats_chunks(const RegressionStatsArgs<real>& a) {
+  return a.cols > 0 ? ceil_div(a.cols, kStatColumns) : 1;
 }
 
 template <class real>
-void regression_stats_run(const RegressionStatsArgs<real>& a, const StepContext&, int64) {
-  a.totals[0] += static_cast<double>(a.rows);
-  for (int64 c = 0; c < a.cols; ++c) {
-    double squared = 0.0;
-    double absolute = 0.0;
-    double target_sum = 0.0;
-    double target_squared = 0.0;
-    for (int64 at = c; at < a.rows * a.cols; at += a.cols) {
-      const double target = static_cast<double>(a.target[at]);
-      const double error = static_cast<double>(a.pred[at]) - target;
-      squared += error * error;
-      absolute += error < 0.0 ? -error : error;
-      target_sum += target;
-      target_squared += target * target;
+void regression_stats_run(const RegressionStatsArgs<real>& a, const StepContext&, int64 chunk) {
+  const Range columns = chunk_range(chunk, kStatColumns, a.cols);
+  const int64 count = columns.end - columns.begin;
+  double squared[kStatColumns], absolute[kStatColumns], sum[kStatColumns], sum_squared[kStatColumns];
+  for (int64 c = 0; c < count; ++c) squared[c] = absolute[c] = sum[c] = sum_squared[c] = 0.0;
+  if (chunk == 0) a.totals[0] += static_cast<double>(a.rows);
+  if (count == 1) {  // the usual regression: sums in registers
+    for (int64 at = columns.begin; at < a.rows * a.cols; at += a.cols)
+      add_element(a.pred[at], a.target[at], *squared, *absolute, *sum, *sum_squared);
+  } else {
+    for (int64 row = 0; row < a.rows; ++row) {
+      const real* pred = a.pred + row * a.cols + columns.begin;
+      const real* target = a.target + row * a.cols + columns.begin;
+      for (int64 c = 0; c < count; ++c)
+        add_element(pred[c], target[c], squared[c], absolute[c], sum[c], sum_squared[c]);
     }
-    double* totals = a.totals + 1 + 4 * c;
-    totals[0] += squared;
-    totals[1] += absolute;
-    totals[2] += target_sum;
-    totals[3] += target_squared;
+  }
+  double* totals = a.totals + 1 + 4 * columns.begin;
+  for (int64 c = 0; c < count; ++c, totals += 4) {
+    totals[0] += squared[c];
+    totals[1] += absolute[c];
+    totals[2] += sum[c];
+    totals[3] += sum_squared[c];
   }
 }
 

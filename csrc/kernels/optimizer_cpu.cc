@@ -112,7 +112,7 @@ HOTLOOP_INLINE void update(Range range, real* const (&state)[K], const real* gra
 
 template <class real>
 int64 adam_chunks(const AdamArgs<real>& a) {
-  return ceil_div(a.n, kElementwiseChunk);
+  return ceil_div(a.n, even_chunk(a.n));
 }
 
 template <class real>
@@ -120,7 +120,7 @@ void adam_run(const AdamArgs<real>& a, const StepContext&, int64 chunk) {
   using V = Vec<real>;
   if (a.scalars[kSkip] != 0.0) return;
   const AdamRule<real> rule(a.scalars, a.decoupled != 0, a.beta1, a.beta2, a.eps);
-  update<real>(chunk_range(chunk, kElementwiseChunk, a.n), {a.param, a.exp_avg, a.exp_avg_sq}, a.grad,
+  update<real>(chunk_range(chunk, even_chunk(a.n), a.n), {a.param, a.exp_avg, a.exp_avg_sq}, a.grad,
                [&](V(&x)[3], V grad) HOTLOOP_BODY { rule.apply(x[0], x[1], x[2], grad); });
 }
 
@@ -128,7 +128,7 @@ void adam_run(const AdamArgs<real>& a, const StepContext&, int64 chunk) {
 
 template <class real>
 int64 sgd_chunks(const SgdArgs<real>& a) {
-  return ceil_div(a.n, kElementwiseChunk);
+  return ceil_div(a.n, even_chunk(a.n));
 }
 
 template <class real>
@@ -136,7 +136,7 @@ void sgd_run(const SgdArgs<real>& a, const StepContext&, int64 chunk) {
   using V = Vec<real>;
   if (a.scalars[kSkip] != 0.0) return;
   const SgdRule<real> rule(a.scalars, a.momentum);
-  const Range range = chunk_range(chunk, kElementwiseChunk, a.n);
+  const Range range = chunk_range(chunk, even_chunk(a.n), a.n);
   if (a.momentum_buffer == nullptr) {
     update<real>(range, {a.param}, a.grad, [&](V(&x)[1], V grad) HOTLOOP_BODY { rule.apply(x[0], grad); });
     return;
@@ -150,7 +150,7 @@ void sgd_run(const SgdArgs<real>& a, const StepContext&, int64 chunk) {
 
 template <class real>
 int64 rmsprop_chunks(const RmspropArgs<real>& a) {
-  return ceil_div(a.n, kElementwiseChunk);
+  return ceil_div(a.n, even_chunk(a.n));
 }
 
 template <class real>
@@ -158,7 +158,7 @@ void rmsprop_run(const RmspropArgs<real>& a, const StepContext&, int64 chunk) {
   using V = Vec<real>;
   if (a.scalars[kSkip] != 0.0) return;
   const RmspropRule<real> rule(a.scalars, a.alpha, a.eps, a.momentum);
-  const Range range = chunk_range(chunk, kElementwiseChunk, a.n);
+  const Range range = chunk_range(chunk, even_chunk(a.n), a.n);
   if (a.momentum_buffer == nullptr) {
     update<real>(range, {a.param, a.square_avg}, a.grad,
                  [&](V(&x)[2], V grad) HOTLOOP_BODY { rule.apply(x[0], x[1], grad); });

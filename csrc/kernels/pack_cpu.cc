@@ -30,8 +30,10 @@ bool streams([[maybe_unused]] const PackPanelsArgs<real>& args) {
 #endif
 }
 
-// Rows of panels (16 elements each) of one chunk.
-constexpr int64 kPackChunk = kElementwiseChunk / kPanel;
+// Rows of panels (16 elements each) of one chunk, out of so many: whole squares, for what is transposed.
+constexpr int64 pack_chunk(int64 rows) {
+  return ceil_div(even_chunk(rows * kPanel), kPanel * kPanel) * kPanel;
+}
 
 // Rows contiguous: out[i][j] = x[i*stride_k + j], `columns` of them, then zeros.
 template <bool past_caches, class real>
@@ -92,12 +94,14 @@ void pack_rows(const PackPanelsArgs<real>& args, const real* x, int64 rows, int6
 
 template <class real>
 int64 pack_panels_chunks(const PackPanelsArgs<real>& args) {
-  return ceil_div(ceil_div(args.n, kPanel) * args.k, kPackChunk);
+  const int64 rows = ceil_div(args.n, kPanel) * args.k;
+  return ceil_div(rows, pack_chunk(rows));
 }
 
 template <class real>
 void pack_panels_run(const PackPanelsArgs<real>& args, const StepContext&, int64 chunk) {
-  const Range range = chunk_range(chunk, kPackChunk, ceil_div(args.n, kPanel) * args.k);
+  const int64 all_rows = ceil_div(args.n, kPanel) * args.k;
+  const Range range = chunk_range(chunk, pack_chunk(all_rows), all_rows);
   const bool streamed = streams(args);
   for (int64 row = range.begin; row < range.end;) {
     const int64 panel = row / args.k;

@@ -26,6 +26,12 @@ void all_chunks(const MatmulArgs<real>& args, const StepContext& ctx, int64 (*)(
                 void (*)(const MatmulArgs<real>&, const StepContext&, int64)) {
   matmul_all(args, ctx);
 }
+template <class real>
+void all_chunks(const MatmulPartsArgs<real>& args, const StepContext& ctx,
+                int64 (*)(const MatmulPartsArgs<real>&),
+                void (*)(const MatmulPartsArgs<real>&, const StepContext&, int64)) {
+  matmul_parts_all(args, ctx);
+}
 
 template <class real>
 void all_chunks(const LayerNormParamBwdArgs<real>& args, const StepContext& ctx,

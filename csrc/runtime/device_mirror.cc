@@ -86,6 +86,16 @@ void DeviceMirror::to_host() {
   }
 }
 
+void DeviceMirror::adopt(Space space, const void* from, const DeviceQueue& queue) {
+  const Guard guard(mutex_);
+  require_idle();
+  Part& p = part(space);
+  if (!p.block) return;
+  device_->use();
+  queue.copy(p.block->data(), from, p.block->bytes(), CopyKind::kOnDevice);
+  p.newer = Newer::kDevice;
+}
+
 void DeviceMirror::begin_run(SpaceSet used) {
   const Guard guard(mutex_);
   require_idle();

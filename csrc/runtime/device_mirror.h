@@ -38,6 +38,10 @@ class DeviceMirror {
   // Everything to the host, which is about to write it. Throws std::runtime_error during a run.
   void to_host();
 
+  // --- for who keeps a space elsewhere on the device
+  // All of a space comes from there, and is the newer one now; a copy in the order of a queue.
+  void adopt(Space space, const void* from, const DeviceQueue& queue);
+
   // --- for runs on the device
   void begin_run(SpaceSet used);
   // `written`: what the run may have changed.

@@ -29,6 +29,10 @@ class DeviceProgram final : public Places {
   DeviceProgram(std::shared_ptr<const Plan> plan, std::shared_ptr<Memory> memory,
                 std::shared_ptr<const Device> device, Precision precision);
   ~DeviceProgram() override;
+  // The same plan on the same memory with an arena of its own.
+  std::unique_ptr<DeviceProgram> twin() const {
+    return std::make_unique<DeviceProgram>(plan_, memory_, device_, precision_);
+  }
 
   const Plan& plan() const { return *plan_; }
   Memory& memory() const { return *memory_; }

@@ -6,26 +6,10 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/finite.h"
+
 namespace hotloop {
 namespace {
-
-// A number is finite unless all bits of its exponent are set. Integers, because the compiler may take many
-// at a time, which it may not with sums of floats.
-template <class Bits>
-bool all_finite(const std::byte* data, int64 n, Bits exponent) {
-  constexpr int64 kBlock = 4096;  // a step between looks at the result: diverged networks end early
-  for (int64 begin = 0; begin < n; begin += kBlock) {
-    const int64 end = std::min(n, begin + kBlock);
-    Bits bad = 0;
-    for (int64 i = begin; i < end; ++i) {
-      Bits bits;
-      std::memcpy(&bits, data + static_cast<std::size_t>(i) * sizeof bits, sizeof bits);
-      bad |= static_cast<Bits>((bits & exponent) == exponent);
-    }
-    if (bad != 0) return false;
-  }
-  return true;
-}
 
 // What training changes, and a snapshot keeps.
 constexpr Space kTrained[] = {Space::kParameter, Space::kMoment1, Space::kMoment2, Space::kState,
@@ -141,8 +125,7 @@ bool Memory::is_finite() const {
   const auto finite = [this](Space which, const AlignedBlock& block, int64 n) {
     if (mirror_ && mirror_->is_current(which)) return mirror_->is_finite(which, n);
     fetch(which);
-    return real_ == Real::kFloat32 ? all_finite<std::uint32_t>(block.data(), n, 0x7F800000u)
-                                   : all_finite<std::uint64_t>(block.data(), n, 0x7FF0000000000000u);
+    return all_finite(block.data(), n, real_bytes(real_));
   };
   return finite(Space::kParameter, parameters_, sizes_.parameters) &&
          finite(Space::kState, state_, sizes_.state);

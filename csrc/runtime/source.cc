@@ -19,10 +19,21 @@ void prefetch(const std::byte* row, std::size_t bytes) {
   for (std::size_t at = 0; at < std::min(bytes, kBytesAhead); at += kLine) __builtin_prefetch(row + at);
 }
 
+// Rows of some ten numbers are many and short: a call for each would take longer than their copies.
+void copy_bytes(const std::byte* from, std::byte* to, std::size_t bytes) {
+  constexpr std::size_t kPiece = 16, kShort = 128;
+  if (bytes < kPiece || bytes > kShort) {
+    std::memcpy(to, from, bytes);
+    return;
+  }
+  for (std::size_t at = 0; at + kPiece <= bytes; at += kPiece) std::memcpy(to + at, from + at, kPiece);
+  std::memcpy(to + bytes - kPiece, from + bytes - kPiece, kPiece);
+}
+
 template <class From, class To>
 void convert(const std::byte* from, std::byte* to, int64 n) {
   if constexpr (std::is_same_v<From, To>) {
-    std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(To));
+    copy_bytes(from, to, static_cast<std::size_t>(n) * sizeof(To));
   } else {
     const From* x = reinterpret_cast<const From*>(from);
     To* y = reinterpret_cast<To*>(to);
@@ -35,6 +46,12 @@ void convert(const std::byte* from, std::byte* to, int64 n) {
 template <class From, class To>
 Gather::Feed Gather::feed_of(const SourceArray& array, std::byte* out) {
   const auto copy = [](const Feed& feed, const int64* rows, int64 begin, int64 end) {
+    if (feed.width == 1) {  // a label: many rows are under way at once by themselves
+      const From* x = reinterpret_cast<const From*>(feed.data);
+      To* y = reinterpret_cast<To*>(feed.out);
+      for (int64 i = begin; i < end; ++i) y[i] = static_cast<To>(x[rows[i]]);
+      return;
+    }
     const std::size_t out_bytes = static_cast<std::size_t>(feed.width) * sizeof(To);
     const auto row = [&](int64 i) { return feed.data + static_cast<std::size_t>(rows[i]) * feed.bytes; };
     for (int64 i = begin; i < std::min(end, begin + kRowsAhead); ++i) prefetch(row(i), feed.bytes);
@@ -84,10 +101,10 @@ void Gather::add(const SourceArray& array, DType dtype, Real real, std::byte* ou
   else
     feeds_.push_back(feed_to<double>(array, out));
   row_elements_ += std::max<int64>(1, array.row_size);
-  rows_per_task_ = std::max<int64>(1, kElementwiseChunk / row_elements_);
 }
 
 void Gather::choose(int64 first, int64 count, const Permutation* order) {
+  if (count != count_) rows_per_task_ = ceil_div(even_chunk(count * row_elements_), row_elements_);
   first_ = first;
   count_ = count;
   in_order_ = order == nullptr;

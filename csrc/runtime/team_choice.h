@@ -50,7 +50,9 @@ class TeamChoice {
  private:
   // A team that slept needs a step to wake up; five samples have a median that one interruption cannot move.
   static constexpr int kSkipped = 1, kSampled = 5;
-  static constexpr double kHoldSteps = 128.0, kHoldShare = 20.0;
+  // Working alone is held for a while only, however long the steps: of steps of 0.1 s one is tried, and if
+  // that met a busy moment, 128 more would be 13 s without the team.
+  static constexpr double kHoldSteps = 128.0, kAloneSeconds = 0.25, kHoldShare = 20.0;
   static constexpr double kLongStep = 20e-3;
   // A mean over about so many steps, each counted as twice the usual at most, does not follow one
   // interruption.
@@ -82,7 +84,8 @@ class TeamChoice {
     held_ = 0.0;
     recent_ = median_[winner_];
     const double wasted = spent_[!winner_] - median_[winner_] * tried_[!winner_];
-    hold_ = std::max(kHoldSteps * median_[winner_], kHoldShare * wasted);
+    const double some = kHoldSteps * median_[winner_];
+    hold_ = std::max(winner_ ? some : std::min(some, kAloneSeconds), kHoldShare * wasted);
   }
 
   double worthwhile_ = 1.0;

@@ -134,6 +134,58 @@ class DeviceEager:
     @property
     def stream(self) -> int: ...
 
+class DevicePass:
+    """
+    A forward pass on a device that waits for its gradients.
+    """
+    def backward(
+        self,
+        stream: typing.SupportsInt | typing.SupportsIndex,
+        parameters: typing.SupportsInt | typing.SupportsIndex,
+        doutput: typing.SupportsInt | typing.SupportsIndex,
+        dinputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        gradients: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        From the gradient by the output at an address: writes those by inputs to theirs, and the flat buffer of those by parameters. Serves once.
+        """
+    @property
+    def is_open(self) -> bool:
+        """
+        Whether its gradients were not taken yet.
+        """
+
+class DevicePasses:
+    """
+    Forward passes on a device that may wait for their gradients.
+    """
+    def __init__(
+        self,
+        program: typing.Any,
+        *,
+        inputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        params: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+        middle: typing.SupportsInt | typing.SupportsIndex,
+        output: typing.SupportsInt | typing.SupportsIndex,
+        doutput: typing.SupportsInt | typing.SupportsIndex,
+        dinputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    ) -> None: ...
+    def start(
+        self,
+        stream: typing.SupportsInt | typing.SupportsIndex,
+        rows: typing.SupportsInt | typing.SupportsIndex,
+        inputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        parameters: typing.SupportsInt | typing.SupportsIndex,
+        state: typing.SupportsInt | typing.SupportsIndex,
+        output: typing.SupportsInt | typing.SupportsIndex,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+        keep: bool,
+        again: bool = False,
+    ) -> DevicePass:
+        """
+        Forward from and to addresses on the device, after what is in a stream; the host waits for it. A pass to go back from, if it is to be kept.
+        """
+
 class EagerKernel:
     """
     A kernel that runs on arrays, outside any plan.
@@ -352,13 +404,23 @@ class Pass:
     """
     A forward pass that waits for its gradients.
     """
+    def accumulate(
+        self,
+        doutput: typing.SupportsInt | typing.SupportsIndex,
+        dinputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        add: bool,
+    ) -> None:
+        """
+        The same, leaving the parameters' gradients in the flat buffer, added to those that lie there or in their place. Serves once.
+        """
     def backward(
         self,
         doutput: typing.SupportsInt | typing.SupportsIndex,
         dinputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
-    ) -> list[numpy.ndarray]:
+        apart: bool = False,
+    ) -> tuple[typing.Any, ...]:
         """
-        From the gradient by the output at an address: writes those by the inputs to theirs, and gives those by the parameters, an array each. Serves once.
+        From the gradient by the output at an address: writes those by the inputs to theirs, and gives those by the parameters, a tensor each: views of the flat buffer where nobody holds others, and not if they are to lie apart. Serves once.
         """
     @property
     def is_open(self) -> bool:
@@ -397,6 +459,7 @@ class Passes:
         adaptive: bool,
         team_rows: typing.SupportsInt | typing.SupportsIndex,
         batch_counters: collections.abc.Sequence[numpy.ndarray],
+        tensor_type: typing.Any = None,
     ) -> None: ...
     def run(
         self,
@@ -647,6 +710,11 @@ def from_dlpack(capsule: typing_extensions.CapsuleType) -> tuple[typing.Any, ...
 def introduce_type(type: type) -> bool:
     """
     Makes tensors of exactly this type readable without Python; False if it offers no way.
+    """
+
+def is_finite(array: numpy.ndarray) -> bool:
+    """
+    Whether a C-contiguous array of float32 or float64 holds neither NaN nor infinity.
     """
 
 def isas() -> list[str]:

@@ -121,6 +121,16 @@ def pack_case(k: int, n: int, stride_k: int, stride_n: int) -> KernelCase:
     return KernelCase("pack_panels", f"{k}x{n} strides {stride_k},{stride_n}", make)
 
 
+def parts_case(parts: int, m: int, n: int, k: int, depth: int, row_sum: bool) -> KernelCase:
+    def make(rng: np.random.Generator, dtype: type) -> Fields:
+        a, b = (rng.standard_normal(k * width).astype(dtype) for width in (m, n))
+        sums = np.empty(parts * m, dtype) if row_sum else None
+        out = np.empty(parts * m * n, dtype)
+        return dict(out=out, row_sum=sums, a=a, b=b, parts=parts, m=m, n=n, k=k, depth=depth)
+
+    return KernelCase("matmul_parts", f"{m}x{n}x{k} in {parts} of {depth}{' row_sum' * row_sum}", make)
+
+
 # the tile's edges, one block of rows and two, one run of k and several
 SHAPES = [
     (0, 3, 4), (3, 0, 4), (3, 4, 0), (1, 1, 1), (5, 16, 3), (6, 17, 8), (7, 33, 9), (13, 31, 70),
@@ -161,6 +171,15 @@ CASES = [
     *(case(Product(9, 21, 5, gate=True, activation=name, dropout=d)) for name in UNARY for d in (-1, 1)),
     # rows of A a page apart in k, where the block of A is copied
     *(case(Product(m, 70, 300, transposed_a=True, pad=1024 - m, bias=True)) for m in (1, 6, 101)),
+    # parts full, one cut short, past the end, of one row, and longer than a run of k; one chunk and several
+    *(
+        parts_case(*shape, row_sum)
+        for shape in [
+            (1, 5, 7, 3, 4), (2, 14, 32, 8, 4), (3, 10, 33, 9, 4), (4, 7, 20, 5, 2), (3, 3, 4, 0, 5),
+            (2, 0, 4, 5, 3), (2, 4, 0, 5, 3), (5, 6, 16, 5, 1), (2, 64, 40, 700, 600), (3, 150, 150, 70, 30),
+        ]
+        for row_sum in (False, True)
+    ),
     *(
         pack_case(k, n, *strides)
         for k, n in [(0, 5), (5, 0), (1, 1), (7, 16), (9, 33), (70, 40), (1100, 20)]

@@ -67,9 +67,17 @@ void long_steps_are_tried_once() {
         6.1 * 70e-3 + 2 * 120e-3);  // a step to wake up, one to time
 }
 
+void a_busy_moment_at_the_first_long_step_costs_a_second() {
+  hotloop::TeamChoice choice;
+  steps(choice, {95e-3, 110e-3}, 4);  // both ways tried, while another process had the second core
+  CHECK(steps(choice, {95e-3, 50e-3}, 40).on_team > 0.9);
+  CHECK(steps(choice, {95e-3, 110e-3}, 200).seconds <= 1.06 * 200 * 95e-3 + 1.0);  // and the other way round
+}
+
 }  // namespace
 
 int main() {
+  a_busy_moment_at_the_first_long_step_costs_a_second();
   long_steps_are_tried_once();
   picks_the_faster_and_pays_little();
   follows_a_machine_that_changes();

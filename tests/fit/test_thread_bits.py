@@ -116,6 +116,9 @@ CASES = {
         lambda: mlp(10, 46, 46, 5, between=dropped(0.5)), 128 + 127, 128, hl.optim.AdamW(0.01),
         {"clip_norm": 1.0}, weighted=True,
     ),
+    "long batches": Case(  # weight gradients summed in parts, of which the last is short or has no rows
+        lambda: mlp(10, 64, 24, 5, between=dropped(0.2)), 2 * 3000 + 1100, 3000, hl.optim.AdamW(0.01)
+    ),
     **{
         f"batches of {size}": Case(
             lambda: mlp(10, 40, 24, 5, between=row_normed), (8 if size < 8 else 2) * size + 1, size,

@@ -284,3 +284,28 @@ def test_empty_inputs(way: str) -> None:
 def test_what_is_refused(call: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_imaginary_parts_of_conjugates_have_their_signs() -> None:
+    """They lie in memory with the other sign, and torch notes that beside them."""
+    z = torch.complex(torch.randn(4, 6), torch.randn(4, 6)).conj()
+    weight = torch.randn(3, 6)
+    for x in (z.imag, torch._neg_view(torch.randn(4, 6))):
+        assert x.is_neg()
+        plain = x.clone()
+        for function in (
+            lambda v: ours.layer_norm(v, 6, v[0], v[1]),
+            lambda v: ours.linear_gelu(v, weight),
+            lambda v: ours.cross_entropy(v, torch.tensor([0, 5, 2, 1])),
+            lambda v: ours.dropout(v, 0.5, seed=1),
+        ):
+            torch.testing.assert_close(function(x), function(plain))
+
+
+def test_gradients_that_arrive_with_the_other_sign() -> None:
+    x = torch.randn(4, 6, requires_grad=True)
+    found = []
+    for turn in (torch._neg_view, torch.neg):
+        out = ours.layer_norm(x, 6) + ours.dropout(x, 0.25, seed=2)
+        found.append(torch.autograd.grad(out, x, turn(torch.ones(4, 6)))[0])
+    torch.testing.assert_close(*found)

@@ -277,3 +277,12 @@ def test_threads_do_not_change_a_bit() -> None:
             hl.set_num_threads(None)
 
     assert torch.equal(run(1), run(3))
+
+
+def test_a_single_number_whose_gradient_lies_with_the_other_sign() -> None:
+    weight = torch.nn.Parameter(torch.ones(1))
+    rule = ours.SGD([weight], lr=0.5)
+    for gradient in (torch.ones(1), torch._neg_view(torch.ones(1)), torch._neg_view(torch.ones(1))):
+        weight.grad = gradient
+        rule.step()
+    assert weight.item() == 1.0 - 0.5 + 0.5 + 0.5

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from tests import test_examples as examples
+from tests.project import test_examples as examples
 
 
 @pytest.mark.parametrize("name", ["torch_loop", "lightning_fit", "skorch_fit"])

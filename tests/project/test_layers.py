@@ -119,7 +119,8 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "__init__": TRAINER | {"ops", "sklearn", "torch"},
 }
-# Who may import the extension: execution, and the check of a plan against the kernels' schema.
+# Who may import the extension: execution, the check of numbers that come in, and that of a plan against the kernels'
+# schema.
 NATIVE = {
     "__init__",
     "benchmarks.commands",
@@ -127,8 +128,10 @@ NATIVE = {
     "benchmarks.kernel_settings",
     "benchmarks.kernels",
     "benchmarks.training",
+    "data.border",
     "cli.info",
     "compile.check",
+    "data.border",
     "engine.blocks",
     "engine.callable",
     "engine.native",
@@ -156,6 +159,7 @@ NATIVE = {
     "torch.kernels",
     "torch.optim",
     "torch.passes",
+    "torch.there",
     "train_step",
 }
 

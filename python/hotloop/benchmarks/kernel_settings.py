@@ -87,6 +87,9 @@ EMBEDDING = Setting(
 SETTINGS = {
     "pack_panels": Setting({"k": ROWS, "n": COLS, "stride_k": 1, "stride_n": ROWS}),
     "matmul": matmul(128, 512, 784),
+    "matmul_parts": Setting(
+        {"parts": 8, "m": 128, "n": 64, "k": 8192, "depth": 1024}, flops=2.0 * 8192 * 128 * 64
+    ),
     "dropout": Setting({"n": N, "dropout": 0}),
     "copy": strided("o x"),
     **dict.fromkeys(("fill", "clamp"), ELEMENTS),

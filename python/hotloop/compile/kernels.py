@@ -100,6 +100,7 @@ _EXTENTS: dict[str, dict[str, Extent]] = {
         "a": _strided(("m", "a_stride_m"), ("k", "a_stride_k")),
         "b": _matmul_b,
     },
+    "matmul_parts": {"out": "parts*m*n", "row_sum": "parts*m", "a": "k*m", "b": "k*n"},
     "unary_fwd": {"y x": "n"},
     "unary_bwd": {"dx dy saved": "n"},
     "binary": {"out": "d0*d1*d2*d3", "a": _four("a"), "b": _four("b")},

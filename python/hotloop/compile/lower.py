@@ -36,6 +36,10 @@ from hotloop.graph import Affine, Graph, Node, Rows, TensorType
 from hotloop.rules.registry import rule_of
 
 
+#: Where a node has one among its steps, that is where its multiply-adds are.
+PRODUCTS = frozenset({"matmul", "matmul_parts"})
+
+
 def lower(graph: Graph, spec: PlanSpec, *, n_dropout: int) -> Plan:
     """The plan of a graph, arena offsets aside. ``n_dropout``: drop probabilities that a step's row holds."""
     lowerer = Lowerer(graph, spec)
@@ -159,7 +163,9 @@ class Lowerer:
             types = [None if v is None else self.graph.types[v] for v in node.inputs]
             flops = rule.flops(types, node.attr)
             self.flops = Affine(self.flops.per_row + flops.per_row, self.flops.const + flops.const)
-            self.steps[-1] = dataclasses.replace(self.steps[-1], flops=flops)
+            added = range(before, len(self.steps))
+            at = max((i for i in added if self.steps[i].kernel in PRODUCTS), default=added[-1])
+            self.steps[at] = dataclasses.replace(self.steps[at], flops=flops)
 
     def prepare_first(self) -> int:
         """Move the steps that pack parameters to the front; how many they are."""

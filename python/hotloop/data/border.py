@@ -16,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from hotloop import _core
 from hotloop.data import foreign, lazy
 from hotloop.errors import DTypeError, LabelError, NonFiniteError, ShapeError
 from hotloop.graph import ElementType, Graph, Rows, TensorType
@@ -109,10 +110,7 @@ def _as_integers(array: Array, name: str, where: str) -> Array:
 def _as_floats(array: Array, name: str, where: str, real: np.dtype[Any], check_finite: bool) -> Array:
     with np.errstate(over="ignore"):  # overflow is looked for below, with its place
         out = np.ascontiguousarray(array, dtype=real)
-    # The sum is NaN or infinite if any element is, and needs no temporary; doubles may also overflow in it.
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = np.add.reduce(out, axis=None, dtype=np.float64)
-    if np.isfinite(total):
+    if _core.is_finite(out):
         return out
     if check_finite:
         refuse(~np.isfinite(array), array, name, where, NonFiniteError, "is not a finite number")

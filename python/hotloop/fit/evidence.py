@@ -25,6 +25,7 @@ from hotloop.losses import CallableLoss
 #: Rows whose scale is looked at, rows for the best constant, and elements of a parameter that a norm reads.
 _SCALE_ROWS, _BASELINE_ROWS, _NORM_ELEMENTS = 1000, 1 << 14, 1 << 16
 _SCALE_ELEMENTS = 1 << 13  # numbers of an input whose mean and deviation are taken
+_BASELINE_ELEMENTS = 1 << 18  # numbers of a target of many columns that the best constant is looked for in
 _CONSTANT_ROWS = 1 << 16  # rows in which a column has to be constant to be called so
 _LINE = 16  # floats in a cache line, which are as cheap to read as one
 _NORM_OPS = frozenset({"batch_norm", "layer_norm", "rms_norm"})
@@ -126,8 +127,10 @@ def data_set(name: str, data: Data, loss: LossSpec | CallableLoss) -> DataSet:
 
 def _baseline(data: Data, loss: LossSpec) -> float:
     """The mean loss of the best constant prediction, weighted as the run's."""
-    some = spread(data.rows, _BASELINE_ROWS)
-    target = data.arrays["target"][some]
+    all_targets = data.arrays["target"]
+    columns = max(all_targets[:1].size, 1)
+    some = spread(data.rows, min(_BASELINE_ROWS, max(_BASELINE_ELEMENTS // columns, 64)))
+    target = all_targets[some]
     weight = row_weights(data, some)
     if loss.kind == "cross_entropy":
         return _entropy_baseline(target, weight, loss)

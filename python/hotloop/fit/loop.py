@@ -71,6 +71,7 @@ class _FitLoop:
         self.hooks = Hooks(job.callbacks, state)
         self.kept: Snapshot | None = None
         self.kept_epoch = 0
+        self.is_kept = True  # or the memory still is what `kept` has to become; see _settle
         mode = job.early_stopping.mode if job.early_stopping else "auto"
         self.best = BestEpoch(job.monitor, mode)
         self.patience = Patience(job.early_stopping, job.monitor) if job.early_stopping else None
@@ -86,8 +87,7 @@ class _FitLoop:
             self._resume(job.resumed)
             return
         job.buffers.begin()
-        if job.restore_best:
-            self.kept = self.memory.snapshot()
+        self.is_kept = not job.restore_best
 
     def _resume(self, resumed: Resumed) -> None:
         """Stand where the checkpoint's run stood; the model last, which nothing may go wrong after."""
@@ -111,6 +111,7 @@ class _FitLoop:
     def run(self, stop: Any) -> StopReason:
         job = self.job
         job.progress.start(job.epochs, job.train.rows, self.epoch)
+        self._settle(self.hooks)
         if self.hooks.fit_start():
             return "callback"
         deadline = None if job.max_time is None else self.begin + job.max_time
@@ -150,6 +151,7 @@ class _FitLoop:
     def _batches(self, params: Doubles, stop: Any, deadline: float | None) -> StopReason | None:
         """Train to the end of the epoch, pausing where callbacks want to look or a checkpoint is due."""
         timetable = None if self.job.recorder is None else self.job.recorder.timetable
+        self._settle()
         while True:
             times = [] if deadline is None else [max(deadline - time.perf_counter(), 0.0)]
             pauses = [self.hooks.batches_left(self._step)]
@@ -190,16 +192,22 @@ class _FitLoop:
         return self.epoch * self.job.steps_per_epoch + self.batch
 
     def _keep(self, value: float) -> None:
-        """Snapshot the epoch if the run should end on it as things stand."""
+        """Mark the epoch for a snapshot if the run should end on it as things stand."""
         better = self.best.update(self.epoch, value)
         if self.job.restore_best and (better or not self.job.validation):
-            self.kept = self.memory.snapshot(self.kept)
-            self.kept_epoch = self.epoch
+            self.is_kept, self.kept_epoch = False, self.epoch
+
+    def _settle(self, needed: object = True) -> None:
+        """Make the snapshot that is due, before something may change the memory: a run that ends where it
+        should end needs none."""
+        if needed and not self.is_kept:
+            self.kept, self.is_kept = self.memory.snapshot(self.kept), True
 
     def _after_epoch(self, metrics: dict[str, float], stop: Any, deadline: float | None) -> StopReason | None:
         job = self.job
         stopped = False
         if self.hooks:
+            self._settle()
             self._show()
             stopped = self.hooks.epoch_end()
         monitored = metrics[job.monitor]
@@ -235,6 +243,7 @@ class _FitLoop:
         job = self.job
         if job.recorder is None or self.recorded == (self.epoch, self.batch):
             return
+        self._settle()
         seconds = self._seconds()
         history = replace(
             self.history, best_epoch=self.best.epoch, stop_reason=self.ended or "interrupt", seconds=seconds
@@ -260,7 +269,7 @@ class _FitLoop:
 
         Without either (an interrupted first epoch) the parameters stay as they are.
         """
-        if self.kept is not None and (failed or self._ends_on_kept):
+        if self.kept is not None and self.is_kept and (failed or self._ends_on_kept):
             self.memory.restore(self.kept)
 
     def _seconds(self) -> float:

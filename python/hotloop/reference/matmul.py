@@ -57,6 +57,16 @@ def matmul(a: SimpleNamespace, ctx: Context) -> None:
     a.out[where] = _epilogue(a, ctx, z, where)
 
 
+@reference("matmul_parts")
+def matmul_parts(a: SimpleNamespace, ctx: Context) -> None:
+    left, right = a.a[: a.k * a.m].reshape(a.k, a.m), a.b[: a.k * a.n].reshape(a.k, a.n)
+    for p in range(a.parts):
+        rows = slice(p * a.depth, (p + 1) * a.depth)
+        a.out[p * a.m * a.n : (p + 1) * a.m * a.n] = (left[rows].T @ right[rows]).ravel()
+        if a.row_sum is not None:
+            a.row_sum[p * a.m : (p + 1) * a.m] = left[rows].sum(axis=0)
+
+
 def _epilogue(a: SimpleNamespace, ctx: Context, z: Any, where: Any) -> Any:
     """out from z (m, n), and what is saved on the way."""
     function = UNARY[ACTIVATIONS[a.activation]] if a.activation >= 0 else None

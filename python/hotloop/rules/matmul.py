@@ -27,6 +27,11 @@ PANEL = 16
 # either way with AVX-512. Up to half a page reading in place is as fast.
 PACK_MIN_COLS = 1024
 PACK_MIN_ROWS = 64
+# A weight gradient with few elements is one or two chunks of work however long the batch. Batches longer than
+# this are summed in parts of as many rows, for as many threads; a part then costs a 2048th of its
+# multiply-adds in bytes written and read once more. From 256 x 256 elements on there are chunks enough.
+PART_ROWS = 1024
+PART_MOST_ELEMENTS = 256 * 256
 
 
 def _matrix(type_: TensorType | None, where: str) -> tuple[int, int]:
@@ -187,12 +192,25 @@ def _grad_weight_lower(ctx: Lowering, node: Node) -> None:
     dy, x = present(*node.inputs)
     rows = product(ctx.type(x).shape[:-1])
     m, n = (int(d) for d in ctx.type(node.outputs[0]).shape)  # type: ignore[arg-type]
-    operand = _row_major_b(ctx, ctx.value(x), m=Affine(0, m), n=n, k=rows)
     db = node.outputs[1] if len(node.outputs) > 1 and ctx.is_used(node.outputs[1]) else None
+    out, row_sum = ctx.value(node.outputs[0]), None if db is None else ctx.value(db)
+    parts = -(-rows.at(ctx.max_rows) // PART_ROWS)
+    if ctx.packs and parts > 1 and m * n <= PART_MOST_ELEMENTS:
+        sums = ctx.scratch(parts * m * n)
+        row_sums = None if row_sum is None else ctx.scratch(parts * m)
+        ctx.step(
+            "matmul_parts", out=sums, row_sum=row_sums, a=ctx.value(dy), b=ctx.value(x),
+            parts=parts, m=m, n=n, k=rows, depth=PART_ROWS,
+        )  # fmt: skip
+        if row_sum is not None:
+            ctx.step("reduce_sum", out=row_sum, x=row_sums, outer=1, reduce=parts, inner=m, mean=0)
+        ctx.step("reduce_sum", out=out, x=sums, outer=1, reduce=parts, inner=m * n, mean=0)
+        return
+    operand = _row_major_b(ctx, ctx.value(x), m=Affine(0, m), n=n, k=rows)
     _matmul_step(
         ctx,
-        out=ctx.value(node.outputs[0]),
-        row_sum=None if db is None else ctx.value(db),
+        out=out,
+        row_sum=row_sum,
         a=ctx.value(dy),
         m=m,
         n=n,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fused functions of tensors for torch's autograd and compiler: names, order and meaning are torch's.
 
-Each is one operator of ``torch.ops.hotloop`` (see `library`): float32 and float64 on the CPU, any shape and layout
-that torch's own takes. First derivatives only.
+Each is one operator of ``torch.ops.hotloop`` (see `library`): float32 and float64 on the CPU, float32 on a CUDA device,
+any shape and layout that torch's own takes. First derivatives only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hotloop.arguments import choice, count, number
 from hotloop.errors import DeviceError, DTypeError, ShapeError
-from hotloop.torch import eager, kernels
+from hotloop.torch import cuda, eager, kernels
 from hotloop.torch import library as library  # registers the operators
 
 _REAL = (torch.float32, torch.float64)
@@ -99,6 +99,7 @@ def cross_entropy(
             raise DTypeError(
                 f"[torch.cross_entropy] target must be int64, got {target.dtype}; use target.long()"
             )
+    _beside("cross_entropy", "target", target, logits.device)
     if target.shape != wanted:
         raise ShapeError(f"[torch.cross_entropy] target must be {wanted}, got {tuple(target.shape)}")
     fixed_options = float(label_smoothing), ignore_index
@@ -184,17 +185,16 @@ def _apply(function: Any, *args: Any) -> Tensor:
 
 
 def _check(where: str, **tensors: Tensor | None) -> None:
-    """All are on the CPU and of one floating-point dtype, the first one's."""
-    dtype = None
+    """All are on one device, the CPU or CUDA's, and of one floating-point dtype, the first one's."""
+    dtype = device = None
     for name, x in tensors.items():
         if x is None:
             continue
         if not isinstance(x, torch.Tensor):
             raise TypeError(f"[torch.{where}] {name} must be a tensor, got {type(x).__name__}")
-        if x.device.type not in ("cpu", "meta"):
+        if x.device.type not in ("cpu", "meta", "cuda"):
             raise DeviceError(
-                f"[torch.{where}] {name} is on {x.device}; allowed: the CPU (this build has no CUDA part); "
-                "use torch's own function there"
+                f"[torch.{where}] {name} is on {x.device}; allowed: cpu and cuda; use torch's own function there"
             )
         if x.dtype not in _REAL or (dtype is not None and x.dtype != dtype):
             beside = f" beside {dtype}" if x.dtype in _REAL else ""
@@ -202,4 +202,14 @@ def _check(where: str, **tensors: Tensor | None) -> None:
                 f"[torch.{where}] {name} is {x.dtype}{beside}; allowed torch.float32 or torch.float64, one for "
                 f"all; write {name}.float(), and under torch.autocast leave the call out of it"
             )
-        dtype = x.dtype
+        _beside(where, name, x, device)
+        dtype, device = x.dtype, x.device
+        if cuda.is_there(x):
+            cuda.check(where, **{name: x})
+
+
+def _beside(where: str, name: str, x: Tensor, device: torch.device | None) -> None:
+    if device is not None and x.device != device:
+        raise DeviceError(
+            f"[torch.{where}] {name} is on {x.device} beside {device}; move all to one of the two"
+        )

@@ -40,12 +40,19 @@ class Homes:
         self.slots: list[tuple[dict[str, Any], str]] = []
         self.n_parameters = 0
 
-    def locate(self, tables: dict[str, tuple[dict[str, Any], str]]) -> None:
-        """Look up the homes of all tensors anew; ``tables``: name -> where torch keeps it."""
+    def locate(
+        self, tables: dict[str, tuple[dict[str, Any], str]], there: dict[str, Any] | None = None
+    ) -> None:
+        """Look up the homes of all tensors anew; ``tables``: name -> where torch keeps it. ``there``: name -> its home
+        on a device; what has none, as counts have, stays where torch has put it."""
         parameters = list(self.network.named_parameters())
         self.n_parameters = len(parameters)
         items = [*parameters, *self.network.named_buffers()]
-        self.places = [Place(*tables[name], name, torch.from_numpy(item.data)) for name, item in items]
+        self.places = []
+        for name, item in items:
+            table, key = tables[name]
+            home = torch.from_numpy(item.data) if there is None else there.get(name, table[key].detach())
+            self.places.append(Place(table, key, name, home))
         self.slots = [(place.table, place.key) for place in self.places]
         self.addresses = [place.home.data_ptr() for place in self.places]
 
@@ -71,9 +78,16 @@ class Homes:
                     home.copy_(tensor.detach())
                     tensor.data = home
 
+    @property
+    def parameter_places(self) -> list[Place]:
+        """Those of the parameters."""
+        return self.places[: self.n_parameters]
+
     def parameters(self) -> list[Any]:
         """The parameters among `tensors`."""
-        return self.tensors()[: self.n_parameters]
+        found = self.tensors()
+        del found[self.n_parameters :]
+        return found
 
 
 def _check_tensor(place: Place, tensor: Any, is_parameter: bool) -> None:
@@ -84,8 +98,10 @@ def _check_tensor(place: Place, tensor: Any, is_parameter: bool) -> None:
             f"{what} is {type(tensor).__name__}, not a Parameter; parametrizations and torch.func.functional_call "
             "replace parameters by tensors that native code cannot follow; set values with p.copy_(...)"
         )
-    if tensor.device.type != "cpu":
-        raise DeviceError(f"{what} lies on {tensor.device}; allowed: cpu; call module.cpu()")
+    if tensor.device != place.home.device:
+        raise DeviceError(
+            f"{what} lies on {tensor.device}; allowed: {place.home.device}; call module.to('{place.home.device}')"
+        )
     if tensor.dtype != place.home.dtype or tensor.shape != place.home.shape:
         raise DTypeError(
             f"{what} is {tensor.dtype} {tuple(tensor.shape)}; allowed: {place.home.dtype} "

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from hotloop.compile.plan import Plan
@@ -16,19 +17,22 @@ from hotloop.graph import Graph
 from hotloop.nn import Module as Network
 
 WHERE = "torch.Module"
+_CPU = torch.device("cpu")
 #: What is copied into an input, and how.
 _REAL = {torch.float32: "float32", torch.uint8: "uint8"}
 _INDEX = {torch.int32: "int32", torch.int64: "int64"}
 
 
-def check_input(x: Any, name: str) -> None:
-    """Raise unless x is a dense tensor on the CPU, with rows, of a dtype that networks take."""
+def check_input(x: Any, name: str, device: torch.device) -> None:
+    """Raise unless x is a dense tensor on the module's device, with rows, of a dtype that networks take."""
     if not isinstance(x, torch.Tensor):
         raise TypeError(
             f"[{WHERE}] {name} is {type(x).__name__}; allowed: torch.Tensor; torch.as_tensor(...)"
         )
-    if not x.is_cpu:
-        raise DeviceError(f"[{WHERE}] {name} lies on {x.device}; allowed: cpu; use {name}.cpu()")
+    if x.device != device:
+        raise DeviceError(
+            f"[{WHERE}] {name} lies on {x.device}; allowed: {device}, where the module is; use {name}.to('{device}')"
+        )
     if x.layout is not torch.strided:
         raise DTypeError(f"[{WHERE}] {name} is {x.layout}; allowed: dense tensors; use {name}.to_dense()")
     if x.dtype not in _REAL and x.dtype not in _INDEX:
@@ -42,13 +46,21 @@ def check_input(x: Any, name: str) -> None:
         )
 
 
-def as_arrays(names: tuple[str, ...], inputs: Sequence[Any]) -> border.Arrays:
-    """The tensors as arrays that share their memory, checked to be inputs of equal length."""
+def as_arrays(
+    names: tuple[str, ...], inputs: Sequence[Any], device: torch.device = _CPU, shapes_only: bool = False
+) -> border.Arrays:
+    """The tensors as arrays that share their memory, checked to be inputs of equal length; zeros instead where only
+    shapes and types matter."""
     for name, x in zip(names, inputs, strict=True):
-        check_input(x, name)
+        check_input(x, name, device)
     if len({len(x) for x in inputs}) > 1:
         lengths = {name: len(x) for name, x in zip(names, inputs, strict=True)}
         raise ShapeError(f"[{WHERE}] the inputs differ in length: {lengths}; rows come first")
+    if shapes_only:
+        dtypes = {**_REAL, **_INDEX}
+        return {
+            name: np.zeros(tuple(x.shape), dtypes[x.dtype]) for name, x in zip(names, inputs, strict=True)
+        }
     return {name: x.detach().contiguous().numpy() for name, x in zip(names, inputs, strict=True)}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the operators of `hotloop.torch` do with tensors on the CPU: allocate as torch does, and run our kernels.
+"""What the operators of `hotloop.torch` do with tensors: allocate as torch does, and run our kernels where they lie.
 
 Here nothing is recorded, and nothing checked but labels, which have to be read for it. `library` registers these
 functions, `functional` checks the rest for them.
@@ -8,6 +8,7 @@ functions, `functional` checks the rest for them.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from hotloop import _core
 from hotloop.errors import LabelError
 from hotloop.ops.launch import launch, team_for
 from hotloop.ops.linear import into
+from hotloop.torch import cuda
 
 _NS_EXP, _NS_NORM, _NS_DROPOUT = 0.6, 0.3, 0.4  # of one thread, per element
 #: Types that the native side reads by itself: none before torch 2.10. Subclasses may stand for something else.
@@ -24,6 +26,9 @@ _NAMES = {torch.float32: "float32", torch.float64: "float64"}
 
 
 def _run(kernel: str, like: Tensor, fields: tuple[object, ...], work_ns: float, **context: object) -> None:
+    if cuda.is_there(like):
+        cuda.run(kernel, f"torch.{kernel}", fields, **context)
+        return
     fields = tuple(
         f.detach().numpy() if isinstance(f, torch.Tensor) and type(f) not in READABLE else f for f in fields
     )
@@ -32,6 +37,11 @@ def _run(kernel: str, like: Tensor, fields: tuple[object, ...], work_ns: float, 
 
 def _empty(like: Tensor) -> Tensor:
     return like.new_empty(0)
+
+
+def _dense(x: Any) -> Any:
+    """In row-major order, with the signs that torch reads (an imaginary part may lie there with the other)."""
+    return None if x is None else x.detach().contiguous().resolve_neg()
 
 
 # --- gelu(x W^T + b) ------------------------------------------------------------------------------
@@ -44,11 +54,8 @@ def linear_gelu(
     shape = (*x.shape[:-1], weight.shape[0])
     out = x.new_empty(shape)
     z = x.new_empty(shape) if save else _empty(x)
-    into(
-        out.numpy(), x.detach().numpy(), weight.detach().t().numpy(),
-        bias=None if bias is None else bias.detach().numpy(), activation="gelu_tanh" if tanh else "gelu",
-        saved=z.numpy() if save else None,
-    )  # fmt: skip
+    gelu = "gelu_tanh" if tanh else "gelu"
+    _multiply(out, x, weight.t(), bias=bias, activation=gelu, saved=z if save else None)
     return out, z
 
 
@@ -60,19 +67,39 @@ def linear_gelu_backward(
     dz = torch.empty_like(z)
     size = z.numel()
     kernel = "gelu_tanh_bwd" if tanh else "gelu_bwd"
-    _run(kernel, z, (dz, dy.contiguous(), z, size, 0, -1, 0.0, 0.0), size * _NS_EXP)
-    flat_x, flat_dz = x.detach().reshape(-1, k).numpy(), dz.view(-1, n).numpy()
+    if size:
+        _run(kernel, z, (dz, _dense(dy), z, size, 0, -1, 0.0, 0.0), size * _NS_EXP)
+    flat_x, flat_dz = x.detach().reshape(-1, k), dz.view(-1, n)
     dx, dw, db = _empty(x), _empty(x), _empty(x)
     if need[0]:
         dx = x.new_empty(x.shape)
-        into(dx.view(-1, k).numpy(), flat_dz, weight.detach().numpy())
+        _multiply(dx.view(-1, k), flat_dz, weight)
     if need[1]:
         dw = x.new_empty(n, k)
         db = x.new_empty(n)  # the product sums its rows on the way
-        into(dw.numpy(), flat_dz.T, flat_x, row_sum=db.numpy())
+        _multiply(dw, flat_dz.t(), flat_x, row_sum=db)
     elif need[2]:
-        db = dz.view(-1, n).sum(0)
+        db = flat_dz.sum(0)
     return dx, dw, db
+
+
+def _multiply(
+    out: Tensor, a: Tensor, b: Tensor, *, bias: Tensor | None = None, activation: str | None = None,
+    saved: Tensor | None = None, row_sum: Tensor | None = None,
+) -> None:  # fmt: skip
+    """``out (..., n) = activation(a (..., k) @ b (k, n) + bias)``; ``saved``, ``row_sum`` as in `ops.linear.into`."""
+    if cuda.is_there(out):
+        n, k = out.shape[-1], a.shape[-1]
+        rows = a if a.ndim == 2 else a.reshape(-1, k)
+        number = -1 if activation is None else _core.activation_index(activation)
+        wide = None if saved is None else saved.view(-1, n)
+        cuda.multiply(out.view(-1, n), rows, b, bias=bias, activation=number, saved=wide, row_sum=row_sum)
+        return
+    into(
+        out.numpy(), a.detach().resolve_neg().numpy(), b.detach().resolve_neg().numpy(),
+        bias=None if bias is None else bias.detach().resolve_neg().numpy(), activation=activation,
+        saved=None if saved is None else saved.numpy(), row_sum=None if row_sum is None else row_sum.numpy(),
+    )  # fmt: skip
 
 
 # --- cross-entropy --------------------------------------------------------------------------------
@@ -88,9 +115,10 @@ def _cross_entropy(
 ) -> Tensor:
     """The mean loss, or with the gradient of the loss that of the logits."""
     rows, classes = logits.shape
-    logits = logits.detach().contiguous()
+    logits = _dense(logits)
     work = logits.numel() * _NS_EXP
-    if weight is None and not 0 <= ignored < classes and type(target) in READABLE:
+    plain = weight is None and not 0 <= ignored < classes and type(target) in READABLE
+    if plain and not cuda.is_there(logits):
         # most losses: labels that are out of range, ignored ones among them, give None
         grad = None if dloss is None else torch.empty_like(logits)
         found = _core.plain_cross_entropy(
@@ -128,7 +156,7 @@ def _targets(
             probs = torch.lerp(probs, probs.new_tensor(1 / classes), smoothing) * weight.detach()
         elif smoothing:
             probs = torch.lerp(probs, probs.new_tensor(1 / classes), smoothing)
-        return None, probs.contiguous(), None, float(rows)
+        return None, _dense(probs), None, float(rows)
     _check_labels(target, classes, ignored)
     labels = target.to(torch.int32).contiguous()
     if weight is None:
@@ -175,17 +203,13 @@ def cross_entropy_backward(
 # --- layer norm -----------------------------------------------------------------------------------
 
 
-def _dense(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.detach().contiguous()
-
-
 def layer_norm(
     x: Tensor, dims: int, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(y, mean, 1 / standard deviation) over the last ``dims`` dimensions; the latter two (rows,)."""
     cols = math.prod(x.shape[x.ndim - dims :])
     rows = x.numel() // cols if cols else 0
-    x = x.detach().contiguous()
+    x = _dense(x)
     y, mean, rstd = torch.empty_like(x), x.new_empty(rows), x.new_empty(rows)
     fields = (y, mean, rstd, x, _dense(weight), _dense(bias), rows, cols, eps)
     _run("layer_norm_fwd", x, fields, x.numel() * _NS_NORM)
@@ -198,7 +222,7 @@ def layer_norm_backward(
     """The gradients of x, weight and bias that are needed; others are empty."""
     shape = x.shape[x.ndim - dims :]
     rows, cols = mean.numel(), math.prod(shape)
-    x, dy = x.detach().contiguous(), dy.contiguous()
+    x, dy = _dense(x), _dense(dy)
     dx = torch.empty_like(x) if need[0] else _empty(x)
     dw = x.new_empty(shape) if need[1] else _empty(x)
     db = x.new_empty(shape) if need[2] else _empty(x)
@@ -230,7 +254,7 @@ def dropout(x: Tensor, p: float, seed: Tensor) -> Tensor:
 
 def dropped(x: Tensor, p: float, seed: int) -> Tensor:
     """`dropout`, the seed being a number."""
-    x = x.detach().contiguous()
+    x = _dense(x)
     y = torch.empty_like(x)
     n = x.numel()
     _run("dropout", x, (y, x, n, n, 0), n * _NS_DROPOUT, seed=seed, dropout=[p])

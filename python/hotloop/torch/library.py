@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operators ``torch.ops.hotloop.*``: schema, CPU kernel, shapes for the compiler, and gradients.
+"""The operators ``torch.ops.hotloop.*``: schema, kernel, shapes for the compiler, and gradients.
 
 Registered with torch.library, so that torch.compile keeps each as one node of its graph and autograd, fake tensors
 and export know it. The library object is kept: with it the operators would go.
@@ -22,7 +22,8 @@ _library = torch.library.Library("hotloop", "DEF")
 def _register(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> None:
     name = schema.partition("(")[0]
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _library.impl(name, kernel, "CPU")
+    for place in ("CPU", "CUDA"):
+        _library.impl(name, kernel, place)
     torch.library.register_fake(f"hotloop::{name}", fake, lib=_library)
 
 

@@ -17,6 +17,7 @@ from torch.optim import optimizer as torch_optimizer
 from hotloop import _core
 from hotloop.errors import DeviceError, DTypeError
 from hotloop.ops.launch import ALONE_BELOW_NS, team_for
+from hotloop.torch import cuda, cuda_update
 from hotloop.torch import kernels as kernels  # which introduces torch's tensors to the native side
 
 Place = tuple[int, int]  # (group, number of the parameter in it)
@@ -65,8 +66,28 @@ class _Native:
         return loss
 
     def _step_odd(self, groups: list[tuple[list[Any], Any]], odd: list[Place]) -> list[torch.Tensor]:
-        """The step where something was not plain: state is made, strange layouts are copied and put back."""
+        """The step where something was not plain: state is made, parameters on devices go there, strange layouts are
+        copied and put back."""
         fresh = frozenset(place for place in odd if self._prepare(place))
+        there = [place for place in odd if cuda.is_there(self._parts(place)[0])]
+        if not there:
+            return self._step_here(groups, fresh)
+        gone = set(there)
+        here = [
+            ([_ABSENT if (g, i) in gone else p for i, p in enumerate(params)], rule)
+            for g, (params, rule) in enumerate(groups)
+        ]
+        changed = self._step_here(here, fresh)
+        update = cuda_update.Update(f"torch.{type(self).__name__}")
+        for g, i in there:
+            p, state = self._parts((g, i))
+            update.add(p, state, groups[g][1], (g, i) in fresh)
+            changed.append(p)
+        update.finish()
+        return changed
+
+    def _step_here(self, groups: list[tuple[list[Any], Any]], fresh: frozenset[Place]) -> list[torch.Tensor]:
+        """The step of parameters on the CPU, of whatever layout."""
         team = team_for(ALONE_BELOW_NS)
         changed, odd = _core.update_tensors(groups, self.state, team, fresh)
         if not odd:
@@ -102,10 +123,11 @@ class _Native:
         """Refuse what cannot be updated; make the state that is missing. True if there was none."""
         p, state = self._parts(place)
         where = self._at(place)
-        if p.device.type != "cpu":
+        if cuda.is_there(p):
+            cuda.check(type(self).__name__, **{"a parameter": p})
+        elif p.device.type != "cpu":
             raise DeviceError(
-                f"{where} is on {p.device}; allowed: the CPU (this build has no CUDA part); use "
-                f"torch.optim.{type(self).__name__} there"
+                f"{where} is on {p.device}; allowed: cpu and cuda; use torch.optim.{type(self).__name__} there"
             )
         if p.dtype not in (torch.float32, torch.float64):
             raise DTypeError(
@@ -145,6 +167,10 @@ class _Array(np.ndarray[Any, Any]):
     grad: Any = None
 
 
+#: Stands for a parameter that is updated elsewhere.
+_ABSENT = np.empty(0, np.float32).view(_Array)
+
+
 class _Lent:
     """A parameter, its gradient and its state as arrays in row-major order: views where they are, else copies."""
 
@@ -162,7 +188,7 @@ class _Lent:
         return lent
 
     def _array(self, tensor: Any) -> Any:
-        plain = tensor.detach()
+        plain = tensor.detach().resolve_neg()
         if type(plain) is not torch.Tensor or not plain.is_contiguous():
             own = torch.empty(tensor.shape, dtype=tensor.dtype)
             own.copy_(plain)
@@ -212,7 +238,8 @@ class AdamW(_AdamFamily, torch.optim.AdamW):
     """``torch.optim.AdamW`` (Loshchilov and Hutter 2019) with one native call a step.
 
     Args:
-        params: tensors or groups, as torch takes them; float32 or float64 on the CPU, in any layout.
+        params: tensors or groups, as torch takes them; float32 or float64 on the CPU, float32 on a CUDA device, in
+            any layout.
         lr, betas, eps, weight_decay, maximize: as in torch.
         amsgrad, capturable, differentiable: False; anything else raises `ValueError`.
         foreach, fused: taken and kept in the groups, for whom the state goes to; here there is one way.

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from hotloop import _core
 from hotloop.compile.autodiff import GRAD, INPUT
 from hotloop.compile.plan import PlanSpec, TrainableSpec
@@ -25,6 +27,9 @@ from hotloop.runtime.direct import rows_for_a_team
 from hotloop.runtime.session import Session
 from hotloop.torch.homes import Homes
 from hotloop.torch.inputs import WHERE, as_arrays, input_names, input_of
+from hotloop.torch.kernels import READABLE
+from hotloop.torch.own_gradients import OwnGradients
+from hotloop.torch.there import Passes, There
 
 #: Kinds of calls that are kept; each has programs and arenas of its own.
 _MAX_KINDS = 32
@@ -35,18 +40,20 @@ _MAX_CALLS = 256
 class Kind:
     """The compiled passes of one kind of call."""
 
-    passes: _core.Passes
+    passes: Any  # `_core.Passes`, or those of there.py
     row_shape: tuple[int, ...]  # of the output
     #: Positions of the inputs whose gradients it gives, and of the parameters.
     inputs: tuple[int, ...]
     parameters: tuple[int, ...]
     draws: bool  # whether there is dropout in it
+    makes_tensors: bool  # or arrays, from which torch makes tensors
+    there: There | None  # the memory on a device where it runs
 
 
 class Native:
     """The native side of one module. Passes run under `lock`, which waits for other threads."""
 
-    def __init__(self, network: Network, threads: int | None) -> None:
+    def __init__(self, network: Network, threads: int | None, direct_grad: bool = False) -> None:
         self.network = network
         self.threads = threads
         self.session = Session(network, SGD(0.0), seed=0, threads=threads)
@@ -55,6 +62,13 @@ class Native:
         self._kinds: dict[Any, Kind] = {}
         #: Calls that were checked, down to the rows: (kind, shape of the output).
         self._calls: dict[Any, tuple[Kind, tuple[int, ...]]] = {}
+        #: Where backward writes the gradients of parameters by itself; None leaves them to autograd.
+        self.own = OwnGradients() if direct_grad else None
+        self.device = torch.device("cpu")
+        #: Whether that is a CUDA device, and from the first call there on the memory on it.
+        self.is_there = False
+        self.there: There | None = None
+        self.counters: list[Any] = []  # of batches, on a device
         self._room = 0
         self.is_open = False  # whether there is flat memory, which needs the shapes of inputs
 
@@ -68,15 +82,53 @@ class Native:
     ) -> None:
         """Take over what the network's owner did to it, and make the memory where there is none yet."""
         with self.lock:
+            if self.is_there:
+                self._refresh_there(tables, names, inputs)
+                return
             tensors = self.homes.tensors()
             self.session.notice_changes(WHERE)
             self._forget()
-            self.session.graph_for(as_arrays(names, inputs), WHERE)
+            self.session.graph_for(as_arrays(names, inputs, self.device), WHERE)
             self.is_open = True
             self.homes.locate(tables)
+            if self.own is not None:
+                self.own.locate(self.session.memory, [p.name for p in self.homes.parameter_places])
             for tensor, place in zip(tensors, self.homes.places, strict=True):
                 if tensor.data_ptr() != place.home.data_ptr():
                     tensor.data = place.home  # the values were taken over from where it was
+
+    def move(self, device: torch.device, is_there: bool) -> None:
+        """Be on that device from the next call on, where torch's tensors are to be moved."""
+        with self.lock:
+            self.device, self.is_there, self.there = device, is_there, None
+            self.is_open = False
+            self._forget()
+
+    def _refresh_there(
+        self, tables: dict[str, tuple[dict[str, Any], str]], names: tuple[str, ...], inputs: Sequence[Any]
+    ) -> None:
+        """`refresh` on a device, where torch's tensors have the values and the network only says what to compute."""
+        self.session.notice_changes(WHERE)
+        self._forget()
+        self.session.graph_for(as_arrays(names, inputs, self.device, True), WHERE)
+        if self.there is None or self.there.of is not self.session.memory:
+            self.there = There(self.session, self.device)
+        self.is_open = True
+        self.homes.locate(tables, self.there.views())
+        if self.own is not None:
+            places = [p.name for p in self.homes.parameter_places]
+            self.own.locate(self.there.session.memory, places, self.there.gradients)
+        self.counters = self.there.counters(tables)
+        self.homes.tensors()
+
+    def fetch(self) -> None:
+        """Bring the network's own values up to date with those on a device."""
+        if not self.is_there:
+            return
+        items = dict([*self.network.named_parameters(), *self.network.named_buffers()])
+        with self.lock:
+            for place, tensor in zip(self.homes.places, self.homes.tensors(), strict=True):
+                items[place.name].data[...] = tensor.detach().cpu().numpy()
 
     def kind(
         self, names: tuple[str, ...], inputs: Sequence[Any], needs: tuple[bool, ...], training: bool
@@ -85,12 +137,12 @@ class Native:
         gradients."""
         if len(inputs) == 1:
             x = inputs[0]
-            call: Any = (training, needs, names, x.shape, x.dtype, x.is_cpu, x.layout)
+            call: Any = (training, needs, names, x.shape, x.dtype, x.device, x.layout)
         else:
-            call = (training, needs, names, *[(x.shape, x.dtype, x.is_cpu, x.layout) for x in inputs])
+            call = (training, needs, names, *[(x.shape, x.dtype, x.device, x.layout) for x in inputs])
         found = self._calls.get(call)
         if found is None:
-            arrays = as_arrays(names, inputs)
+            arrays = as_arrays(names, inputs, self.device, self.is_there)
             kind = self._checked_kind(names, arrays, inputs, needs, training)
             found = kind, (border.row_count(arrays), *kind.row_shape)
             _keep(self._calls, call, found, _MAX_CALLS)
@@ -147,29 +199,36 @@ class Native:
                 trainable=TrainableSpec(frozen=tuple(sorted(frozen))),
                 input_gradients=tuple(by_name[i] for i, need in enumerate(needs_input) if need),
             )  # fmt: skip
-        exe = self.session.build(graph, spec)
+        exe = (self.there.session if self.there is not None else self.session).build(graph, spec)
         plan, outputs = exe.plan, dict(exe.plan.outputs)
         given = [i for i, need in enumerate(needs_input) if need and GRAD + INPUT + by_name[i] in outputs]
-        passes = _core.Passes(
-            exe.program, exe.team,
+        places: dict[str, Any] = dict(
             inputs=[input_of(plan, graph, by_name[i], x) for i, x in enumerate(inputs)],
             params=self.session.params_table(plan, graph, (1.0,))[0],
             middle=plan.section("forward")[1], output=outputs["output"],
             doutput=dict(plan.inputs).get("doutput", -1),
             dinputs=[outputs[GRAD + INPUT + by_name[i]] for i in given],
             gradients=[(entries[name].offset, list(entries[name].shape)) for _, name in wanted],
-            adaptive=self.session.adaptive,
-            team_rows=0 if self.threads else rows_for_a_team(plan),
-            batch_counters=self.session.memory.batch_counters() if training else (),
         )  # fmt: skip
+        passes: Any
+        if self.there is not None:
+            passes = Passes(self.there, exe, counters=self.counters if training else (), **places)
+        else:
+            passes = _core.Passes(
+                exe.program, exe.team, adaptive=self.session.adaptive,
+                team_rows=0 if self.threads else rows_for_a_team(plan),
+                batch_counters=self.session.memory.batch_counters() if training else (),
+                tensor_type=torch.Tensor, **places,
+            )  # fmt: skip
         return Kind(
             passes, border.row_shape(graph.types[graph.output]), tuple(given),
             tuple(i for i, _ in wanted), training and plan.n_dropout > 0,
+            self.is_there or torch.Tensor in READABLE, self.there,
         )  # fmt: skip
 
     def explain_ids(self, names: tuple[str, ...], inputs: Sequence[Any]) -> LabelError:
         """The error for ids that the native copy found out of range."""
-        arrays = as_arrays(names, inputs)
+        arrays = as_arrays(names, [x.cpu() for x in inputs])
         graph = self.session.graph_for(arrays, WHERE)
         try:
             border.fit_inputs(arrays, graph, where=WHERE, name="the input")
