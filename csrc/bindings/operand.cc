@@ -28,51 +28,52 @@ std::optional<Element> element_of(const dlpack::DataType& type) {
   return std::nullopt;
 }
 
-std::optional<Operand> from_tensor(int (*lend)(void*, dlpack::Tensor*), py::handle value) {
+bool from_tensor(int (*lend)(void*, dlpack::Tensor*), py::handle value, Operand& x) {
   dlpack::Tensor lent = {};
   if (lend(value.ptr(), &lent) != 0) {
     PyErr_Clear();  // sparse, or not in memory: Python finds out
-    return std::nullopt;
+    return false;
   }
   const std::optional<Element> element = element_of(lent.dtype);
-  if (!element || lent.device.type != dlpack::kCpu || lent.byte_offset != 0) return std::nullopt;
-  Operand x;
+  if (!element || lent.device.type != dlpack::kCpu || lent.byte_offset != 0) return false;
   x.data = lent.data;
   x.element = *element;
   x.ndim = lent.ndim;
   x.shape = lent.shape;
   x.strides = lent.strides;
   for (int d = 0; d < lent.ndim; ++d) x.size *= lent.shape[d];
-  return x;
+  return true;
 }
 
-std::optional<Operand> from_numpy(const py::array& array) {
+// The fields of the array are read in place: a call per field, each with objects to count, would take most of
+// the time of an update of small tensors.
+bool from_numpy(py::handle value, Operand& x) {
   using Api = py::detail::npy_api;
-  const py::dtype dtype = array.dtype();
-  Operand x;
-  const int number = dtype.num();
-  if (number == Api::NPY_FLOAT_) {
+  const auto* array = py::detail::array_proxy(value.ptr());
+  const auto* dtype = py::detail::array_descriptor_proxy(array->descr);
+  if (dtype->type_num == Api::NPY_FLOAT_) {
     x.element = Element::kFloat;
-  } else if (number == Api::NPY_DOUBLE_) {
+    x.unit = 4;
+  } else if (dtype->type_num == Api::NPY_DOUBLE_) {
     x.element = Element::kDouble;
-  } else if (dtype.kind() == 'i' && (dtype.itemsize() == 4 || dtype.itemsize() == 8)) {
-    x.element = dtype.itemsize() == 4 ? Element::kInt32 : Element::kInt64;
+    x.unit = 8;
   } else {
-    return std::nullopt;
+    x.unit = py::reinterpret_borrow<py::array>(value).itemsize();
+    if (dtype->kind != 'i' || (x.unit != 4 && x.unit != 8)) return false;
+    x.element = x.unit == 4 ? Element::kInt32 : Element::kInt64;
   }
-  if (dtype.byteorder() != '=' || (array.flags() & Api::NPY_ARRAY_ALIGNED_) == 0) return std::nullopt;
-  x.data = const_cast<void*>(array.data());
-  x.writeable = array.writeable();
-  x.ndim = static_cast<int>(array.ndim());
+  if (dtype->byteorder != '=' || (array->flags & Api::NPY_ARRAY_ALIGNED_) == 0) return false;
+  x.data = array->data;
+  x.writeable = (array->flags & Api::NPY_ARRAY_WRITEABLE_) != 0;
+  x.ndim = array->nd;
   static_assert(sizeof(py::ssize_t) == sizeof(int64));
-  x.shape = reinterpret_cast<const int64*>(array.shape());
-  x.strides = reinterpret_cast<const int64*>(array.strides());
-  x.unit = array.itemsize();
-  x.size = array.size();
+  x.shape = reinterpret_cast<const int64*>(array->dimensions);
+  x.strides = reinterpret_cast<const int64*>(array->strides);
   for (int d = 0; d < x.ndim; ++d) {
-    if (x.strides[d] % x.unit != 0) return std::nullopt;
+    if (x.strides[d] % x.unit != 0) return false;
+    x.size *= x.shape[d];
   }
-  return x;
+  return true;
 }
 
 }  // namespace
@@ -114,13 +115,18 @@ std::uintptr_t Operand::end() const {
   return begin() + static_cast<std::uintptr_t>(size) * (wide ? 8 : 4);
 }
 
-std::optional<Operand> read_operand(py::handle value) {
+bool read_operand(py::handle value, Operand& x) {
+  x = Operand{};
   const int known = n_lenders.load(std::memory_order_acquire);
   for (int i = 0; i < known; ++i) {
-    if (lenders[i].type == Py_TYPE(value.ptr())) return from_tensor(lenders[i].lend, value);
+    if (lenders[i].type == Py_TYPE(value.ptr())) return from_tensor(lenders[i].lend, value, x);
   }
-  if (!py::isinstance<py::array>(value)) return std::nullopt;
-  return from_numpy(py::reinterpret_borrow<py::array>(value));
+  return py::isinstance<py::array>(value) && from_numpy(value, x);
+}
+
+std::optional<Operand> read_operand(py::handle value) {
+  Operand x;
+  return read_operand(value, x) ? std::optional<Operand>(x) : std::nullopt;
 }
 
 TakeTensor taker_of(py::handle type) {

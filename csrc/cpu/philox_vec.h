@@ -15,35 +15,66 @@ namespace hotloop::HOTLOOP_ISA {
 
 constexpr int kPhiloxBlocks = 8;
 constexpr int kPhiloxHalves = 64;  // eight blocks of four words of two halves
+#if defined(__AVX512F__)
+constexpr int kPhiloxSets = 4;  // of eight blocks, made at once: 16 of 32 registers
+#else
+constexpr int kPhiloxSets = 1;
+#endif
+template <int n>
+struct Count {
+  static constexpr int value = n;
+};
 
 #if defined(__AVX512F__)
 // One block per 64-bit lane: each word is the low half of its lane. What the products leave in the high
-// halves is never read: the next multiplication takes low halves, and xor does not mix them.
-HOTLOOP_INLINE void philox_halves(std::uint64_t first_block, std::uint64_t step, PhiloxKey key,
-                                  std::uint16_t (&halves)[kPhiloxHalves]) {
+// halves is never read: the next multiplication takes low halves, and xor does not mix them. The rounds of a
+// block wait for each other, so that several sets of eight blocks take turns.
+template <int sets>
+HOTLOOP_INLINE void philox_sets(std::uint64_t first_block, std::uint64_t step, PhiloxKey key,
+                                std::uint16_t* halves) {
   constexpr int kXor3 = 0x96;
-  const __m512i start = _mm512_set1_epi64(static_cast<long long>(first_block));
-  __m512i w0 = _mm512_add_epi64(start, _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7));
-  __m512i w1 = _mm512_srli_epi64(w0, 32);
-  __m512i w2 = _mm512_set1_epi64(static_cast<long long>(step));
-  __m512i w3 = _mm512_srli_epi64(w2, 32);
+  __m512i w[sets][4];
+#pragma GCC unroll 4
+  for (int i = 0; i < sets; ++i) {
+    const __m512i start = _mm512_set1_epi64(static_cast<long long>(first_block) + i * kPhiloxBlocks);
+    w[i][0] = _mm512_add_epi64(start, _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7));
+    w[i][1] = _mm512_srli_epi64(w[i][0], 32);
+    w[i][2] = _mm512_set1_epi64(static_cast<long long>(step));
+    w[i][3] = _mm512_srli_epi64(w[i][2], 32);
+  }
   for (int round = 0; round < kPhiloxRounds; ++round) {
-    const __m512i p0 = _mm512_mul_epu32(w0, _mm512_set1_epi64(kPhiloxM0));
-    const __m512i p1 = _mm512_mul_epu32(w2, _mm512_set1_epi64(kPhiloxM1));
-    w0 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p1, 32), w1, _mm512_set1_epi64(key.lo), kXor3);
-    w2 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p0, 32), w3, _mm512_set1_epi64(key.hi), kXor3);
-    w1 = p1;
-    w3 = p0;
+#pragma GCC unroll 4
+    for (int i = 0; i < sets; ++i) {
+      const __m512i p0 = _mm512_mul_epu32(w[i][0], _mm512_set1_epi64(kPhiloxM0));
+      const __m512i p1 = _mm512_mul_epu32(w[i][2], _mm512_set1_epi64(kPhiloxM1));
+      w[i][0] =
+          _mm512_ternarylogic_epi64(_mm512_srli_epi64(p1, 32), w[i][1], _mm512_set1_epi64(key.lo), kXor3);
+      w[i][2] =
+          _mm512_ternarylogic_epi64(_mm512_srli_epi64(p0, 32), w[i][3], _mm512_set1_epi64(key.hi), kXor3);
+      w[i][1] = p1;
+      w[i][3] = p0;
+    }
     key.lo += kPhiloxW0;
     key.hi += kPhiloxW1;
   }
-  // Lane i: w0 | w1 << 32 and w2 | w3 << 32 of block i, stored as 16 bytes a block.
-  const __m512i w01 = _mm512_mask_blend_epi32(0xAAAA, w0, _mm512_slli_epi64(w1, 32));
-  const __m512i w23 = _mm512_mask_blend_epi32(0xAAAA, w2, _mm512_slli_epi64(w3, 32));
-  const __m512i low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
-  const __m512i high = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
-  _mm512_storeu_si512(halves, _mm512_permutex2var_epi64(w01, low, w23));
-  _mm512_storeu_si512(halves + kPhiloxHalves / 2, _mm512_permutex2var_epi64(w01, high, w23));
+#pragma GCC unroll 4
+  for (int i = 0; i < sets; ++i, halves += kPhiloxHalves) {
+    // Lane i: w0 | w1 << 32 and w2 | w3 << 32 of block i, stored as 16 bytes a block.
+    const __m512i w01 = _mm512_mask_blend_epi32(0xAAAA, w[i][0], _mm512_slli_epi64(w[i][1], 32));
+    const __m512i w23 = _mm512_mask_blend_epi32(0xAAAA, w[i][2], _mm512_slli_epi64(w[i][3], 32));
+    const __m512i low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+    const __m512i high = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+    _mm512_storeu_si512(halves, _mm512_permutex2var_epi64(w01, low, w23));
+    _mm512_storeu_si512(halves + kPhiloxHalves / 2, _mm512_permutex2var_epi64(w01, high, w23));
+  }
+}
+
+// Bit e: halves[e] > most.
+HOTLOOP_INLINE std::uint64_t halves_above(const std::uint16_t* halves, int most) {
+  const __m512i limit = _mm512_set1_epi16(static_cast<short>(most));
+  const __mmask32 low = _mm512_cmpgt_epu16_mask(_mm512_loadu_si512(halves), limit);
+  const __mmask32 high = _mm512_cmpgt_epu16_mask(_mm512_loadu_si512(halves + kPhiloxHalves / 2), limit);
+  return std::uint64_t{low} | std::uint64_t{high} << 32;
 }
 #elif defined(__AVX2__)
 // Four blocks, one per 64-bit lane: each word is the low half of its lane. What the products leave in the
@@ -72,8 +103,9 @@ HOTLOOP_INLINE void store_blocks(const PhiloxLanes& c, std::uint16_t* halves) {
   _mm256_storeu_si256(out + 1, _mm256_permute2x128_si256(even, odd, 0x31));
 }
 
-HOTLOOP_INLINE void philox_halves(std::uint64_t first_block, std::uint64_t step, PhiloxKey key,
-                                  std::uint16_t (&halves)[kPhiloxHalves]) {
+template <int>
+HOTLOOP_INLINE void philox_sets(std::uint64_t first_block, std::uint64_t step, PhiloxKey key,
+                                std::uint16_t* halves) {
   PhiloxLanes four[2];
 #pragma GCC unroll 2
   for (int i = 0; i < 2; ++i) {
@@ -94,6 +126,23 @@ HOTLOOP_INLINE void philox_halves(std::uint64_t first_block, std::uint64_t step,
   }
   store_blocks(four[0], halves);
   store_blocks(four[1], halves + kPhiloxHalves / 2);
+}
+
+// Bit e: halves[e] > most, which is where the difference that stops at 0 is not 0.
+HOTLOOP_INLINE std::uint64_t halves_above(const std::uint16_t* halves, int most) {
+  const __m256i limit = _mm256_set1_epi16(static_cast<short>(most));
+  std::uint64_t bits = 0;
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    const auto not_above = [&](int at) {
+      const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(halves + 32 * i + at));
+      return _mm256_cmpeq_epi16(_mm256_subs_epu16(x, limit), _mm256_setzero_si256());
+    };
+    const __m256i bytes = _mm256_packs_epi16(not_above(0), not_above(16));  // quarters 0, 2, 1, 3
+    const int below = _mm256_movemask_epi8(_mm256_permute4x64_epi64(bytes, 0xD8));
+    bits |= std::uint64_t{~static_cast<std::uint32_t>(below)} << (32 * i);
+  }
+  return bits;
 }
 #elif defined(HOTLOOP_NEON)
 // Word w of four blocks. The long multiplications give two products each; even and odd words take their
@@ -119,8 +168,9 @@ HOTLOOP_INLINE void philox_round(PhiloxLanes& c, PhiloxKey key) {
   c.word[3] = low0;
 }
 
-HOTLOOP_INLINE void philox_halves(std::uint64_t first_block, std::uint64_t step, PhiloxKey key,
-                                  std::uint16_t (&halves)[kPhiloxHalves]) {
+template <int>
+HOTLOOP_INLINE void philox_sets(std::uint64_t first_block, std::uint64_t step, PhiloxKey key,
+                                std::uint16_t* halves) {
   PhiloxLanes four[2];
 #pragma GCC unroll 2
   for (unsigned i = 0; i < 2; ++i) {
@@ -144,9 +194,22 @@ HOTLOOP_INLINE void philox_halves(std::uint64_t first_block, std::uint64_t step,
     vst4q_u32(reinterpret_cast<std::uint32_t*>(halves + i * kPhiloxHalves / 2), words);
   }
 }
+
+// Bit e: halves[e] > most.
+HOTLOOP_INLINE std::uint64_t halves_above(const std::uint16_t* halves, int most) {
+  const uint16x8_t limit = vdupq_n_u16(static_cast<std::uint16_t>(most));
+  const uint16x8_t weight{1, 2, 4, 8, 16, 32, 64, 128};
+  std::uint64_t bits = 0;
+  for (int e = 0; e < kPhiloxHalves; e += 8) {
+    const uint16x8_t above = vandq_u16(vcgtq_u16(vld1q_u16(halves + e), limit), weight);
+    bits |= std::uint64_t{vaddvq_u16(above)} << e;
+  }
+  return bits;
+}
 #else
-HOTLOOP_INLINE void philox_halves(std::uint64_t first_block, std::uint64_t step, PhiloxKey key,
-                                  std::uint16_t (&halves)[kPhiloxHalves]) {
+template <int>
+HOTLOOP_INLINE void philox_sets(std::uint64_t first_block, std::uint64_t step, PhiloxKey key,
+                                std::uint16_t* halves) {
   for (int i = 0; i < kPhiloxBlocks; ++i) {
     const std::uint64_t b = first_block + static_cast<unsigned>(i);
     const PhiloxBlock block =
@@ -159,6 +222,28 @@ HOTLOOP_INLINE void philox_halves(std::uint64_t first_block, std::uint64_t step,
     }
   }
 }
+
+// Bit e: halves[e] > most.
+HOTLOOP_INLINE std::uint64_t halves_above(const std::uint16_t* halves, int most) {
+  std::uint64_t bits = 0;
+  for (int e = 0; e < kPhiloxHalves; ++e) bits |= std::uint64_t{halves[e] > most} << e;
+  return bits;
+}
 #endif
+
+// words[i], i < count, bit e: half-word 64 i + e from block first_block on is at least threshold (1 ...
+// 65536).
+inline void philox_at_least(std::uint64_t first_block, int64 count, std::uint64_t step, PhiloxKey key,
+                            int threshold, std::uint64_t* words) {
+  alignas(64) std::uint16_t halves[kPhiloxSets * kPhiloxHalves];
+  const auto make = [&](auto sets, int64 i) {
+    constexpr int n = decltype(sets)::value;
+    philox_sets<n>(first_block + static_cast<std::uint64_t>(i * kPhiloxBlocks), step, key, halves);
+    for (int j = 0; j < n; ++j) words[i + j] = halves_above(halves + j * kPhiloxHalves, threshold - 1);
+  };
+  int64 i = 0;
+  for (; i + kPhiloxSets <= count; i += kPhiloxSets) make(Count<kPhiloxSets>{}, i);
+  for (; i < count; ++i) make(Count<1>{}, i);
+}
 
 }  // namespace hotloop::HOTLOOP_ISA

@@ -38,6 +38,11 @@ struct Mask<float> {
   __m256 m;
 
   static HOTLOOP_INLINE Mask first(int64 n) { return {_mm256_castsi256_ps(lanes_below(n))}; }
+  static HOTLOOP_INLINE Mask of_bits(std::uint32_t bits) {
+    const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256i own = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits)), lane);
+    return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(own, lane))};
+  }
 };
 
 using Vecf = Vec<float>;
@@ -65,6 +70,11 @@ HOTLOOP_INLINE Maskf operator~(Maskf a) {
 }
 HOTLOOP_INLINE Vecf select(Maskf m, Vecf a, Vecf b) { return _mm256_blendv_ps(b.v, a.v, m.m); }
 
+// Past the caches, to an address that is a multiple of a vector; streams_done() before anybody else may read
+// it.
+HOTLOOP_INLINE void stream(Vecf a, float* p) { _mm256_stream_ps(p, a.v); }
+HOTLOOP_INLINE void streams_done() { _mm_sfence(); }
+
 // rows[i] lane j <-> rows[j] lane i
 HOTLOOP_INLINE void transpose(Vecf (&rows)[8]) {
   __m256 pairs[8];
@@ -91,12 +101,15 @@ HOTLOOP_INLINE void transpose(Vecf (&rows)[8]) {
 HOTLOOP_INLINE Vecf round_nearest(Vecf a) {
   return _mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
-HOTLOOP_INLINE Vecf truncate(Vecf a) { return _mm256_round_ps(a.v, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC); }
-// One of sixteen constants for each lane, by the whole part of a number in [0, 16).
+// The bits of t moved left, to where a float has its exponent (see vec_math.h).
+HOTLOOP_INLINE Vecf exponent_bits(Vecf t) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t.v), 23));
+}
+// One of sixteen constants for each lane, by the lowest bits of a float.
 struct Places {
   __m256i at;
 };
-HOTLOOP_INLINE Places places(Vecf a) { return {_mm256_cvttps_epi32(a.v)}; }
+HOTLOOP_INLINE Places places(Vecf a) { return {_mm256_castps_si256(a.v)}; }
 HOTLOOP_INLINE Vecf pick(const float (&table)[16], Places places) {
   const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), places.at);
   const __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), places.at);

@@ -38,6 +38,7 @@ struct Mask<float> {
   __mmask16 m;
 
   static HOTLOOP_INLINE Mask first(int64 n) { return {lanes_below(n)}; }
+  static HOTLOOP_INLINE Mask of_bits(std::uint32_t bits) { return {static_cast<__mmask16>(bits)}; }
 };
 
 using Vecf = Vec<float>;
@@ -125,16 +126,17 @@ HOTLOOP_INLINE void load_transposed(const float* p, int64 stride, Vecf (&columns
 HOTLOOP_INLINE Vecf round_nearest(Vecf a) {
   return _mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
-HOTLOOP_INLINE Vecf truncate(Vecf a) {
-  return _mm512_roundscale_ps(a.v, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
+// The bits of t moved left, to where a float has its exponent (see vec_math.h).
+HOTLOOP_INLINE Vecf exponent_bits(Vecf t) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(t.v), 23));
 }
-// One of sixteen constants for each lane, by the whole part of a number in [0, 16).
+// One of 32 constants for each lane, by the lowest bits of a float.
 struct Places {
   __m512i at;
 };
-HOTLOOP_INLINE Places places(Vecf a) { return {_mm512_cvttps_epi32(a.v)}; }
-HOTLOOP_INLINE Vecf pick(const float (&table)[16], Places places) {
-  return _mm512_permutexvar_ps(places.at, _mm512_loadu_ps(table));
+HOTLOOP_INLINE Places places(Vecf a) { return {_mm512_castps_si512(a.v)}; }
+HOTLOOP_INLINE Vecf pick(const float (&table)[32], Places places) {
+  return _mm512_permutex2var_ps(_mm512_loadu_ps(table), places.at, _mm512_loadu_ps(table + 16));
 }
 // a * 2^n for whole n, rounded once; overflow is inf.
 HOTLOOP_INLINE Vecf scale_exponent(Vecf a, Vecf n) { return _mm512_scalef_ps(a.v, n.v); }

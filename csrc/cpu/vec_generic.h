@@ -28,7 +28,10 @@ struct Mask {
   bool m;
 
   static HOTLOOP_INLINE Mask first(int64 n) { return {n > 0}; }
+  static HOTLOOP_INLINE Mask of_bits(std::uint32_t bits) { return {(bits & 1) != 0}; }
 };
+
+HOTLOOP_INLINE void streams_done() {}  // no store goes past the caches
 
 template <class real>
 HOTLOOP_INLINE Vec<real> operator+(Vec<real> a, Vec<real> b) {

@@ -51,6 +51,10 @@ struct Mask<float> {
     constexpr std::uint32_t lanes[] = {0, 1, 2, 3};
     return {vcltq_u32(vld1q_u32(lanes), vdupq_n_u32(static_cast<std::uint32_t>(n)))};
   }
+  static HOTLOOP_INLINE Mask of_bits(std::uint32_t bits) {
+    constexpr std::uint32_t lanes[] = {1, 2, 4, 8};
+    return {vtstq_u32(vdupq_n_u32(bits), vld1q_u32(lanes))};
+  }
 };
 
 using Vecf = Vec<float>;
@@ -96,8 +100,14 @@ HOTLOOP_INLINE void transpose(Vecf (&rows)[4]) {
   rows[3] = vreinterpretq_f32_f64(vtrn2q_f64(odd01, odd23));
 }
 
+HOTLOOP_INLINE void streams_done() {}  // no store goes past the caches
+
 // For the polynomials of vec_math.h.
 HOTLOOP_INLINE Vecf round_nearest(Vecf a) { return vrndnq_f32(a.v); }
+// The bits of t moved left, to where a float has its exponent (see vec_math.h).
+HOTLOOP_INLINE Vecf exponent_bits(Vecf t) {
+  return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(t.v), 23));
+}
 // a * 2^n for whole n in [-252, 254]: two exact shifts of the exponent, so that denormal results are
 // rounded once and overflow is inf.
 HOTLOOP_INLINE Vecf scale_exponent(Vecf a, Vecf n) {

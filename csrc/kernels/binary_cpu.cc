@@ -3,6 +3,7 @@
 // runs of its elements.
 #include "kernels/math.h"
 #include "kernels/strided.h"
+#include "kernels/write_lanes.h"
 
 namespace hotloop::HOTLOOP_ISA {
 namespace {
@@ -23,13 +24,14 @@ void binary(const BinaryArgs<real>& args, int64 chunk) {
   const int64 stride_a = loop.stride[1][kMaxDims - 1];
   const int64 stride_b = loop.stride[2][kMaxDims - 1];
   const Range range = chunk_range(chunk, kElementwiseChunk, loop.elements());
+  const bool streamed = streams<real>(loop.elements()) && args.out != args.a && args.out != args.b;
   loop.for_segments(range, [&](const int64(&offset)[3], int64 count) {
     real* out = args.out + offset[0];
     const real* a = args.a + offset[1];
     const real* b = args.b + offset[2];
     if (stride_a == 1 && stride_b == 1) {
-      for_lanes<real>(0, count, [&](int64 i, int64 n) HOTLOOP_BODY {
-        store(F::value(load(a + i, n), load(b + i, n)), out + i, n);
+      write_lanes<real>({0, count}, out, streamed, [&](int64 i, int64 n) HOTLOOP_BODY {
+        return F::value(load(a + i, n), load(b + i, n));
       });
     } else {
       for_lanes<real>(0, count, [&](int64 i, int64 n) HOTLOOP_BODY {
@@ -38,6 +40,7 @@ void binary(const BinaryArgs<real>& args, int64 chunk) {
       });
     }
   });
+  end_stream<real>(streamed);
 }
 
 }  // namespace

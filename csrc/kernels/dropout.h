@@ -4,8 +4,7 @@
 #pragma once
 
 #include "cpu/philox_vec.h"
-#include "kernels/kernel.h"
-#include "kernels/vec.h"
+#include "kernels/lanes.h"
 
 namespace hotloop::HOTLOOP_ISA {
 
@@ -29,34 +28,59 @@ struct DropoutMask {
   }
 
   bool identity() const { return threshold == 0; }
-
-  // 64 elements from element 8 * first_block: 0 where dropped, else the scale.
-  void factors(int64 first_block, real (&out)[kPhiloxHalves]) const {
-    std::uint16_t halves[kPhiloxHalves];
-    philox_halves(static_cast<std::uint64_t>(first_block), step, key, halves);
-    for (int e = 0; e < kPhiloxHalves; ++e) out[e] = halves[e] < threshold ? real(0) : scale;
-  }
 };
 
-// Elements [begin, begin + n) of a call: calls body(i, count, drop) for i = 0, ... < n with count <= W
-// elements each (fewer before a border of 64 elements and at the end); drop(v) scales v, and makes the
-// dropped lanes 0 even where v is inf or NaN.
+// A bit for each of so many elements from `begin` on, set where it is kept. The bits of a run are made before
+// they are used: in a loop of their own, whose rounds wait for each other, four sets of blocks take turns.
+constexpr int64 kKeptRun = 512;
+
+// Between two runs no input is read, and processors do not look that far ahead: fetches what the next but one
+// wants.
+template <class real>
+HOTLOOP_INLINE void fetch_run(const real* p) {
+  __builtin_prefetch(p + 2 * kKeptRun);
+}
+
+template <class real>
+class KeptBits {
+ public:
+  KeptBits(const DropoutMask<real>& mask, int64 begin, int64 n) : scale_(mask.scale) {
+    const int64 first = mask.first + begin;
+    shift_ = first % 8;  // blocks have eight elements
+    const int64 words = ceil_div(shift_ + n, int64{kPhiloxHalves});
+    philox_at_least(static_cast<std::uint64_t>(first / 8), words, mask.step, mask.key, mask.threshold,
+                    words_);
+    words_[words] = 0;
+  }
+
+  // v, elements of the run from i on, scaled; dropped ones are 0 even where v is inf or NaN.
+  HOTLOOP_INLINE Vec<real> drop(Vec<real> v, int64 i) const {
+    const int64 bit = shift_ + i;
+    std::uint32_t bits;  // 32 from the byte on that the first is in; a vector has 16 at most
+    __builtin_memcpy(&bits, reinterpret_cast<const char*>(words_) + bit / 8, sizeof bits);
+    return select(Mask<real>::of_bits(bits >> bit % 8), v * Vec<real>(scale_), Vec<real>::zero());
+  }
+
+ private:
+  std::uint64_t words_[kKeptRun / kPhiloxHalves + 2];  // a word for the shift, and one that is only read
+  int64 shift_;
+  real scale_;
+};
+
+// Elements [begin, begin + n) of a call, a run at a time: body(i, count, kept) for i = 0, ... < n. The second
+// run begins at element `head`, and all have whole vectors but for the first and the last.
 template <class real, class Body>
-HOTLOOP_INLINE void for_each_dropped(const DropoutMask<real>& mask, int64 begin, int64 n, Body body) {
-  using V = Vec<real>;
-  real factors[kPhiloxHalves];
-  const int64 first = mask.first + begin;
-  int64 e = first % 8;
-  for (int64 i = 0, block = first / 8; i < n; block += kPhiloxBlocks, e = 0) {
-    mask.factors(block, factors);
-    while (e < kPhiloxHalves && i < n) {
-      const int64 left = n - i < kPhiloxHalves - e ? n - i : kPhiloxHalves - e;
-      const int64 count = left < V::width ? left : V::width;
-      const V factor = V::load_n(factors + e, count);
-      body(i, count, [factor](V v) { return select(factor == V::zero(), V::zero(), v * factor); });
-      i += count;
-      e += count;
-    }
+HOTLOOP_INLINE void for_kept_runs(const DropoutMask<real>& mask, int64 begin, int64 n, int64 head,
+                                  Body&& body) {
+  const bool whole = (mask.first + begin + head) % 8 == 0;
+  const int64 most =
+      whole ? kKeptRun : kKeptRun - kPanel;  // with the rest of a block before it, no more words
+  for (int64 i = 0; i < n;) {
+    const int64 limit = i < head ? head - i : most;
+    const int64 count = n - i < limit ? n - i : limit;
+    const KeptBits<real> kept(mask, begin + i, count);
+    body(i, count, kept);
+    i += count;
   }
 }
 

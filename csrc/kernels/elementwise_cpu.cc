@@ -4,6 +4,7 @@
 #include "kernels/dropout.h"
 #include "kernels/lanes.h"
 #include "kernels/math.h"
+#include "kernels/write_lanes.h"
 
 namespace hotloop::HOTLOOP_ISA {
 namespace {
@@ -15,10 +16,10 @@ void unary_fwd(const UnaryFwdArgs<real>& args, int64 chunk) {
   using V = Vec<real>;
   const V p0(static_cast<real>(args.p0));
   const V p1(static_cast<real>(args.p1));
-  const Range range = elements(chunk, args.n);
-  for_lanes<real>(range.begin, range.end, [&](int64 i, int64 n) HOTLOOP_BODY {
-    store(F::value(load(args.x + i, n), p0, p1), args.y + i, n);
-  });
+  const bool streamed = streams<real>(args.n) && args.y != args.x;
+  write_lanes<real>(elements(chunk, args.n), args.y, streamed,
+                    [&](int64 i, int64 n) HOTLOOP_BODY { return F::value(load(args.x + i, n), p0, p1); });
+  end_stream<real>(streamed);
 }
 
 // dx = dropout(dy) * f'(saved)
@@ -28,19 +29,25 @@ void unary_bwd(const UnaryBwdArgs<real>& args, const StepContext& ctx, int64 chu
   const V p0(static_cast<real>(args.p0));
   const V p1(static_cast<real>(args.p1));
   const Range range = elements(chunk, args.n);
-  const auto step = [&](int64 i, int64 n, auto&& dropped) HOTLOOP_BODY {
-    const V dy = dropped(load(args.dy + i, n));
-    store(F::grad(load(args.saved + i, n), dy, p0, p1), args.dx + i, n);
-  };
+  const bool streamed = streams<real>(args.n) && args.dx != args.dy && args.dx != args.saved;
   const DropoutMask<real> mask(ctx, args.dropout, args.dropout_row);
   if (mask.identity()) {
-    for_lanes<real>(range.begin, range.end,
-                    [&](int64 i, int64 n) HOTLOOP_BODY { step(i, n, [](V v) { return v; }); });
+    write_lanes<real>(range, args.dx, streamed, [&](int64 i, int64 n) HOTLOOP_BODY {
+      return F::grad(load(args.saved + i, n), load(args.dy + i, n), p0, p1);
+    });
   } else {
-    for_each_dropped(mask, range.begin, range.end - range.begin,
-                     [&](int64 i, int64 n, auto&& dropped)
-                         HOTLOOP_BODY { step(range.begin + i, n, dropped); });
+    for_kept_runs(
+        mask, range.begin, range.end - range.begin, to_boundary(args.dx + range.begin),
+        [&](int64 at, int64 count, const auto& kept) {
+          const int64 begin = range.begin + at;
+          write_lanes<real>({begin, begin + count}, args.dx, streamed, [&](int64 i, int64 n) HOTLOOP_BODY {
+            fetch_run(args.saved + i);
+            fetch_run(args.dy + i);
+            return F::grad(load(args.saved + i, n), kept.drop(load(args.dy + i, n), i - begin), p0, p1);
+          });
+        });
   }
+  end_stream<real>(streamed);
 }
 
 }  // namespace
@@ -75,17 +82,23 @@ int64 dropout_chunks(const DropoutArgs<real>& args) {
 template <class real>
 void dropout_run(const DropoutArgs<real>& args, const StepContext& ctx, int64 chunk) {
   const Range range = elements(chunk, args.n);
-  const real* x = args.x + range.begin;
-  real* y = args.y + range.begin;
-  const int64 count = range.end - range.begin;
+  const bool streamed = streams<real>(args.n) && args.y != args.x;
   const DropoutMask<real> mask(ctx, args.dropout, args.dropout_row);
   if (mask.identity()) {
-    for_lanes<real>(0, count, [&](int64 i, int64 n) HOTLOOP_BODY { store(load(x + i, n), y + i, n); });
+    write_lanes<real>(range, args.y, streamed,
+                      [&](int64 i, int64 n) HOTLOOP_BODY { return load(args.x + i, n); });
   } else {
-    for_each_dropped(mask, range.begin, count, [&](int64 i, int64 n, auto&& dropped) HOTLOOP_BODY {
-      store(dropped(load(x + i, n)), y + i, n);
-    });
+    for_kept_runs(mask, range.begin, range.end - range.begin, to_boundary(args.y + range.begin),
+                  [&](int64 at, int64 count, const auto& kept) {
+                    const int64 begin = range.begin + at;
+                    write_lanes<real>({begin, begin + count}, args.y, streamed,
+                                      [&](int64 i, int64 n) HOTLOOP_BODY {
+                                        fetch_run(args.x + i);
+                                        return kept.drop(load(args.x + i, n), i - begin);
+                                      });
+                  });
   }
+  end_stream<real>(streamed);
 }
 
 template <class real>
@@ -96,9 +109,10 @@ int64 fill_chunks(const FillArgs<real>& args) {
 template <class real>
 void fill_run(const FillArgs<real>& args, const StepContext&, int64 chunk) {
   const Vec<real> value(static_cast<real>(args.value));
-  const Range range = elements(chunk, args.n);
-  for_lanes<real>(range.begin, range.end,
-                  [&](int64 i, int64 n) HOTLOOP_BODY { store(value, args.out + i, n); });
+  const bool streamed = streams<real>(args.n);
+  write_lanes<real>(elements(chunk, args.n), args.out, streamed,
+                    [&](int64, int64) HOTLOOP_BODY { return value; });
+  end_stream<real>(streamed);
 }
 
 template <class real>

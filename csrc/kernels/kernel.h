@@ -5,7 +5,8 @@
 //                                                                 never from the number of threads
 //   void  NAME_run(const Args<real>&, const StepContext&, int64)  one chunk; it owns what it writes
 //
-// A kernel whose chunks repeat work that one thread could do once has a third, as all_chunks below:
+// A kernel whose chunks repeat work that one thread could do once, or read memory in shorter pieces than it
+// would, has a third, as all_chunks below:
 //
 //   void  NAME_all(const Args<real>&, const StepContext&)         every chunk, to the same bits
 //
@@ -54,6 +55,10 @@ namespace hotloop::HOTLOOP_ISA {
 #undef HOTLOOP_KERNEL
 template <class real>
 void matmul_all(const MatmulArgs<real>&, const StepContext&);
+template <class real>
+void layer_norm_param_bwd_all(const LayerNormParamBwdArgs<real>&, const StepContext&);
+template <class real>
+void rms_norm_param_bwd_all(const RmsNormParamBwdArgs<real>&, const StepContext&);
 template <class real>
 void matmul_parts_all(const MatmulPartsArgs<real>&, const StepContext&);
 

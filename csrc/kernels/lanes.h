@@ -107,17 +107,21 @@ HOTLOOP_INLINE real max_row(const real* x, int64 count) {
   return max_lane(max(best0, best1));
 }
 
-// Rows summed in registers: so few that memory is read along its rows, which prefetchers follow (eight rows
-// of a wide matrix take half to a third of the time of 64). Their sums are added up over 64 rows before they
-// join the totals, so that the error grows with rows / 64 instead of rows.
-constexpr int64 kStripRows = 8;
+// Rows summed in registers before the sums of a strip are written. Few columns: eight, so that totals are
+// seldom touched. Many: two, because memory is then read in long pieces along its rows, which prefetchers
+// follow; eight take up to twice as long. A rule on the matrix alone, because it decides the order of the
+// sums. They are added up over 64 rows before they join the totals, so that the error grows with rows / 64
+// instead of rows.
+constexpr int64 strip_rows(int64 cols) { return cols < 256 ? 8 : 2; }
 constexpr int64 kColumnRun = 64;
-constexpr int64 kMaxColumns = 256;  // of a block of columns: its totals are on the stack
+constexpr int64 kMaxColumns = 1024;  // of a block of columns: its totals are on the stack
+// Whole vectors of totals are read and written: what was stored in part cannot be read on before it is in L1.
+constexpr int64 kColumnTotals = kMaxColumns + kPanel;
 
 // totals[k] (n columns, at `out`) += sum over rows [begin, end), a few, of V vectors of columns from `column`
 // on.
 template <class real, int K, int V, class Body>
-HOTLOOP_INLINE void sum_strip(int64 begin, int64 end, int64 column, int64 n, real (*totals)[kMaxColumns],
+HOTLOOP_INLINE void sum_strip(int64 begin, int64 end, int64 column, int64 n, real (*totals)[kColumnTotals],
                               int64 out, Body&& body) {
   using Lanes = Vec<real>;
   Lanes sums[2][V][K];  // even and odd rows of the run
@@ -142,25 +146,32 @@ HOTLOOP_INLINE void sum_strip(int64 begin, int64 end, int64 column, int64 n, rea
   for (int v = 0; v < V; ++v) {
     for (int k = 0; k < K; ++k) {
       real* total = totals[k] + out + v * Lanes::width;
-      store(load(total, n) + (sums[0][v][k] + sums[1][v][k]), total, n);
+      (Lanes::load(total) + (sums[0][v][k] + sums[1][v][k])).store(total);
     }
   }
 }
 
-// For the columns [begin, end) of a matrix: sums[k] = sum over rows, in an order that depends on their number
-// alone, of the k-th vector of body(row, column, n, vectors[K]); then done(column, n, sums[K]). Two vectors,
-// a cache line, at a time.
+// For the columns [begin, end) of a matrix, strips of so many rows: sums[k] = sum over rows, in an order that
+// depends on their number alone, of the k-th vector of body(row, column, n, vectors[K]); then done(column, n,
+// sums[K]). Two vectors, a cache line, at a time.
 template <class real, int K, class Body, class Done>
-HOTLOOP_INLINE void sum_columns(int64 rows, int64 begin, int64 end, Body&& body, Done&& done) {
+HOTLOOP_INLINE void sum_columns(int64 rows, int64 begin, int64 end, Body&& body, Done&& done,
+                                int64 strip = strip_rows(0)) {
   constexpr int64 width = Vec<real>::width;
   for (int64 first = begin; first < end; first += kMaxColumns) {
     const int64 count = end - first < kMaxColumns ? end - first : kMaxColumns;
-    real totals[K][kMaxColumns] = {};
+    const auto clear = [count](real(&sums)[K][kColumnTotals]) {
+      for (int k = 0; k < K; ++k) {
+        for (int64 c = 0; c < count; c += width) Vec<real>::zero().store(sums[k] + c);
+      }
+    };
+    real totals[K][kColumnTotals], parts[K][kColumnTotals];
+    clear(totals);
     for (int64 run = 0; run < rows; run += kColumnRun) {
       const int64 run_end = rows - run < kColumnRun ? rows : run + kColumnRun;
-      real parts[K][kMaxColumns] = {};
-      for (int64 row = run; row < run_end; row += kStripRows) {
-        const int64 stop = run_end - row < kStripRows ? run_end : row + kStripRows;
+      clear(parts);
+      for (int64 row = run; row < run_end; row += strip) {
+        const int64 stop = run_end - row < strip ? run_end : row + strip;
         int64 c = 0;
         for (; c + 2 * width <= count; c += 2 * width) {
           sum_strip<real, K, 2>(row, stop, first + c, width, parts, c, body);
@@ -194,7 +205,7 @@ constexpr int64 rows_per_chunk(int64 cols) {
 // many rows a quarter of the columns, so that there are chunks to share but rows are read in long pieces.
 constexpr int64 columns_per_chunk(int64 rows, int64 cols) {
   const int64 by_size = rows_per_chunk(rows);
-  const int64 by_share = cols / 4 < kMaxColumns ? cols / 4 : kMaxColumns;
+  const int64 by_share = cols / 4 < 256 ? cols / 4 : 256;
   const int64 columns = by_size > by_share ? by_size : by_share;
   return ceil_div(columns > 0 ? columns : 1, kPanel) * kPanel;
 }

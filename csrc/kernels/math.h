@@ -66,29 +66,26 @@ struct Selu {
 // x Phi(x);  f' = Phi + x phi, phi = exp(-x^2/2) / sqrt(2 pi)
 struct Gelu {
   template <class V>
-  static HOTLOOP_INLINE V cdf(V x) {
-    return constant<V>(0.5) * (constant<V>(1) + erf(x * constant<V>(0.70710678118654752440)));
-  }
-  template <class V>
   static HOTLOOP_INLINE V value(V x, V, V) {
-    return x * cdf(x);
+    return x * normal_cdf(x);
   }
   template <class V>
   static HOTLOOP_INLINE V grad(V x, V dout, V, V) {
     const V pdf = constant<V>(0.39894228040143267794) * exp(constant<V>(-0.5) * x * x);
-    return dout * fma(x, pdf, cdf(x));
+    return dout * fma(x, pdf, normal_cdf(x));
   }
 };
 
 // x/2 (1 + tanh(u)) = x s, s = sigmoid(2 u), u = sqrt(2/pi) (x + 0.044715 x^3);  f' = s + x s (1 - s) 2 u'
-// By the sigmoid, because it costs half of tanh and keeps its digits far to the left, where 1 + tanh cancels.
+// By the sigmoid, because it costs less than tanh and keeps its digits far to the left, where 1 + tanh
+// cancels.
 struct GeluTanh {
   static constexpr double kTwoBeta = 2 * 0.79788456080286535588;
   static constexpr double kCubic = 0.044715;
 
   template <class V>
   static HOTLOOP_INLINE V share(V x) {
-    return sigmoid(constant<V>(kTwoBeta) * fma(constant<V>(kCubic) * x, x * x, x));
+    return sigmoid(x * fma(x * x, constant<V>(kTwoBeta * kCubic), constant<V>(kTwoBeta)));
   }
   template <class V>
   static HOTLOOP_INLINE V value(V x, V, V) {

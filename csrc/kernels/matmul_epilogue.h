@@ -71,8 +71,10 @@ void apply_function(const MatmulArgs<real>& args, const Span& span) {
 template <class real>
 void drop(const MatmulArgs<real>& args, const DropoutMask<real>& mask, const Span& span) {
   real* out = args.out + span.at;
-  for_each_dropped(mask, span.element, span.count, [&](int64 i, int64 n, auto&& dropped) HOTLOOP_BODY {
-    store(dropped(load(out + i, n)), out + i, n);
+  for_kept_runs(mask, span.element, span.count, 0, [&](int64 at, int64 count, const auto& kept) {
+    for_lanes<real>(0, count, [&](int64 i, int64 n) HOTLOOP_BODY {
+      store(kept.drop(load(out + at + i, n), i), out + at + i, n);
+    });
   });
 }
 

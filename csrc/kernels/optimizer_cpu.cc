@@ -3,8 +3,8 @@
 // scalars that one step's parameters share. One pass reads each element once and writes it once.
 #include <math.h>
 
-#include "kernels/lanes.h"
 #include "kernels/optimizer.h"
+#include "kernels/write_lanes.h"
 
 namespace hotloop::HOTLOOP_ISA {
 
@@ -88,13 +88,6 @@ HOTLOOP_INLINE void update_vectors(real* const (&state)[K], const real* grad, in
   for (int u = 0; u < kVectors; ++u) {
     for (int k = 0; k < K; ++k) store(values[u][k], state[k] + i + u * width, n);
   }
-}
-
-// Elements up to the next address that is a multiple of a vector.
-template <class real>
-int64 to_boundary(const real* p) {
-  constexpr auto bytes = static_cast<__UINTPTR_TYPE__>(Vec<real>::width) * sizeof(real);
-  return static_cast<int64>((bytes - reinterpret_cast<__UINTPTR_TYPE__>(p) % bytes) % bytes / sizeof(real));
 }
 
 // The same over a range. Four vectors: their roots and divisions, all a processor has one unit for, queue up.

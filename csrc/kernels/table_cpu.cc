@@ -33,6 +33,19 @@ void all_chunks(const MatmulPartsArgs<real>& args, const StepContext& ctx,
   matmul_parts_all(args, ctx);
 }
 
+template <class real>
+void all_chunks(const LayerNormParamBwdArgs<real>& args, const StepContext& ctx,
+                int64 (*)(const LayerNormParamBwdArgs<real>&),
+                void (*)(const LayerNormParamBwdArgs<real>&, const StepContext&, int64)) {
+  layer_norm_param_bwd_all(args, ctx);
+}
+template <class real>
+void all_chunks(const RmsNormParamBwdArgs<real>& args, const StepContext& ctx,
+                int64 (*)(const RmsNormParamBwdArgs<real>&),
+                void (*)(const RmsNormParamBwdArgs<real>&, const StepContext&, int64)) {
+  rms_norm_param_bwd_all(args, ctx);
+}
+
 template <class Args, int64 (*chunks)(const Args&), void (*run)(const Args&, const StepContext&, int64)>
 void erased_run_all(const void* args, const StepContext& ctx) {
   all_chunks(*static_cast<const Args*>(args), ctx, chunks, run);

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// exp, expm1, log, tanh, sigmoid, erf and log1p_exp of a vector. One lane: libm, for float and double. More
-// lanes (float only): a range reduction and a minimax polynomial fitted by weighted least squares until the
-// error levels out; below 2.3 ulp everywhere (expm1: 3.4), with the special values of libm.
+// exp, expm1, log, tanh, sigmoid, erf, normal_cdf and log1p_exp of a vector. One lane: libm, for float and
+// double. More lanes (float only): a range reduction and a minimax polynomial fitted by weighted least
+// squares until the error levels out; below 2.3 ulp everywhere (expm1: 3.4), with the special values of libm.
 #pragma once
 
 #include <math.h>
 
+#include "kernels/normal_cdf.h"
 #include "kernels/vec.h"
 
 namespace hotloop::HOTLOOP_ISA {
@@ -88,62 +89,48 @@ HOTLOOP_INLINE V log1p_lanes(V u) {
   return log_near_one(f, select(upper, V(1.0f), V::zero()));
 }
 
-// small: x + x^3 P(x^2);  large: 1 - 2 / (exp(2|x|) + 1), which reaches 1 exactly.
+// Moves the exponent of t = n + 1.5 * 2^23 + 127 + ... into place: see exponent_bits. One multiply-add then
+// rounds to a whole number n, n is what is left when kRound is taken off again, and 2^n costs a shift.
+constexpr float kRound = 12582912.0f + 127.0f;
+
+// (1 - e) / (1 + e) of |x|, e = exp(-2|x|) = s (1 - q), s = 2^n: near 0 s is 1, and the numerator is q
+// itself.
 template <class V>
 HOTLOOP_INLINE V tanh_lanes(V x) {
-  constexpr float c[] = {-3.333328068e-1f, 1.333144158e-1f, -5.373971164e-2f, 2.063907869e-2f,
-                         -5.704978481e-3f};
-  const V square = x * x;
-  const V small = fma(x * square, polynomial(square, c), x);
-  const V large = V(1.0f) - V(2.0f) / (exp_lanes(abs(x) + abs(x)) + V(1.0f));
-  return copy_sign(select(abs(x) < V(0.625f), small, large), x);
+  constexpr float c[] = {-2.0f, 1.333323881f, -6.666696719e-1f, 2.677141506e-1f, -8.894869675e-2f};
+  const V limited = min(V(10.0f), abs(x));  // the second operand for NaN: it stays
+  const V t = fma(limited, V(-2.88539008f), V(kRound));
+  const V s = exponent_bits(t);
+  const V r = fma(t - V(kRound), V(0.346573591f), limited);  // ln2/2: what it lacks vanishes beside 1
+  const V q = fma(r * r, polynomial(r, c), r + r);           // 1 - exp(-2r)
+  return copy_sign(fma(s, q, V(1.0f) - s) / fnma(s, q, V(1.0f) + s), x);  // -0 is its own result
 }
 
-// x f(|x|), f = erf(a) / a by a polynomial of degree 5 in each sixteenth of [0, 4): half the operations of
-// the form below, with coefficients picked from registers. Beyond 3.92 erf rounds to 1; the end is a number
-// near it at which this is 1 too, so that 1 + erf vanishes far to the left.
+// s / (s + p) with s = 2^n near exp(x) and p = s exp(-x), both times 2^23: so s reaches 0 where the result
+// does, at 2^-150, before its exponent wraps around. At 60 the result has long been 1.
 template <class V>
-HOTLOOP_INLINE V erf_by_table(V x) {
-  alignas(64) constexpr float c[6][16] = {
-      {1.122529626f, 1.077645063f, 9.971854091e-01f, 8.960857987e-01f, 7.896784544e-01f, 6.895782351e-01f,
-       6.021192074e-01f, 5.290613770e-01f, 4.693392813e-01f, 4.207229614e-01f, 3.808741570e-01f,
-       3.478094339e-01f, 3.199968338e-01f, 2.962957621e-01f, 2.758619785e-01f, 2.580645084e-01f},
-      {-2.328873798e-02f, -6.486152112e-02f, -9.347435087e-02f, -1.060973555e-01f, -1.047565490e-01f,
-       -9.440335631e-02f, -8.025337756e-02f, -6.606873870e-02f, -5.376452580e-02f, -4.386489466e-02f,
-       -3.616440669e-02f, -3.021906130e-02f, -2.559456602e-02f, -2.194689028e-02f, -1.902481169e-02f,
-       -1.664930023e-02f},
-      {-2.285264432e-02f, -1.803095452e-02f, -1.032905374e-02f, -2.483184449e-03f, 3.386988072e-03f,
-       6.516713183e-03f, 7.317170966e-03f, 6.712587085e-03f, 5.553967785e-03f, 4.366969690e-03f,
-       3.372493433e-03f, 2.609606134e-03f, 2.043516841e-03f, 1.624897355e-03f, 1.311916625e-03f,
-       1.074126572e-03f},
-      {8.652752731e-04f, 2.234151820e-03f, 2.739760326e-03f, 2.368764719e-03f, 1.503587002e-03f,
-       6.098906742e-04f, -2.146839688e-05f, -3.329914180e-04f, -4.104810359e-04f, -3.693477192e-04f,
-       -2.920806874e-04f, -2.187568898e-04f, -1.614815847e-04f, -1.199342951e-04f, -9.039657743e-05f,
-       -6.928525545e-05f},
-      {4.142748658e-04f, 2.449149615e-04f, 7.736754014e-06f, -1.734377729e-04f, -2.356934419e-04f,
-       -1.970272860e-04f, -1.163548586e-04f, -4.402897321e-05f, -4.974861554e-07f, 1.709387470e-05f,
-       1.969262121e-05f, 1.645674638e-05f, 1.223212257e-05f, 8.732424249e-06f, 6.210444099e-06f,
-       4.470745353e-06f},
-      {-1.900748794e-05f, -4.516039553e-05f, -4.536444976e-05f, -2.491168198e-05f, -6.190635418e-07f,
-       1.406670344e-05f, 1.651392267e-05f, 1.176307342e-05f, 5.771226824e-06f, 1.635218496e-06f,
-       -3.005074802e-07f, -8.442933108e-07f, -7.958476544e-07f, -5.984904305e-07f, -4.172943875e-07f,
-       -2.862384463e-07f},
-  };
-  const V limited = min(V(3.9200006f), max(V(-3.9200006f), x));  // the second operand for NaN: it stays
-  const V scaled = abs(limited) * V(4.0f);
-  const auto at = places(scaled);
-  const V t = (scaled - truncate(scaled)) - V(0.5f);
-  V sum = pick(c[5], at);
-#pragma GCC unroll 5
-  for (int i = 4; i >= 0; --i) sum = fma(sum, t, pick(c[i], at));
-  return limited * sum;
+HOTLOOP_INLINE V sigmoid_lanes(V x) {
+  constexpr float k = 8388608.0f;  // 2^23
+  constexpr float c[] = {k,
+                         -k,
+                         4.999999404e-1f * k,
+                         -1.666651964e-1f * k,
+                         4.166839272e-2f * k,
+                         -8.368780836e-3f * k,
+                         1.381446491e-3f * k};
+  const V limited = min(V(60.0f), max(V(-103.972077f), x));  // -150 ln2
+  const V t = fma(limited, V(1.44269504f), V(kRound + 23.0f));
+  const V n = t - V(kRound + 23.0f);
+  V r = fnma(n, V(0.693147182f), limited);
+  r = fnma(n, V(-1.90465421e-9f), r);  // ln2 minus its float
+  const V s = exponent_bits(t);
+  return s / (s + polynomial(r, c));
 }
 
 // small: x + x P(x^2);  large: 1 - exp(-Q(|x|)), Q the polynomial of -log(erfc), |x| ended at 4 where the
 // result has long been 1.
 template <class V>
 HOTLOOP_INLINE V erf_lanes(V x) {
-  if constexpr (requires { places(x); }) return erf_by_table(x);
   constexpr float p[] = {1.283791661e-1f, -3.761263490e-1f, 1.128369719e-1f, -2.685949951e-2f,
                          5.201286171e-3f, -8.145596948e-4f, 8.382387750e-5f};
   constexpr float q[] = {1.664390875e-4f,  1.127797246e+0f, 6.369760036e-1f, 1.041137427e-1f,
@@ -170,12 +157,24 @@ HOTLOOP_VEC_MATH(tanh)
 HOTLOOP_VEC_MATH(erf)
 #undef HOTLOOP_VEC_MATH
 
-// 1 / (1 + exp(-x)) without the exponential of a positive number: full precision at both ends.
+// 1 / (1 + exp(-x)), full precision at both ends
 template <class real>
 HOTLOOP_INLINE Vec<real> sigmoid(Vec<real> x) {
   using V = Vec<real>;
+  if constexpr (V::width > 1) return sigmoid_lanes(x);
   const V e = exp(-abs(x));
   return select(x < V::zero(), e, V(1)) / (V(1) + e);
+}
+
+// (1 + erf(x / sqrt(2))) / 2
+template <class real>
+HOTLOOP_INLINE Vec<real> normal_cdf(Vec<real> x) {
+  using V = Vec<real>;
+  if constexpr (requires { places(x); }) {
+    return normal_cdf_by_table(x);
+  } else {
+    return V(static_cast<real>(0.5)) * (V(1) + erf(x * V(static_cast<real>(0.70710678118654752440))));
+  }
 }
 
 // log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|))

@@ -65,3 +65,25 @@ def test_nothing_changes_where_one_array_is_wrong() -> None:
     with pytest.raises(hl.ShapeError, match="step must be one number or 6, got 2"):
         ops.adam_(p, g, m, v, step=[1, 2], lr=0.1)
     assert all(np.array_equal(a, b) for a, b in zip(p + m + v, before, strict=True))
+
+
+def test_arrays_found_apart_are_looked_at_again() -> None:
+    """The check of a step remembers addresses, not lists: the same list may hold other arrays in the next."""
+    p, g, m, v = arrays()
+    ops.adamw_(p, g, m, v, step=1, lr=0.1)
+    ops.adamw_(p, g, m, v, step=2, lr=0.1)
+    kept, before = m[4], m[5].copy()
+    m[4] = m[5][: kept.size]
+    with pytest.raises(ValueError, match="two of the arrays overlap"):
+        ops.adamw_(p, g, m, v, step=3, lr=0.1)
+    np.testing.assert_array_equal(m[5], before)
+    m[4] = kept
+    ops.adamw_(p, g, m, v, step=3, lr=0.1)
+
+
+@pytest.mark.parametrize("lr", [-1.0, float("nan"), "0.1", [0.1]])
+def test_wrong_numbers_are_wrong_every_time(lr: object) -> None:
+    p, g, m, v = arrays()
+    for _ in range(2):
+        with pytest.raises((TypeError, ValueError), match="lr"):
+            ops.adamw_(p, g, m, v, step=1, lr=lr)

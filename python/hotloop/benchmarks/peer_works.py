@@ -8,6 +8,7 @@ it, torch records nothing where no gradient is asked for. Who is not installed d
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from hotloop.benchmarks import blas
 from hotloop.ops.launch import launch
 
 Call = Callable[[], Any]
+LINE = 16  # floats of a cache line
 ROWS, COLS = 4096, 1024  # of element-wise works: 16 MB, more than a level-2 cache
 
 
@@ -41,8 +43,19 @@ def _library(name: str) -> Any:
         return None
 
 
+def _empty(*shape: int) -> np.ndarray[Any, Any]:
+    """Memory from the beginning of a cache line on, as torch's own: malloc's, 16 bytes later, costs anybody's
+    kernels up to a fifth, and would cost only those whose results are not torch's."""
+    size = math.prod(shape)
+    raw = np.empty(size + LINE, np.float32)
+    begin = -raw.ctypes.data % (4 * LINE) // 4
+    return raw[begin : begin + size].reshape(shape)
+
+
 def _normal(*shape: int) -> np.ndarray[Any, Any]:
-    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    array = _empty(*shape)
+    array[...] = np.random.default_rng(0).standard_normal(shape)
+    return array
 
 
 # --- products -------------------------------------------------------------------------------------
@@ -55,7 +68,7 @@ def product(m: int, n: int, k: int, form: str = "NN", **target: float) -> Work:
     def make() -> Mapping[str, Call]:
         a, b = _normal(*((k, m) if left else (m, k))), _normal(*((n, k) if right else (k, n)))
         calls: dict[str, Call] = {}
-        out = {name: np.empty((m, n), np.float32) for name in ("hotloop", "numpy", "torch", "blis")}
+        out = {name: _empty(m, n) for name in ("hotloop", "numpy", "torch", "blis")}
         calls["hotloop"] = lambda: ops.matmul(a, b, transpose_a=left, transpose_b=right, out=out["hotloop"])
         A, B = a.T if left else a, b.T if right else b
         calls["numpy"] = lambda: np.matmul(A, B, out=out["numpy"])
@@ -66,7 +79,7 @@ def product(m: int, n: int, k: int, form: str = "NN", **target: float) -> Work:
         if blis := _library("blis.py"):
             calls["blis"] = lambda: blis.gemm(a, b, out=out["blis"], trans1=left, trans2=right, beta=0.0)
         for name, multiply in blas.products(m, n, k, transposed=left or right).items():
-            calls[name] = _into(np.empty((m, n), np.float32), a, b, multiply, left, right)
+            calls[name] = _into(_empty(m, n), a, b, multiply, left, right)
         return calls
 
     name = f"matmul {m}x{n}x{k}" + ("" if form == "NN" else f" {form}")
@@ -85,8 +98,9 @@ def linear_gelu(rows: int, width: int, **target: float) -> Work:
     """``gelu(x W^T + b)``"""
 
     def make() -> Mapping[str, Call]:
-        x, weight, bias = _normal(rows, width), _normal(width, width) / width**0.5, _normal(width)
-        out = np.empty((rows, width), np.float32)
+        x, weight, bias = _normal(rows, width), _normal(width, width), _normal(width)
+        weight /= width**0.5
+        out = _empty(rows, width)
         calls: dict[str, Call] = {
             "hotloop": lambda: ops.matmul(x, weight, bias=bias, activation="gelu", transpose_b=True, out=out)
         }
@@ -121,8 +135,7 @@ def elementwise(
     """A function of 4096 x 1024 elements, written beside them."""
 
     def make() -> Mapping[str, Call]:
-        x = _normal(ROWS, COLS)
-        out = np.empty_like(x)
+        x, out = _normal(ROWS, COLS), _empty(ROWS, COLS)
         calls: dict[str, Call] = {"hotloop": lambda: ours(x, out=out)}
         if torch := _library("torch"):
             tx = torch.from_numpy(x)
@@ -138,8 +151,8 @@ def dropout(**target: float) -> Work:
     """Random, so that nothing is compared but the share of zeros."""
 
     def make() -> Mapping[str, Call]:
-        x = np.ones((ROWS, COLS), np.float32)
-        out = np.empty_like(x)
+        x, out = _empty(ROWS, COLS), _empty(ROWS, COLS)
+        x[...] = 1.0
         calls: dict[str, Call] = {"hotloop": lambda: _kept(ops.dropout(x, 0.1, seed=0, out=out))}
         if torch := _library("torch"):
             tx = torch.from_numpy(x)
@@ -183,12 +196,8 @@ def layer_norm(**target: float) -> Work:
     """Forward, and the gradients of input, weight and bias."""
 
     def make() -> Mapping[str, Call]:
-        x, dy, weight, bias = (
-            _normal(ROWS, COLS),
-            _normal(ROWS, COLS)[::-1].copy(),
-            _normal(COLS),
-            _normal(COLS),
-        )
+        x, dy, weight, bias = _normal(ROWS, COLS), _empty(ROWS, COLS), _normal(COLS), _normal(COLS)
+        dy[...] = x[::-1]
         calls: dict[str, Call] = {"hotloop": _our_layer_norm(x, dy, weight, bias)}
         if torch := _library("torch"):
             tx, tdy, tw, tb = (torch.from_numpy(array) for array in (x, dy, weight, bias))
@@ -207,9 +216,9 @@ def layer_norm(**target: float) -> Work:
 
 
 def _our_layer_norm(x: Any, dy: Any, weight: Any, bias: Any) -> Call:
-    y, dx = np.empty_like(x), np.empty_like(x)
-    partial, sums = np.empty((ROWS // 64, 2, COLS), np.float32), np.empty((2, COLS), np.float32)
-    mean, rstd = np.empty(ROWS, np.float32), np.empty(ROWS, np.float32)
+    y, dx = _empty(ROWS, COLS), _empty(ROWS, COLS)
+    partial, sums = _empty(ROWS // 64, 2, COLS), _empty(2, COLS)
+    mean, rstd = _empty(ROWS), _empty(ROWS)
     ns = 0.3 * x.size
 
     def both() -> Any:
@@ -230,7 +239,7 @@ def adamw(sizes: tuple[int, ...], name: str, **target: float) -> Work:
     def make() -> Mapping[str, Call]:
         grads = [_normal(size) for size in sizes]
         params = [_normal(size) for size in sizes]
-        averages = [[np.zeros(size, np.float32) for size in sizes] for _ in range(2)]
+        averages = [[np.multiply(g, 0.0, out=_empty(g.size)) for g in grads] for _ in range(2)]
         count = iter(range(1, 1 << 40))
 
         def step() -> Any:
@@ -240,7 +249,7 @@ def adamw(sizes: tuple[int, ...], name: str, **target: float) -> Work:
 
         calls: dict[str, Call] = {"hotloop": step}
         if torch := _library("torch"):
-            leaves = [torch.from_numpy(p.copy()).requires_grad_() for p in params]
+            leaves = [torch.from_numpy(p).clone().requires_grad_() for p in params]
             for leaf, g in zip(leaves, grads, strict=True):
                 leaf.grad = torch.from_numpy(g)
             rule = torch.optim.AdamW(leaves, lr=1e-3, fused=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Union
 
 import numpy as np
@@ -45,15 +46,8 @@ def adamw_(
     >>> print(p.round(4))
     [0.9 0.9]
     """
-    _adam(
-        optim.AdamW(lr, betas, eps=eps, weight_decay=weight_decay),
-        "adamw_",
-        param,
-        grad,
-        exp_avg,
-        exp_avg_sq,
-        step,
-    )
+    rule = _rule(optim.AdamW, lr, betas, eps, weight_decay)
+    _adam(rule, "adamw_", param, grad, exp_avg, exp_avg_sq, step)
 
 
 def adam_(
@@ -61,15 +55,24 @@ def adam_(
     betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
 ) -> None:  # fmt: skip
     """``torch.optim.Adam`` (Kingma and Ba 2015): as `adamw_`, with the decay added to the gradient."""
-    _adam(
-        optim.Adam(lr, betas, eps=eps, weight_decay=weight_decay),
-        "adam_",
-        param,
-        grad,
-        exp_avg,
-        exp_avg_sq,
-        step,
-    )
+    rule = _rule(optim.Adam, lr, betas, eps, weight_decay)
+    _adam(rule, "adam_", param, grad, exp_avg, exp_avg_sq, step)
+
+
+def _new_rule(kind: Any, lr: Any, betas: Any, eps: Any, weight_decay: Any) -> Any:
+    return kind(lr, betas, eps=eps, weight_decay=weight_decay)
+
+
+_kept_rule = lru_cache(maxsize=64, typed=True)(_new_rule)
+
+
+def _rule(kind: Any, *numbers: Any) -> Any:
+    """The checked numbers of a step. Those of recent steps are kept: checking takes as long as 20 000 updates."""
+    try:
+        hash(numbers)
+    except TypeError:
+        return _new_rule(kind, *numbers)
+    return _kept_rule(kind, *numbers)
 
 
 def sgd_(
@@ -193,7 +196,8 @@ def _check_apart(where: str, rows: list[list[Any]]) -> None:
 
 def _update(columns: list[Any], steps: list[int], rule: tuple[Any, ...], team: Any) -> bool:
     """Parameters, gradients and what state there is, as lists: whether they were plain, and are updated."""
-    params, grads, firsts, seconds = [list(column) for column in columns] + [[]] * (4 - len(columns))
+    lists = [column if type(column) is list else list(column) for column in columns]
+    params, grads, firsts, seconds = lists + [[]] * (4 - len(columns))
     return _core.update_arrays(params, grads, firsts, seconds, steps, rule, team)
 
 
