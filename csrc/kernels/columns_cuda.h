@@ -4,10 +4,10 @@
 // go to the workspace, and the last block to arrive at a tile adds them up in the order of the runs: which
 // block that is cannot be seen in the result.
 //
-// Accesses are of 4 bytes, a warp's side by side. The loops take 5 to 8 instructions for each load, 11 where they
-// store as well, and 13 for moments (machine code of sm_90): at 4 instructions a clock that is 40 to 100 bytes a
-// clock, where memory gives an H100's multiprocessor 15 and L2 some 25. Four columns a thread would take fewer
-// instructions, which bound nothing, for four times the registers.
+// Accesses are of 4 bytes, a warp's side by side. The loops take 5 to 8 instructions for each load, 11 where
+// they store as well, and 13 for moments (machine code of sm_90): at 4 instructions a clock that is 40 to 100
+// bytes a clock, where memory gives an H100's multiprocessor 15 and L2 some 25. Four columns a thread would
+// take fewer instructions, which bound nothing, for four times the registers.
 #pragma once
 
 #include "cuda/reduce.h"

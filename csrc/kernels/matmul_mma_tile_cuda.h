@@ -15,8 +15,9 @@
 //
 // So tf32 and bf16 products of large matrices are bound by L2: 128 x 256 moves 6 bytes for 128 multiply-adds
 // where 128 x 128 moves 8. That is 43 operations a byte: 240 to 300 TFLOP/s of an H100, by arithmetic alone.
-// Large products in bf16 are made from copies of 2 bytes instead (matmul_bf16_cuda.h). Float32 accuracy is bound
-// by the unit in every tile: 102 TFLOP/s there (0.62 of 495, over three), beside 59 of the multiply-add units.
+// Large products in bf16 are made from copies of 2 bytes instead (matmul_bf16_cuda.h). Float32 accuracy is
+// bound by the unit in every tile: 102 TFLOP/s there (0.62 of 495, over three), beside 59 of the multiply-add
+// units.
 #pragma once
 
 #include "kernels/matmul_epilogue_cuda.h"

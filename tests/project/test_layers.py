@@ -131,7 +131,6 @@ NATIVE = {
     "data.border",
     "cli.info",
     "compile.check",
-    "data.border",
     "engine.blocks",
     "engine.callable",
     "engine.native",

@@ -35,7 +35,6 @@ from hotloop.compile.update import lower_accumulate, lower_update
 from hotloop.graph import Affine, Graph, Node, Rows, TensorType
 from hotloop.rules.registry import rule_of
 
-
 #: Where a node has one among its steps, that is where its multiply-adds are.
 PRODUCTS = frozenset({"matmul", "matmul_parts"})
 
