@@ -6,7 +6,7 @@ to do; the model is what it was at the last whole epoch, nothing leaks, and the 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,15 @@ class Steps:
     def __call__(self) -> tuple[Any, bytes]:
         losses = [self.one(X[:20], Y[:20]), self.one(X[:9], Y[:9])]
         return losses, self.one.predict(X[:5]).tobytes() + weights(self.one).tobytes()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def young_collector() -> Iterator[None]:
+    """What lives when the module begins is left out of collections, of which the tests make hundreds."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(params=["resident", "streamed", "steps"])
