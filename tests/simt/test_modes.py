@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ SIMT = Path(hotloop.__file__).with_name("_simt.so")
 pytestmark = pytest.mark.skipif(not SIMT.exists(), reason="the emulator is not built (HOTLOOP_SIMT)")
 
 MISUSE = 6  # DeviceStatus of csrc/cuda/api.h
+API = Path(__file__).parents[2] / "csrc" / "cuda" / "api.h"
+VERSION = int(re.findall(r"kDeviceApiVersion = (\d+)", API.read_text(encoding="utf-8"))[0])
 
 
 class Table(ctypes.Structure):
@@ -34,7 +37,7 @@ def _set_mode(words: str) -> tuple[int, str]:
     library = ctypes.CDLL(str(SIMT))
     library.hotloop_device_api.restype = ctypes.POINTER(Table)
     status = int(library.hotloop_simt_mode(words.encode()))
-    table = library.hotloop_device_api(1).contents
+    table = library.hotloop_device_api(VERSION).contents
     assert table.backend == b"simt"
     return status, table.last_error().decode()
 
