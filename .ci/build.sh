@@ -32,7 +32,8 @@ step_objects() { check_objects "$WORK/build" nm; }
 step_stubs() {
   "$TOOLS/bin/python" tools/stubs.py --check
   # Classes are of pybind11's metaclass, which no stub names; their members are compared one by one. A pass is made
-  # by its network, on a device too, and memory of a device by that, so they have no constructor: pybind11's own takes anything, and raises.
+  # by its network, on a device too, and memory of a device by that, so they have no constructor: pybind11's own takes
+  # anything, and raises.
   (cd "$WORK" && "$TOOLS/bin/python" -m mypy.stubtest hotloop._core --ignore-disjoint-bases \
     --allowlist <(printf '%s\n' 'hotloop\._core\.[A-Z][A-Za-z]+' 'hotloop\._core\.(Pass|DevicePass|DeviceMemory)\.__init__'))
 }

@@ -106,6 +106,23 @@ inline void add_maximum(std::vector<Case>& cases, int64 outer, int64 reduce, int
       {"reduce_max_bwd", sizes, {{"dx", n}, {"dout", m}, {"x", n, 0, 0, x}, {"out", m, 0, 0, largest}}, 2});
 }
 
+inline void add_products_in_parts(std::vector<Case>& cases) {
+  struct Parts {
+    int64 parts, m, n, k, depth;
+  };
+  // Full parts, one that is short, some past the end, and one longer than a run of k.
+  for (const auto& [parts, m, n, k, depth] :
+       {Parts{1, 5, 7, 3, 4}, Parts{3, 10, 33, 9, 4}, Parts{4, 7, 20, 5, 2}, Parts{2, 64, 40, 700, 600}}) {
+    const auto real = [](int64 count) { return static_cast<double>(count); };
+    const Case all{
+        "matmul_parts",
+        {{"parts", real(parts)}, {"m", real(m)}, {"n", real(n)}, {"k", real(k)}, {"depth", real(depth)}},
+        {{"out", parts * m * n}, {"row_sum", parts * m}, {"a", k * m, 0.5, 2}, {"b", k * n, 0.5, 2}}};
+    cases.push_back(all);
+    cases.push_back(with(all, "row_sum"));
+  }
+}
+
 inline void add_reductions(std::vector<Case>& cases) {
   for (const auto& [rows, cols] : kShapes) {
     const int64 n = rows * cols;

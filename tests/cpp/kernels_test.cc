@@ -40,6 +40,7 @@ void add_special_values(std::vector<test::Case>& cases, test::int64 cols) {
 std::vector<test::Case> all_cases() {
   std::vector<test::Case> cases;
   test::add_elementwise(cases);
+  test::add_products_in_parts(cases);
   test::add_reductions(cases);
   test::add_softmax(cases);
   test::add_norms(cases);
