@@ -22,7 +22,7 @@ constexpr int kPhiloxSets = 1;
 #endif
 template <int n>
 struct Count {
-  static constexpr int value = n;
+  static constexpr int kValue = n;
 };
 
 #if defined(__AVX512F__)
@@ -237,7 +237,7 @@ inline void philox_at_least(std::uint64_t first_block, int64 count, std::uint64_
                             int threshold, std::uint64_t* words) {
   alignas(64) std::uint16_t halves[kPhiloxSets * kPhiloxHalves];
   const auto make = [&](auto sets, int64 i) {
-    constexpr int n = decltype(sets)::value;
+    constexpr int n = decltype(sets)::kValue;
     philox_sets<n>(first_block + static_cast<std::uint64_t>(i * kPhiloxBlocks), step, key, halves);
     for (int j = 0; j < n; ++j) words[i + j] = halves_above(halves + j * kPhiloxHalves, threshold - 1);
   };

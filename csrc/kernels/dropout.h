@@ -76,7 +76,7 @@ HOTLOOP_INLINE void for_kept_runs(const DropoutMask<real>& mask, int64 begin, in
   const int64 most =
       whole ? kKeptRun : kKeptRun - kPanel;  // with the rest of a block before it, no more words
   for (int64 i = 0; i < n;) {
-    const int64 limit = i < head ? head - i : most;
+    const int64 limit = i < head && head - i < most ? head - i : most;
     const int64 count = n - i < limit ? n - i : limit;
     const KeptBits<real> kept(mask, begin + i, count);
     body(i, count, kept);

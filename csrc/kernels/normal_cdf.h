@@ -8,12 +8,12 @@
 
 namespace hotloop::HOTLOOP_ISA {
 
-// Least squares, weighted for the largest error of cdf; beyond `end` 1/2 - x g rounds to 0 or a little less,
+// Least squares, weighted for the largest error of cdf; beyond kEnd 1/2 - x g rounds to 0 or a little less,
 // which counts as 0, and 1/2 + x g to 1. The number of places per unit was chosen among 300 for the best
 // rounding of the coefficients: 1.84 and 1.79 ulp of x cdf(x) for positive x.
 struct CdfOf32 {
-  static constexpr float per_unit = 5.715297222f, end = 5.50277615f;
-  alignas(64) static constexpr float c[5][32] = {
+  static constexpr float kPerUnit = 5.715297222f, kEnd = 5.50277615f;
+  alignas(64) static constexpr float kCoefficients[5][32] = {
       {3.989422917e-01f, 3.969160318e-01f, 3.909474909e-01f, 3.813553154e-01f, 3.686333299e-01f,
        3.534007370e-01f, 3.363435566e-01f, 3.181555271e-01f, 2.994860411e-01f, 2.809002399e-01f,
        2.628545761e-01f, 2.456871271e-01f, 2.296212167e-01f, 2.147786468e-01f, 2.011982948e-01f,
@@ -101,8 +101,8 @@ struct CdfOf32 {
        1.171639497e-07f,  9.964808356e-08f}};
 };
 struct CdfOf16 {
-  static constexpr float per_unit = 2.785882235f, end = 5.54582644f;
-  alignas(64) static constexpr float c[6][16] = {
+  static constexpr float kPerUnit = 2.785882235f, kEnd = 5.54582644f;
+  alignas(64) static constexpr float kCoefficients[6][16] = {
       {3.989422917e-01f, 3.905382454e-01f, 3.671684265e-01f, 3.335891366e-01f, 2.956321836e-01f,
        2.583372593e-01f, 2.248990685e-01f, 1.966072321e-01f, 1.734065861e-01f, 1.545800269e-01f,
        1.392479688e-01f, 1.266210526e-01f, 1.160765067e-01f, 1.071489900e-01f, 9.949574620e-02f,
@@ -128,22 +128,22 @@ struct CdfOf16 {
 
 template <class Table, class V>
 HOTLOOP_INLINE V cdf_by(V x) {
-  const V limited = min(V(Table::end), max(V(-Table::end), x));  // the second operand for NaN: it stays
-  const V scaled = abs(limited) * V(Table::per_unit);
+  const V limited = min(V(Table::kEnd), max(V(-Table::kEnd), x));  // the second operand for NaN: it stays
+  const V scaled = abs(limited) * V(Table::kPerUnit);
   const V shifted = scaled + V(12582912.0f);  // 1.5 * 2^23: the low bits are the nearest whole number
   const V t = scaled - (shifted - V(12582912.0f));
   const auto at = places(shifted);
-  constexpr int last = static_cast<int>(sizeof(Table::c) / sizeof(Table::c[0])) - 1;
-  V g = pick(Table::c[last], at);
+  constexpr int last = static_cast<int>(sizeof(Table::kCoefficients) / sizeof(Table::kCoefficients[0])) - 1;
+  V g = pick(Table::kCoefficients[last], at);
 #pragma GCC unroll 5
-  for (int i = last - 1; i >= 0; --i) g = fma(g, t, pick(Table::c[i], at));
+  for (int i = last - 1; i >= 0; --i) g = fma(g, t, pick(Table::kCoefficients[i], at));
   return max(V::zero(), fma(limited, g, V(0.5f)));
 }
 
 // Far to the left it loses digits, as 1 + erf does, and is 0 beyond the end.
 template <class V>
 HOTLOOP_INLINE V normal_cdf_by_table(V x) {
-  if constexpr (requires { pick(CdfOf32::c[0], places(x)); }) {
+  if constexpr (requires { pick(CdfOf32::kCoefficients[0], places(x)); }) {
     return cdf_by<CdfOf32>(x);
   } else {
     return cdf_by<CdfOf16>(x);
