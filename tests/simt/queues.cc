@@ -13,7 +13,9 @@
 namespace hotloop::simt {
 namespace {
 
-std::mutex guard;  // of the list
+// Of the list and of every queue: any thread may have to finish another's, for the stream without a name or
+// an event, and a command that runs then may do so in its turn. The machine does one launch at a time anyway.
+std::recursive_mutex guard;
 std::vector<std::shared_ptr<Queue>> queues;
 
 // Any order in which nothing comes before what it waits for.
@@ -72,6 +74,7 @@ void replay(const Graph& graph) {
 }
 
 void Queue::run_until(std::size_t count) {
+  const std::lock_guard lock(guard);
   while (run < count && !pending.empty()) {
     const Command next = std::move(pending.front());
     pending.pop_front();
@@ -88,19 +91,19 @@ Queue* make_queue() {
 
 void drop_queue(Queue* queue) {
   if (!queue) return;
-  queue->finish();
   const std::lock_guard lock(guard);
+  queue->finish();
   std::erase_if(queues, [&](const auto& q) { return q.get() == queue; });
 }
 
 void finish_all() {
-  std::unique_lock lock(guard);
+  const std::lock_guard lock(guard);
   const auto now = queues;
-  lock.unlock();
   for (const auto& q : now) q->finish();
 }
 
 void submit(Queue* queue, Command command) {
+  const std::lock_guard lock(guard);
   if (!queue) {
     finish_all();  // the stream without a name waits for all others
     perform(command);
@@ -115,6 +118,7 @@ void submit(Queue* queue, Command command) {
 }
 
 void Event::record(Queue* in) {
+  const std::lock_guard lock(guard);
   at = std::make_shared<Time>();
   submit(in, {{}, [when = at] { *when = std::chrono::steady_clock::now(); }});
   if (!in || in->captures) return;
@@ -123,6 +127,7 @@ void Event::record(Queue* in) {
 }
 
 bool Event::done() const {
+  const std::lock_guard lock(guard);
   const auto q = queue.lock();
   return !q || q->run >= mark;
 }
