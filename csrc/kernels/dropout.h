@@ -50,7 +50,7 @@ class KeptBits {
     const int64 words = ceil_div(shift_ + n, int64{kPhiloxHalves});
     philox_at_least(static_cast<std::uint64_t>(first / 8), words, mask.step, mask.key, mask.threshold,
                     words_);
-    words_[words] = 0;
+    words_[words] = 0;  // NOLINT(clang-analyzer-security.ArrayBound): n is at most kKeptRun
   }
 
   // v, elements of the run from i on, scaled; dropped ones are 0 even where v is inf or NaN.
