@@ -2,6 +2,7 @@
 // The common case of hotloop.ops without Python's border: NumPy arrays as the kernels read them, and too
 // small for a second thread. Looking at such arrays in Python would take longer than the kernel. Whatever is
 // not plain gives None, and Python converts, checks and explains.
+#include <algorithm>
 #include <memory>
 #include <optional>
 
@@ -176,31 +177,54 @@ void apply(Kernel kernel, const void* x, void* y, int64 n, double p0, double p1)
   run_alone(kernel, args, sizeof(real) == sizeof(double));
 }
 
-// An element-wise function (its number among the kernels) of a C-contiguous array, or None.
-py::object unary(int kernel, py::handle x_value, py::handle out_value, double p0, double p1) {
-  if (!is_ndarray(x_value)) return py::none();
-  const py::array x = py::reinterpret_borrow<py::array>(x_value);
-  const int type = x.dtype().num();
-  const bool is_double = type == py::detail::npy_api::NPY_DOUBLE_;
+struct Flat {
+  py::array array;
+  bool is_double = false;
+
+  std::uintptr_t begin() const { return reinterpret_cast<std::uintptr_t>(array.data()); }
+  std::uintptr_t end() const { return begin() + static_cast<std::uintptr_t>(array.nbytes()); }
+  bool same_shape(const Flat& other) const {
+    return array.ndim() == other.array.ndim() &&
+           std::equal(array.shape(), array.shape() + array.ndim(), other.array.shape());
+  }
+  bool overlaps(const Flat& other) const { return begin() < other.end() && other.begin() < end(); }
+};
+
+// A C-contiguous array of one or more dimensions in native float32 or float64.
+std::optional<Flat> flat(py::handle value) {
+  if (!is_ndarray(value)) return std::nullopt;
+  Flat x;
+  x.array = py::reinterpret_borrow<py::array>(value);
+  const int type = x.array.dtype().num();
+  x.is_double = type == py::detail::npy_api::NPY_DOUBLE_;
   constexpr int kDense =
       py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-  if ((!is_double && type != py::detail::npy_api::NPY_FLOAT_) || x.dtype().byteorder() != '=' ||
-      (x.flags() & kDense) != kDense || x.size() > kAloneElements || x.ndim() == 0)
-    return py::none();
+  if ((!x.is_double && type != py::detail::npy_api::NPY_FLOAT_) || x.array.dtype().byteorder() != '=' ||
+      (x.array.flags() & kDense) != kDense || x.array.ndim() == 0)
+    return std::nullopt;
+  return x;
+}
+
+// An element-wise function (its number among the kernels) of a small array, or None.
+py::object unary(int kernel, py::handle x_value, py::handle out_value, double p0, double p1) {
+  const std::optional<Flat> x = flat(x_value);
+  if (!x || x->array.size() > kAloneElements) return py::none();
   py::array out;
   if (out_value.is_none()) {
-    out = py::array(x.dtype(), std::vector<py::ssize_t>(x.shape(), x.shape() + x.ndim()));
-  } else if (out_value.is(x_value)) {
-    if (!x.writeable()) return py::none();
-    out = x;
+    out = py::array(x->array.dtype(),
+                    std::vector<py::ssize_t>(x->array.shape(), x->array.shape() + x->array.ndim()));
   } else {
-    return py::none();
+    const std::optional<Flat> given = out_value.is(x_value) ? x : flat(out_value);
+    const bool fits = given && given->is_double == x->is_double && given->same_shape(*x) &&
+                      given->array.writeable() && (given->begin() == x->begin() || !given->overlaps(*x));
+    if (!fits) return py::none();
+    out = given->array;
   }
   void* y = out.mutable_data();
-  const int64 n = x.size();
+  const int64 n = x->array.size();
   {
     const py::gil_scoped_release release;  // both arrays are held
-    (is_double ? apply<double> : apply<float>)(static_cast<Kernel>(kernel), x.data(), y, n, p0, p1);
+    (x->is_double ? apply<double> : apply<float>)(static_cast<Kernel>(kernel), x->array.data(), y, n, p0, p1);
   }
   return out;
 }

@@ -6,9 +6,9 @@
 //   void  NAME_run(const Args<real>&, const StepContext&, int64)  one chunk; it owns what it writes
 //
 // A kernel whose chunks repeat work that one thread could do once, or read memory in shorter pieces than it
-// would, has a third, as all_chunks below:
+// would, has a third, which is found by its arguments:
 //
-//   void  NAME_all(const Args<real>&, const StepContext&)         every chunk, to the same bits
+//   void  all_chunks(const Args<real>&, const StepContext&)       every chunk, to the same bits
 //
 // Any thread may run any chunk in any order: the bits do not depend on it. 0 chunks is legal.
 #pragma once
@@ -54,13 +54,13 @@ namespace hotloop::HOTLOOP_ISA {
 #include "kernels/kernels.def"
 #undef HOTLOOP_KERNEL
 template <class real>
-void matmul_all(const MatmulArgs<real>&, const StepContext&);
+void all_chunks(const MatmulArgs<real>&, const StepContext&);
 template <class real>
-void layer_norm_param_bwd_all(const LayerNormParamBwdArgs<real>&, const StepContext&);
+void all_chunks(const MatmulPartsArgs<real>&, const StepContext&);
 template <class real>
-void rms_norm_param_bwd_all(const RmsNormParamBwdArgs<real>&, const StepContext&);
+void all_chunks(const LayerNormParamBwdArgs<real>&, const StepContext&);
 template <class real>
-void matmul_parts_all(const MatmulPartsArgs<real>&, const StepContext&);
+void all_chunks(const RmsNormParamBwdArgs<real>&, const StepContext&);
 
 }  // namespace hotloop::HOTLOOP_ISA
 

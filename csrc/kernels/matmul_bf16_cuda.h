@@ -178,27 +178,13 @@ HL_KERNEL HL_BOUNDS(S::kThreads, S::kBlocks) matmul_bf16_tiles(Bf16Args g) {
   const CopyLane of_a(warp_id() / S::kWarpsN * S::kWarpM, true),
       of_b(warp_id() % S::kWarpsN * S::kWarpN, false);
   const auto steps = static_cast<int>(g.depth / kCopyDepth);
-  const auto fetch = [&](int stage, bool more) {  // a group of copies each, so that they can be counted
-    if (more) {
-      a(shared + stage * kStage);
-      b(shared + stage * kStage + S::BM * kCopyWords);
-    }
-    cp_commit();
+  const auto fetch = [&](int stage) {
+    a(shared + stage * kStage);
+    b(shared + stage * kStage + S::BM * kCopyWords);
   };
   MmaSums<S> sums = {};
-  HL_UNROLL
-  for (int s = 0; s < S::kStages - 1; ++s) fetch(s, s < steps);
-  int read = 0;
-  HL_NO_UNROLL
-  for (int left = steps; left > 0; --left) {
-    cp_wait<S::kStages - 2>();
-    sync();  // the stage to read has landed for all, and all have read the one before it
-    fetch(read == 0 ? S::kStages - 1 : read - 1, left > S::kStages - 1);
-    copy_stage<S>(shared + read * kStage, of_a, of_b, sums);
-    read = read + 1 == S::kStages ? 0 : read + 1;
-  }
-  cp_wait<0>();
-  sync();
+  through_stages<S::kStages>(steps, fetch,
+                             [&](int stage) { copy_stage<S>(shared + stage * kStage, of_a, of_b, sums); });
   const int64 mine = int64{row} + threadIdx.x;
   if (p.row_sum != nullptr && column == 0 && threadIdx.x < S::BM && mine < p.a.rows) {
     float total = 0.0f;

@@ -178,7 +178,7 @@ int64 matmul_chunks(const MatmulArgs<real>& args) {
 
 // Blocks of rows as wide as the product: each copies its part of A once.
 template <class real>
-void matmul_all(const MatmulArgs<real>& args, const StepContext& ctx) {
+void all_chunks(const MatmulArgs<real>& args, const StepContext& ctx) {
   if (args.row_sum != nullptr) sum_rows(args, 0, args.m);
   run_rows(args, ctx, {0, args.m}, {0, args.n}, copies_a(args));
 }
@@ -194,9 +194,9 @@ void matmul_run(const MatmulArgs<real>& args, const StepContext& ctx, int64 chun
 }
 
 HOTLOOP_INSTANTIATE(matmul, MatmulArgs)
-template void matmul_all<float>(const MatmulArgs<float>&, const StepContext&);
+template void all_chunks<float>(const MatmulArgs<float>&, const StepContext&);
 #ifdef HOTLOOP_ISA_HAS_DOUBLE
-template void matmul_all<double>(const MatmulArgs<double>&, const StepContext&);
+template void all_chunks<double>(const MatmulArgs<double>&, const StepContext&);
 #endif
 
 }  // namespace hotloop::HOTLOOP_ISA

@@ -86,6 +86,28 @@ HL_DEVICE void mma_stage(const float* stage, MmaSums<S>& sums) {
   }
 }
 
+// use(stage) for each step of k, in order; fetch(stage) begins the copies of a step's tiles, stages - 1 steps ahead.
+template <int stages, class Fetch, class Use>
+HL_DEVICE void through_stages(int steps, Fetch fetch, Use use) {
+  const auto ahead = [&](int stage, bool more) {  // a group of copies each, so that they can be counted
+    if (more) fetch(stage);
+    cp_commit();
+  };
+  HL_UNROLL
+  for (int s = 0; s < stages - 1; ++s) ahead(s, s < steps);
+  int read = 0;
+  HL_NO_UNROLL
+  for (int left = steps; left > 0; --left) {
+    cp_wait<stages - 2>();
+    sync();  // the stage to read has landed for all, and all have read the one before it
+    ahead(read == 0 ? stages - 1 : read - 1, left > stages - 1);
+    use(read);
+    read = read + 1 == stages ? 0 : read + 1;
+  }
+  cp_wait<0>();
+  sync();
+}
+
 // sums += [begin, end) of k of the tile at (row, column); total += row threadIdx.x of A, if that is wanted
 template <class S, class Terms, bool a_deep, bool b_deep>
 HL_DEVICE void mma_steps(const MmaArgs& g, int row, int column, int begin, int end, float* shared,
@@ -95,29 +117,16 @@ HL_DEVICE void mma_steps(const MmaArgs& g, int row, int column, int begin, int e
   MmaFetch<b_deep, S::BN, S::kThreads> b(moved(g.b, batch_offset(g.batch, g.batch.b)), g.b_wide, column,
                                          begin, end);
   const int steps = (end - begin + kMmaDepth - 1) / kMmaDepth;
-  const auto fetch = [&](int stage, bool more) {  // a group of copies each, so that they can be counted
-    if (more) {
-      a(shared + stage * S::kStage);
-      b(shared + stage * S::kStage + S::BM * kMmaDepth);
-    }
-    cp_commit();
+  const auto fetch = [&](int stage) {
+    a(shared + stage * S::kStage);
+    b(shared + stage * S::kStage + S::BM * kMmaDepth);
   };
-  HL_UNROLL
-  for (int s = 0; s < S::kStages - 1; ++s) fetch(s, s < steps);
-  int read = 0;
-  HL_NO_UNROLL
-  for (int left = steps; left > 0; --left) {
-    cp_wait<S::kStages - 2>();
-    sync();  // the stage to read has landed for all, and all have read the one before it
-    fetch(read == 0 ? S::kStages - 1 : read - 1, left > S::kStages - 1);
+  through_stages<S::kStages>(steps, fetch, [&](int read) {
     const float* const stage = shared + read * S::kStage;
     if (with_total && threadIdx.x < S::BM)
       total += MmaTile<a_deep, S::BM>::sum_row(stage, static_cast<int>(threadIdx.x));
     mma_stage<S, Terms, a_deep, b_deep>(stage, sums);
-    read = read + 1 == S::kStages ? 0 : read + 1;
-  }
-  cp_wait<0>();
-  sync();
+  });
 }
 
 // The same for either form of either operand. One kernel holds the four loops: its epilogue is there once.

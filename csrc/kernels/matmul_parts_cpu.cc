@@ -30,16 +30,16 @@ void matmul_parts_run(const MatmulPartsArgs<real>& a, const StepContext& ctx, in
   if (chunk % each < matmul_chunks(product)) matmul_run(product, ctx, chunk % each);
 }
 
-// One thread cuts each part as little as matmul_all does a product.
+// One thread cuts each part as little as it does a product.
 template <class real>
-void matmul_parts_all(const MatmulPartsArgs<real>& a, const StepContext& ctx) {
-  for (int64 part = 0; part < a.parts; ++part) matmul_all(product_of_part(a, part), ctx);
+void all_chunks(const MatmulPartsArgs<real>& a, const StepContext& ctx) {
+  for (int64 part = 0; part < a.parts; ++part) all_chunks(product_of_part(a, part), ctx);
 }
 
 HOTLOOP_INSTANTIATE(matmul_parts, MatmulPartsArgs)
-template void matmul_parts_all<float>(const MatmulPartsArgs<float>&, const StepContext&);
+template void all_chunks<float>(const MatmulPartsArgs<float>&, const StepContext&);
 #ifdef HOTLOOP_ISA_HAS_DOUBLE
-template void matmul_parts_all<double>(const MatmulPartsArgs<double>&, const StepContext&);
+template void all_chunks<double>(const MatmulPartsArgs<double>&, const StepContext&);
 #endif
 
 }  // namespace hotloop::HOTLOOP_ISA

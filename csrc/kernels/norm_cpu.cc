@@ -197,7 +197,7 @@ void layer_norm_param_bwd_run(const LayerNormParamBwdArgs<real>& a, const StepCo
 }
 // One thread reads whole rows: a column's sum does not depend on those beside it.
 template <class real>
-void layer_norm_param_bwd_all(const LayerNormParamBwdArgs<real>& a, const StepContext&) {
+void all_chunks(const LayerNormParamBwdArgs<real>& a, const StepContext&) {
   sum_param_columns(a, {0, a.cols});
 }
 
@@ -293,13 +293,13 @@ void rms_norm_param_bwd_run(const RmsNormParamBwdArgs<real>& a, const StepContex
   sum_param_columns(a, chunk_range(chunk, columns_per_chunk(a.rows, a.cols), a.cols));
 }
 template <class real>
-void rms_norm_param_bwd_all(const RmsNormParamBwdArgs<real>& a, const StepContext&) {
+void all_chunks(const RmsNormParamBwdArgs<real>& a, const StepContext&) {
   sum_param_columns(a, {0, a.cols});
 }
 
 #define HOTLOOP_INSTANTIATE_ALL(real)                                                                   \
-  template void layer_norm_param_bwd_all<real>(const LayerNormParamBwdArgs<real>&, const StepContext&); \
-  template void rms_norm_param_bwd_all<real>(const RmsNormParamBwdArgs<real>&, const StepContext&);
+  template void all_chunks<real>(const LayerNormParamBwdArgs<real>&, const StepContext&); \
+  template void all_chunks<real>(const RmsNormParamBwdArgs<real>&, const StepContext&);
 HOTLOOP_INSTANTIATE_ALL(float)
 #ifdef HOTLOOP_ISA_HAS_DOUBLE
 HOTLOOP_INSTANTIATE_ALL(double)

@@ -15,40 +15,15 @@ void erased_run(const void* args, const StepContext& ctx, int64 chunk) {
   run(*static_cast<const Args*>(args), ctx, chunk);
 }
 
-template <class Args>
-void all_chunks(const Args& args, const StepContext& ctx, int64 (*chunks)(const Args&),
-                void (*run)(const Args&, const StepContext&, int64)) {
-  const int64 count = chunks(args);
-  for (int64 chunk = 0; chunk < count; ++chunk) run(args, ctx, chunk);
-}
-template <class real>
-void all_chunks(const MatmulArgs<real>& args, const StepContext& ctx, int64 (*)(const MatmulArgs<real>&),
-                void (*)(const MatmulArgs<real>&, const StepContext&, int64)) {
-  matmul_all(args, ctx);
-}
-template <class real>
-void all_chunks(const MatmulPartsArgs<real>& args, const StepContext& ctx,
-                int64 (*)(const MatmulPartsArgs<real>&),
-                void (*)(const MatmulPartsArgs<real>&, const StepContext&, int64)) {
-  matmul_parts_all(args, ctx);
-}
-
-template <class real>
-void all_chunks(const LayerNormParamBwdArgs<real>& args, const StepContext& ctx,
-                int64 (*)(const LayerNormParamBwdArgs<real>&),
-                void (*)(const LayerNormParamBwdArgs<real>&, const StepContext&, int64)) {
-  layer_norm_param_bwd_all(args, ctx);
-}
-template <class real>
-void all_chunks(const RmsNormParamBwdArgs<real>& args, const StepContext& ctx,
-                int64 (*)(const RmsNormParamBwdArgs<real>&),
-                void (*)(const RmsNormParamBwdArgs<real>&, const StepContext&, int64)) {
-  rms_norm_param_bwd_all(args, ctx);
-}
-
 template <class Args, int64 (*chunks)(const Args&), void (*run)(const Args&, const StepContext&, int64)>
-void erased_run_all(const void* args, const StepContext& ctx) {
-  all_chunks(*static_cast<const Args*>(args), ctx, chunks, run);
+void erased_run_all(const void* erased, const StepContext& ctx) {
+  const auto& args = *static_cast<const Args*>(erased);
+  if constexpr (requires { all_chunks(args, ctx); }) {
+    all_chunks(args, ctx);
+  } else {
+    const int64 count = chunks(args);
+    for (int64 chunk = 0; chunk < count; ++chunk) run(args, ctx, chunk);
+  }
 }
 
 }  // namespace

@@ -18,9 +18,10 @@ HOTLOOP_LIBM(exp)
 HOTLOOP_LIBM(expm1)
 HOTLOOP_LIBM(log)
 HOTLOOP_LIBM(log1p)
-HOTLOOP_LIBM(tanh)
 HOTLOOP_LIBM(erf)
 #undef HOTLOOP_LIBM
+HOTLOOP_INLINE double libm_tanh(double x) { return ::tanh(x); }
+HOTLOOP_INLINE float libm_tanh(float x) { return static_cast<float>(::tanh(double{x})); }  // tanhf: 2.2 ulp
 
 // c[0] + x*c[1] + ... by Horner's rule; c must be a constant, so that it is unrolled into broadcasts.
 template <class V, int count>
@@ -106,13 +107,13 @@ HOTLOOP_INLINE V tanh_lanes(V x) {
   return copy_sign(fma(s, q, V(1.0f) - s) / fnma(s, q, V(1.0f) + s), x);  // -0 is its own result
 }
 
-// s / (s + p) with s = 2^n near exp(x) and p = s exp(-x), both times 2^23: so s reaches 0 where the result
-// does, at 2^-150, before its exponent wraps around. At 60 the result has long been 1.
+// s / (s + p) with s = 2^n near exp(x) and p = s exp(-x) = k - k r + ..., both times k = 2^23: so s reaches 0
+// where the result does, at 2^-150, before its exponent wraps around. At 60 the result has long been 1.
+// s + p is rounded once: s + k is exact, or what it loses of s joins the terms that are small beside k.
 template <class V>
 HOTLOOP_INLINE V sigmoid_lanes(V x) {
-  constexpr float k = 8388608.0f;  // 2^23
-  constexpr float c[] = {k,
-                         -k,
+  constexpr float k = 8388608.0f;
+  constexpr float c[] = {-k,
                          4.999999404e-1f * k,
                          -1.666651964e-1f * k,
                          4.166839272e-2f * k,
@@ -124,7 +125,8 @@ HOTLOOP_INLINE V sigmoid_lanes(V x) {
   V r = fnma(n, V(0.693147182f), limited);
   r = fnma(n, V(-1.90465421e-9f), r);  // ln2 minus its float
   const V s = exponent_bits(t);
-  return s / (s + polynomial(r, c));
+  const V most = s + V(k), lost = s - (most - V(k));
+  return s / (most + fma(polynomial(r, c), r, lost));
 }
 
 // small: x + x P(x^2);  large: 1 - exp(-Q(|x|)), Q the polynomial of -log(erfc), |x| ended at 4 where the
@@ -160,10 +162,12 @@ HOTLOOP_VEC_MATH(erf)
 // 1 / (1 + exp(-x)), full precision at both ends
 template <class real>
 HOTLOOP_INLINE Vec<real> sigmoid(Vec<real> x) {
-  using V = Vec<real>;
-  if constexpr (V::width > 1) return sigmoid_lanes(x);
-  const V e = exp(-abs(x));
-  return select(x < V::zero(), e, V(1)) / (V(1) + e);
+  if constexpr (Vec<real>::width > 1) {
+    return sigmoid_lanes(x);
+  } else {
+    const double e = ::exp(-::fabs(double{x.v}));
+    return Vec<real>(static_cast<real>((x.v < 0 ? e : 1.0) / (1.0 + e)));
+  }
 }
 
 // (1 + erf(x / sqrt(2))) / 2
