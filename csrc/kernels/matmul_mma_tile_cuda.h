@@ -86,7 +86,8 @@ HL_DEVICE void mma_stage(const float* stage, MmaSums<S>& sums) {
   }
 }
 
-// use(stage) for each step of k, in order; fetch(stage) begins the copies of a step's tiles, stages - 1 steps ahead.
+// use(stage) for each step of k, in order; fetch(stage) begins the copies of a step's tiles, stages - 1 steps
+// ahead.
 template <int stages, class Fetch, class Use>
 HL_DEVICE void through_stages(int steps, Fetch fetch, Use use) {
   const auto ahead = [&](int stage, bool more) {  // a group of copies each, so that they can be counted

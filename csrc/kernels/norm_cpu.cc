@@ -297,7 +297,7 @@ void all_chunks(const RmsNormParamBwdArgs<real>& a, const StepContext&) {
   sum_param_columns(a, {0, a.cols});
 }
 
-#define HOTLOOP_INSTANTIATE_ALL(real)                                                                   \
+#define HOTLOOP_INSTANTIATE_ALL(real)                                                     \
   template void all_chunks<real>(const LayerNormParamBwdArgs<real>&, const StepContext&); \
   template void all_chunks<real>(const RmsNormParamBwdArgs<real>&, const StepContext&);
 HOTLOOP_INSTANTIATE_ALL(float)

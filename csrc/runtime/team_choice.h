@@ -7,6 +7,9 @@
 // busy costs 5 % at most over working alone. A team that wins again and again is kept up to eight times as
 // long, because its own steps tell when the machine gets busy: it is tried as soon as they take longer.
 // Working alone tells nothing of a processor that has become free.
+//
+// Long steps begin on the team untried: it shares them by chunks, so that even beside a busy processor they
+// take hardly longer than alone, and a step alone would be the dearest of a short run.
 #pragma once
 
 #include <algorithm>
@@ -30,18 +33,21 @@ class TeamChoice {
       held_ += seconds;
       recent_ += (std::min(seconds, 2.0 * median_[winner_]) - recent_) / kRecentSteps;
       const bool trusted = held_ < hold_ * trust_ && recent_ < kSlower * median_[winner_];
+      const bool was_interrupted = untried_ && seconds < kLongStep;  // its steps are short after all
       // The present one first: no thread has to be woken for it.
-      if (held_ >= hold_ && !trusted) try_candidate(winner_);
+      if ((held_ >= hold_ && !trusted) || was_interrupted) try_candidate(winner_);
       return;
     }
     spent_[candidate_] += seconds;
     ++tried_[candidate_];
     if (count_ >= kSkipped) samples_[count_ - kSkipped] = seconds;
-    // Next to a step as long as that an interruption is short.
-    const bool alone_tells = seconds > kLongStep && count_ == kSkipped;
-    if (++count_ < kSkipped + kSampled && !alone_tells) return;
-    median_[candidate_] = alone_tells ? seconds : median();
-    if (candidate_ == first_)
+    // Next to a step as long as that an interruption is short, and so is the caller's warming up.
+    const bool one_tells = seconds > kLongStep && (count_ == kSkipped || !candidate_);
+    if (++count_ < kSkipped + kSampled && !one_tells) return;
+    median_[candidate_] = one_tells ? seconds : median();
+    if (one_tells && begins_)
+      keep_team();
+    else if (candidate_ == first_)
       next_candidate();
     else
       decide();
@@ -71,6 +77,15 @@ class TeamChoice {
     count_ = 0;
   }
 
+  // Until a step alone, which might take twice as long, would be a twentieth of the whole.
+  void keep_team() {
+    trying_ = begins_ = false;
+    untried_ = true;
+    held_ = 0.0;
+    recent_ = median_[1];
+    hold_ = kHoldShare * median_[1];
+  }
+
   double median() {
     std::sort(samples_, samples_ + kSampled);
     return samples_[kSampled / 2];
@@ -80,7 +95,7 @@ class TeamChoice {
     const bool before = winner_;
     winner_ = median_[1] < worthwhile_ * median_[0];
     trust_ = winner_ && before && recent_ < kSlower * median_[1] ? std::min(2.0 * trust_, kMostTrust) : 1.0;
-    trying_ = false;
+    trying_ = begins_ = untried_ = false;
     held_ = 0.0;
     recent_ = median_[winner_];
     const double wasted = spent_[!winner_] - median_[winner_] * tried_[!winner_];
@@ -89,6 +104,7 @@ class TeamChoice {
   }
 
   double worthwhile_ = 1.0;
+  bool begins_ = true, untried_ = false;  // before the first choice; the team was chosen without a trial
   bool trying_ = true, candidate_ = true, first_ = true, winner_ = true;
   int count_ = 0;
   double samples_[kSampled] = {};

@@ -61,15 +61,26 @@ void one_interruption_moves_nothing() {
   CHECK(steps(choice, {20e-6, 12e-6}, 20000, /*interrupted_every=*/97).on_team > 0.9);
 }
 
-void long_steps_are_tried_once() {
+void long_steps_begin_on_the_team() {
   hotloop::TeamChoice choice;
-  CHECK(steps(choice, {120e-3, 70e-3}, 8).seconds <
-        6.1 * 70e-3 + 2 * 120e-3);  // a step to wake up, one to time
+  CHECK(steps(choice, {120e-3, 70e-3}, 20).seconds < 20.01 * 70e-3);
+  CHECK(steps(choice, {120e-3, 70e-3}, 20).seconds < 21 * 70e-3);  // with one step alone
+  CHECK(steps(choice, {120e-3, 70e-3}, 200).seconds < 202 * 70e-3);
+  hotloop::TeamChoice slower;
+  steps(slower, {70e-3, 75e-3}, 30);
+  CHECK(steps(slower, {70e-3, 75e-3}, 100).seconds < 1.06 * 100 * 70e-3);
+}
+
+void short_steps_that_began_with_an_interruption_are_tried() {
+  hotloop::TeamChoice choice;
+  for (int i = 0; i < 2; ++i) choice.took(30e-3);
+  CHECK(choice.team());
+  CHECK(steps(choice, {20e-6, 40e-6}, 100).on_team == 0.0);
 }
 
 void a_busy_moment_at_the_first_long_step_costs_a_second() {
   hotloop::TeamChoice choice;
-  steps(choice, {95e-3, 110e-3}, 4);  // both ways tried, while another process had the second core
+  steps(choice, {95e-3, 110e-3}, 25);  // both ways tried, while another process had the second core
   CHECK(steps(choice, {95e-3, 50e-3}, 40).on_team > 0.9);
   CHECK(steps(choice, {95e-3, 110e-3}, 200).seconds <= 1.06 * 200 * 95e-3 + 1.0);  // and the other way round
 }
@@ -78,7 +89,8 @@ void a_busy_moment_at_the_first_long_step_costs_a_second() {
 
 int main() {
   a_busy_moment_at_the_first_long_step_costs_a_second();
-  long_steps_are_tried_once();
+  long_steps_begin_on_the_team();
+  short_steps_that_began_with_an_interruption_are_tried();
   picks_the_faster_and_pays_little();
   follows_a_machine_that_changes();
   a_team_that_keeps_winning_is_tried_rarely_and_left_at_once();
