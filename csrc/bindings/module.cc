@@ -30,7 +30,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   register_gpu_chain(m);
   register_gpu_passes(m);
   register_eager(m);
-  register_eager_plain(m);
+  register_eager_matmul(m);
+  register_eager_rows(m);
   register_eager_loss(m);
   register_update_many(m);
   register_plan(m);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // exp, expm1, log, tanh, sigmoid, erf, normal_cdf and log1p_exp of a vector. One lane: libm, for float and
 // double. More lanes (float only): a range reduction and a minimax polynomial fitted by weighted least
-// squares until the error levels out; below 2.3 ulp everywhere (expm1: 3.4), with the special values of libm.
+// squares until the error levels out; at most 2 ulp (expm1: 3.4), with the special values of libm.
 #pragma once
 
 #include <math.h>

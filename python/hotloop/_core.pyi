@@ -828,6 +828,24 @@ def plain_cross_entropy(
     Mean cross-entropy of plain arrays, or its gradient; None, and nothing done, if they are not plain.
     """
 
+def plain_dropout(
+    arg0: typing.Any,
+    arg1: typing.SupportsFloat | typing.SupportsIndex,
+    arg2: typing.SupportsInt | typing.SupportsIndex,
+    arg3: typing.SupportsInt | typing.SupportsIndex,
+    arg4: typing.Any,
+) -> typing.Any:
+    """
+    dropout of a small plain array; None if it is not.
+    """
+
+def plain_layer_norm(
+    arg0: typing.Any, arg1: typing.Any, arg2: typing.Any, arg3: typing.Any, arg4: typing.Any, arg5: typing.Any
+) -> typing.Any:
+    """
+    layer_norm over the last axis of a small plain array; None if anything is not.
+    """
+
 def plain_matmul(
     a: typing.Any,
     b: typing.Any,
@@ -845,6 +863,20 @@ def plain_matmul(
 ) -> typing.Any:
     """
     activation(alpha a b + beta out + bias) of small plain matrices; None if they are not.
+    """
+
+def plain_rms_norm(
+    arg0: typing.Any, arg1: typing.Any, arg2: typing.Any, arg3: typing.Any, arg4: typing.Any
+) -> typing.Any:
+    """
+    rms_norm over the last axis of a small plain array; None if anything is not.
+    """
+
+def plain_softmax(
+    arg0: typing.SupportsInt | typing.SupportsIndex, arg1: typing.Any, arg2: typing.Any, arg3: typing.Any
+) -> typing.Any:
+    """
+    softmax or log_softmax along the last axis of a small plain array; None if it is not.
     """
 
 def plain_unary(

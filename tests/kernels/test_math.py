@@ -40,7 +40,7 @@ FUNCTIONS: dict[str, tuple[Function, float, float, tuple[float, float], float]] 
     "elu": (np.expm1, 1, 0, (-np.inf, 0.0), 1.6),
     "gelu": (gelu, 0, 0, (0.0, np.inf), 2.0),
     "gelu_tanh": (gelu_tanh, 0, 0, (0.0, np.inf), 2.3),
-    "silu": (lambda x: x * sigmoid(x), 0, 0, (-80.0, np.inf), 2.8),
+    "silu": (lambda x: x * sigmoid(x), 0, 0, (-80.0, np.inf), 2.5),
     "sqrt": (np.sqrt, 0, 0, (-np.inf, np.inf), 0.5),
     "reciprocal": (lambda x: 1 / x, 0, 0, (-np.inf, np.inf), 0.5),
 }

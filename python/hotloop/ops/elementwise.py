@@ -7,19 +7,18 @@ numbers: of 1, times x); NaN gives NaN.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, Literal
 
 from hotloop import _core
 from hotloop.ops.arrays import dense, out_array, real_arrays, returned
-from hotloop.ops.launch import launch
+from hotloop.ops.launch import launch, number_of
 
 #: One thread's time per element: of what only moves memory, and of what evaluates a polynomial.
 _NS_MOVE, _NS_COMPUTE = 0.15, 0.5
 
 
 def _apply(name: str, x: Any, out: Any, p0: float = 0.0, p1: float = 0.0, *, ns: float = _NS_COMPUTE) -> Any:
-    found = _core.plain_unary(_number(name), x, out, p0, p1)
+    found = _core.plain_unary(number_of(f"{name}_fwd"), x, out, p0, p1)
     if found is not None:
         return found
     where = name.replace("gelu_tanh", "gelu")
@@ -28,11 +27,6 @@ def _apply(name: str, x: Any, out: Any, p0: float = 0.0, p1: float = 0.0, *, ns:
     source = dense(view, beside=result, in_place=True)
     launch(f"{name}_fwd", result.dtype, (result, source, result.size, p0, p1), result.size * ns)
     return returned(result, x, out)
-
-
-@cache
-def _number(name: str) -> int:
-    return int(_core.kernel_number(f"{name}_fwd"))
 
 
 def relu(x: Any, *, out: Any = None) -> Any:

@@ -32,6 +32,12 @@ def kernel(name: str, dtype: str) -> _core.EagerKernel:
     return _core.EagerKernel(name, dtype)
 
 
+@cache
+def number_of(name: str) -> int:
+    """The place of a kernel in the list."""
+    return int(_core.kernel_number(name))
+
+
 def launch(
     name: str, dtype: Union[np.dtype[Any], str], fields: tuple[Any, ...], work_ns: float, **context: Any
 ) -> None:

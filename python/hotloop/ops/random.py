@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hotloop import _core
 from hotloop.arguments import count, number
 from hotloop.ops.arrays import dense, out_array, real_arrays, returned
 from hotloop.ops.launch import launch
@@ -33,6 +34,9 @@ def dropout(x: Any, p: float, *, seed: int, offset: int = 0, out: Any = None) ->
     if p >= 1:
         raise ValueError(f"[ops.dropout] p must be in [0, 1), got {p:g}")
     seed, offset = count("ops.dropout", "seed", seed), count("ops.dropout", "offset", offset)
+    found = _core.plain_dropout(x, p, seed, offset, out)
+    if found is not None:
+        return found
     (view,) = real_arrays("dropout", x=x)
     result = out_array(out, view.shape, view, "dropout")
     source = dense(view, beside=result, in_place=True)

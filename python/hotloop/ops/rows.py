@@ -8,9 +8,10 @@ from typing import Any, Union
 
 import numpy as np
 
+from hotloop import _core
 from hotloop.errors import ShapeError
 from hotloop.ops.arrays import Array, as_array, assign, dense, indices, new, out_array, real_arrays, returned
-from hotloop.ops.launch import launch
+from hotloop.ops.launch import launch, number_of
 
 _NS_EXP, _NS_NORM, _NS_COPY = 0.6, 0.3, 0.15  # of one thread, per element
 
@@ -33,6 +34,9 @@ def log_softmax(x: Any, axis: int = -1, *, out: Any = None) -> Any:
 
 
 def _softmax(name: str, x: Any, axis: int, out: Any) -> Any:
+    found = _core.plain_softmax(number_of(f"{name}_fwd"), x, axis, out)
+    if found is not None:
+        return found
     (view,) = real_arrays(name, x=x)
     if not -view.ndim <= axis < view.ndim:
         raise ShapeError(
@@ -69,12 +73,15 @@ def layer_norm(
     >>> hl.ops.layer_norm(np.array([[1.0, 3.0]]), 2, eps=0.0)
     array([[-1.,  1.]])
     """
+    found = _core.plain_layer_norm(x, normalized_shape, weight, bias, eps, out)
+    if found is not None:
+        return found
     view, scale, shift = real_arrays("layer_norm", x=x, weight=weight, bias=bias)
     cols = _columns("layer_norm", view, normalized_shape, weight=scale, bias=shift)
     result = out_array(out, view.shape, view, "layer_norm")
     if view.size:
         fields = (
-            result, None, None, dense(view, beside=result), _dense(scale), _dense(shift),
+            result, None, None, dense(view, beside=result), _dense(scale, result), _dense(shift, result),
             view.size // cols, cols, float(eps),
         )  # fmt: skip
         launch("layer_norm_fwd", view.dtype, fields, view.size * _NS_NORM)
@@ -89,13 +96,16 @@ def rms_norm(
 
     Arguments as `layer_norm`; ``eps=None`` is the spacing of x's dtype at 1, as in torch.
     """
+    found = _core.plain_rms_norm(x, normalized_shape, weight, eps, out)
+    if found is not None:
+        return found
     view, scale = real_arrays("rms_norm", x=x, weight=weight)
     cols = _columns("rms_norm", view, normalized_shape, weight=scale)
     eps = float(np.finfo(view.dtype).eps if eps is None else eps)
     result = out_array(out, view.shape, view, "rms_norm")
     if view.size:
         fields = (
-            result, None, dense(view, beside=result), _dense(scale), view.size // cols, cols, eps
+            result, None, dense(view, beside=result), _dense(scale, result), view.size // cols, cols, eps
         )  # fmt: skip
         launch("rms_norm_fwd", view.dtype, fields, view.size * _NS_NORM)
     return returned(result, x, out)
@@ -124,7 +134,14 @@ def _columns(
     where: str, x: Array, normalized_shape: Union[int, Sequence[int]], **params: Array | None
 ) -> int:
     """Elements that are normalised together; x and the parameters are checked against them."""
-    dims = (normalized_shape,) if isinstance(normalized_shape, (int, np.integer)) else tuple(normalized_shape)
+    whole = (int, np.integer)
+    given: Any = (normalized_shape,) if isinstance(normalized_shape, whole) else normalized_shape
+    if not isinstance(given, Sequence) or not all(isinstance(d, whole) for d in given):
+        raise TypeError(
+            f"[ops.{where}] normalized_shape must be whole numbers, got {type(normalized_shape).__name__}; give "
+            f"{x.shape[-1] if x.ndim else 1} for the last dimension"
+        )
+    dims = tuple(given)
     if not dims or x.shape[-len(dims) :] != dims:
         raise ShapeError(f"[ops.{where}] x must end in the dimensions {dims}, got {x.shape}")
     for name, param in params.items():
@@ -133,5 +150,5 @@ def _columns(
     return int(np.prod(dims))
 
 
-def _dense(x: Array | None) -> Array | None:
-    return None if x is None else dense(x)
+def _dense(x: Array | None, beside: Array) -> Array | None:
+    return None if x is None else dense(x, beside=beside)

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The common case of hotloop.ops without Python's border: NumPy arrays as the kernels read them, and too
-// small for a second thread. Looking at such arrays in Python would take longer than the kernel. Whatever is
-// not plain gives None, and Python converts, checks and explains.
-#include <algorithm>
+// The common case of hotloop.ops.matmul without Python's border: NumPy matrices as the kernel reads them, and
+// too small for a second thread. Looking at such arrays in Python would take longer than the kernel. Whatever
+// is not plain gives None, and Python converts, checks and explains.
 #include <memory>
 #include <optional>
 
@@ -18,7 +17,6 @@ constexpr int64 kAloneMultiplyAdds = int64{1} << 21;  // 128^3
 // A product of few rows waits for B more than it computes, and a second thread would not find it faster.
 constexpr int64 kFewRows = 16;
 constexpr int64 kAloneElementsOfB = 1'000'000;
-constexpr int64 kAloneElements = 80'000;
 
 struct Matrix {
   py::array array;
@@ -166,80 +164,13 @@ py::object matmul(py::handle a_value, py::handle b_value, py::handle bias_value,
   return result;
 }
 
-template <class real>
-void apply(Kernel kernel, const void* x, void* y, int64 n, double p0, double p1) {
-  UnaryFwdArgs<real> args;
-  args.x = static_cast<const real*>(x);
-  args.y = static_cast<real*>(y);
-  args.n = n;
-  args.p0 = p0;
-  args.p1 = p1;
-  run_alone(kernel, args, sizeof(real) == sizeof(double));
-}
-
-struct Flat {
-  py::array array;
-  bool is_double = false;
-
-  std::uintptr_t begin() const { return reinterpret_cast<std::uintptr_t>(array.data()); }
-  std::uintptr_t end() const { return begin() + static_cast<std::uintptr_t>(array.nbytes()); }
-  bool same_shape(const Flat& other) const {
-    return array.ndim() == other.array.ndim() &&
-           std::equal(array.shape(), array.shape() + array.ndim(), other.array.shape());
-  }
-  bool overlaps(const Flat& other) const { return begin() < other.end() && other.begin() < end(); }
-};
-
-// A C-contiguous array of one or more dimensions in native float32 or float64.
-std::optional<Flat> flat(py::handle value) {
-  if (!is_ndarray(value)) return std::nullopt;
-  Flat x;
-  x.array = py::reinterpret_borrow<py::array>(value);
-  const int type = x.array.dtype().num();
-  x.is_double = type == py::detail::npy_api::NPY_DOUBLE_;
-  constexpr int kDense =
-      py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-  if ((!x.is_double && type != py::detail::npy_api::NPY_FLOAT_) || x.array.dtype().byteorder() != '=' ||
-      (x.array.flags() & kDense) != kDense || x.array.ndim() == 0)
-    return std::nullopt;
-  return x;
-}
-
-// An element-wise function (its number among the kernels) of a small array, or None.
-py::object unary(int kernel, py::handle x_value, py::handle out_value, double p0, double p1) {
-  const std::optional<Flat> x = flat(x_value);
-  if (!x || x->array.size() > kAloneElements) return py::none();
-  py::array out;
-  if (out_value.is_none()) {
-    out = py::array(x->array.dtype(),
-                    std::vector<py::ssize_t>(x->array.shape(), x->array.shape() + x->array.ndim()));
-  } else {
-    const std::optional<Flat> given = out_value.is(x_value) ? x : flat(out_value);
-    const bool fits = given && given->is_double == x->is_double && given->same_shape(*x) &&
-                      given->array.writeable() && (given->begin() == x->begin() || !given->overlaps(*x));
-    if (!fits) return py::none();
-    out = given->array;
-  }
-  void* y = out.mutable_data();
-  const int64 n = x->array.size();
-  {
-    const py::gil_scoped_release release;  // both arrays are held
-    (x->is_double ? apply<double> : apply<float>)(static_cast<Kernel>(kernel), x->array.data(), y, n, p0, p1);
-  }
-  return out;
-}
-
 }  // namespace
 
-void register_eager_plain(py::module_& m) {
-  m.def(
-      "kernel_number", [](const std::string& name) { return find_kernel(name); }, py::arg("name"),
-      "Place of a kernel in the list; -1 if there is none.");
+void register_eager_matmul(py::module_& m) {
   m.def("plain_matmul", &matmul, py::arg("a"), py::arg("b"), py::arg("bias"), py::arg("activation"),
         py::arg("transpose_a"), py::arg("transpose_b"), py::arg("out"), py::arg("p0"), py::arg("p1"),
         py::arg("alpha"), py::arg("beta"), py::arg("saved") = py::none(), py::arg("row_sum") = py::none(),
         "activation(alpha a b + beta out + bias) of small plain matrices; None if they are not.");
-  m.def("plain_unary", &unary, "An element-wise kernel on a small plain array; None if it is not.");
 }
 
 }  // namespace hotloop
