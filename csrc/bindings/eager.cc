@@ -4,10 +4,12 @@
 // strides against the arrays; types and write access are looked at again here, because they cost nothing.
 #include <time.h>
 
+#include <array>
 #include <cstring>
 
 #include "bindings/operand.h"
 #include "kernels/isa.h"
+#include "runtime/team_choice.h"
 #include "runtime/team_rest.h"
 
 namespace hotloop {
@@ -31,6 +33,25 @@ double seconds_of(clockid_t clock) {
   timespec time{};
   clock_gettime(clock, &time);
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+// Which way was faster for calls like this one: a loop makes the same few again and again. What a kernel
+// takes alone can be told from a team's call where it computes (TeamRest), not where memory is what both wait
+// for.
+TeamChoice& choice_among_calls(const void* kernel, int64 chunks, int64 items) {
+  struct Known {
+    const void* kernel = nullptr;
+    int64 chunks = 0, items = 0;
+    TeamChoice choice;
+  };
+  constexpr std::size_t kKnown = 16;
+  thread_local std::array<Known, kKnown> calls;
+  const auto mixed =
+      reinterpret_cast<std::uintptr_t>(kernel) / 64 + static_cast<std::uintptr_t>(chunks + items);
+  Known& call = calls[mixed % kKnown];
+  if (call.kernel != kernel || call.chunks != chunks || call.items != items)
+    call = {kernel, chunks, items, TeamChoice()};
+  return call.choice;
 }
 
 class EagerKernel {
@@ -59,10 +80,16 @@ class EagerKernel {
     const StepContext ctx{seed, 0, step, groups.data(), dropout.data(), 0};
 
     const py::gil_scoped_release release;  // `fields` holds the arrays
-    thread_local TeamRest rest;
-    const bool alone = team == nullptr || team->threads() == 1 || !rest.over(seconds_of(CLOCK_MONOTONIC));
-    if (alone && items == 1) return fn_.run_all(args, ctx);
+    if (team == nullptr || team->threads() == 1) return run_alone(args, ctx, items, steps);
     const int64 chunks = fn_.chunks(args);
+    thread_local TeamRest rest;
+    TeamChoice& choice = choice_among_calls(this, chunks, items);
+    const double begin = seconds_of(CLOCK_MONOTONIC);
+    if (!rest.over(begin)) return run_alone(args, ctx, items, steps);
+    if (!choice.team()) {
+      run_alone(args, ctx, items, steps);
+      return choice.took(seconds_of(CLOCK_MONOTONIC) - begin);
+    }
     const auto work = [&](int64 task) {
       if (items == 1) return fn_.run(args, ctx, task);
       alignas(8) std::byte own[kMaxArgsBytes];
@@ -70,17 +97,14 @@ class EagerKernel {
       move_on(own, task / chunks, steps);
       fn_.run(own, ctx, task % chunks);
     };
-    if (alone) {
-      for (int64 task = 0; task < items * chunks; ++task) work(task);
-      return;
-    }
     // Processor time, because another process, or a member of the team, may have had the caller's processor.
     ThreadTeam::Shares shares;
-    const double begin = seconds_of(CLOCK_MONOTONIC), used = seconds_of(CLOCK_THREAD_CPUTIME_ID);
+    const double used = seconds_of(CLOCK_THREAD_CPUTIME_ID);
     team->run(items * chunks, work, &shares);
     const double end = seconds_of(CLOCK_MONOTONIC);
     const double own = seconds_of(CLOCK_THREAD_CPUTIME_ID) - used - shares.waited;
     rest.ended(end - begin, own, static_cast<double>(shares.own) / static_cast<double>(items * chunks), end);
+    choice.took(end - begin);
   }
 
  private:
@@ -110,6 +134,14 @@ class EagerKernel {
     if (!found || found->element != wanted)
       throw py::type_error("[eager] operand " + std::string(field.name) + " is no array of that dtype");
     return found->data;
+  }
+
+  void run_alone(std::byte* args, const StepContext& ctx, int64 items,
+                 const std::vector<int64>& steps) const {
+    for (int64 item = 0; item < items; ++item) {
+      fn_.run_all(args, ctx);
+      move_on(args, 1, steps);
+    }
   }
 
   void move_on(std::byte* args, int64 item, const std::vector<int64>& steps) const {

@@ -164,7 +164,7 @@ void run_on_team(Program& program, ThreadTeam& team, int64 rows, int64 begin, in
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = Clock::now();
   ThreadTeam alone(1);
-  choice->set_worthwhile(TeamChoice::kSavesAQuarter);  // as an epoch does where nobody asked for the team
+  choice->set_worthwhile(TeamChoice::kSavesAThird);  // as an epoch does where nobody asked for the team
   program.run(choice->team() ? team : alone, rows, begin, end, ctx);
   choice->took(std::chrono::duration<double>(Clock::now() - start).count());
 }

@@ -79,7 +79,7 @@ EpochResult run_epoch(Program& program, const std::vector<SourceArray>& source, 
   TeamChoice& choice = program.team_choice();
   // Even a team that was asked for rests while it is slower than one thread, as on a busy machine.
   const bool choose = team.threads() > 1;
-  choice.set_worthwhile(o.adaptive ? TeamChoice::kSavesAQuarter : 1.0);
+  choice.set_worthwhile(o.adaptive ? TeamChoice::kSavesAThird : 1.0);
   StepContext ctx;
   ctx.seed = o.seed;
   ctx.run = o.run;

@@ -42,7 +42,7 @@ struct EpochOptions {
   int64 begin = 0, end = 0;   // steps of the plan
   int64 accumulate = 1;       // batches that share an update; the epoch's last ones may be fewer
   double deadline_s = -1.0;   // seconds from the call; negative: none
-  bool adaptive = false;      // nobody asked for this team: it has to save a quarter of the time
+  bool adaptive = false;      // nobody asked for this team: it has to save a third of the time
   bool check_finite = false;  // end at the first batch whose loss totals are not finite
   const std::atomic<bool>* stop = nullptr;
   // Called every kPollEvery; true ends the epoch after the step in hand.
