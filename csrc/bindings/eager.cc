@@ -2,15 +2,11 @@
 // One kernel of the list on the caller's own arrays: what hotloop.ops is made of. The fields come in the
 // order of the kernel's schema, so that a call costs no look-up by name. Python has checked shapes and
 // strides against the arrays; types and write access are looked at again here, because they cost nothing.
-#include <time.h>
-
-#include <array>
 #include <cstring>
 
 #include "bindings/operand.h"
 #include "kernels/isa.h"
-#include "runtime/team_choice.h"
-#include "runtime/team_rest.h"
+#include "runtime/team_calls.h"
 
 namespace hotloop {
 namespace {
@@ -29,31 +25,6 @@ int type_num(DType dtype, bool is_double) {
   return -1;
 }
 
-double seconds_of(clockid_t clock) {
-  timespec time{};
-  clock_gettime(clock, &time);
-  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
-}
-
-// Which way was faster for calls like this one: a loop makes the same few again and again. What a kernel
-// takes alone can be told from a team's call where it computes (TeamRest), not where memory is what both wait
-// for.
-TeamChoice& choice_among_calls(const void* kernel, int64 chunks, int64 items) {
-  struct Known {
-    const void* kernel = nullptr;
-    int64 chunks = 0, items = 0;
-    TeamChoice choice;
-  };
-  constexpr std::size_t kKnown = 16;
-  thread_local std::array<Known, kKnown> calls;
-  const auto mixed =
-      reinterpret_cast<std::uintptr_t>(kernel) / 64 + static_cast<std::uintptr_t>(chunks + items);
-  Known& call = calls[mixed % kKnown];
-  if (call.kernel != kernel || call.chunks != chunks || call.items != items)
-    call = {kernel, chunks, items, TeamChoice()};
-  return call.choice;
-}
-
 class EagerKernel {
  public:
   EagerKernel(const std::string& name, const std::string& dtype, const std::string& isa)
@@ -68,7 +39,7 @@ class EagerKernel {
 
   // `fields` in the order of the schema. The kernel runs `items` times; from one item to the next, operand f
   // moves on by steps[f] elements. Chunks of all items are shared by the team (None: this thread alone),
-  // unless it rests: on a busy machine two threads must not be slower than one.
+  // where that is faster.
   void call(const py::tuple& fields, ThreadTeam* team, int64 items, const std::vector<int64>& steps,
             std::uint64_t seed, std::uint64_t step, const std::vector<double>& groups,
             const std::vector<double>& dropout) const {
@@ -80,16 +51,7 @@ class EagerKernel {
     const StepContext ctx{seed, 0, step, groups.data(), dropout.data(), 0};
 
     const py::gil_scoped_release release;  // `fields` holds the arrays
-    if (team == nullptr || team->threads() == 1) return run_alone(args, ctx, items, steps);
-    const int64 chunks = fn_.chunks(args);
-    thread_local TeamRest rest;
-    TeamChoice& choice = choice_among_calls(this, chunks, items);
-    const double begin = seconds_of(CLOCK_MONOTONIC);
-    if (!rest.over(begin)) return run_alone(args, ctx, items, steps);
-    if (!choice.team()) {
-      run_alone(args, ctx, items, steps);
-      return choice.took(seconds_of(CLOCK_MONOTONIC) - begin);
-    }
+    const int64 chunks = team == nullptr ? 0 : fn_.chunks(args);
     const auto work = [&](int64 task) {
       if (items == 1) return fn_.run(args, ctx, task);
       alignas(8) std::byte own[kMaxArgsBytes];
@@ -97,14 +59,8 @@ class EagerKernel {
       move_on(own, task / chunks, steps);
       fn_.run(own, ctx, task % chunks);
     };
-    // Processor time, because another process, or a member of the team, may have had the caller's processor.
-    ThreadTeam::Shares shares;
-    const double used = seconds_of(CLOCK_THREAD_CPUTIME_ID);
-    team->run(items * chunks, work, &shares);
-    const double end = seconds_of(CLOCK_MONOTONIC);
-    const double own = seconds_of(CLOCK_THREAD_CPUTIME_ID) - used - shares.waited;
-    rest.ended(end - begin, own, static_cast<double>(shares.own) / static_cast<double>(items * chunks), end);
-    choice.took(end - begin);
+    TeamCalls::here().run(team, this, items * chunks, items * chunks, work,
+                          [&] { run_alone(args, ctx, items, steps); });
   }
 
  private:

@@ -6,6 +6,7 @@
 
 #include "bindings/operand.h"
 #include "kernels/isa.h"
+#include "runtime/team_calls.h"
 
 namespace hotloop {
 namespace {
@@ -27,8 +28,10 @@ bool convert(const Operand& labels, int64 classes, std::vector<index>& out) {
 
 void run(const KernelFn& fn, const void* args, ThreadTeam* team) {
   const StepContext ctx{};
-  if (team == nullptr) return fn.run_all(args, ctx);
-  team->run(fn.chunks(args), [&](int64 chunk) { fn.run(args, ctx, chunk); });
+  const int64 chunks = team == nullptr ? 0 : fn.chunks(args);
+  TeamCalls::here().run(
+      team, &fn, chunks, chunks, [&](int64 chunk) { fn.run(args, ctx, chunk); },
+      [&] { fn.run_all(args, ctx); });
 }
 
 // The mean loss; with `dloss` (not null) instead the gradient of the logits, times dloss, into grad; both if

@@ -11,6 +11,7 @@
 #include "bindings/operand.h"
 #include "cpu/fp_mode.h"
 #include "kernels/isa.h"
+#include "runtime/team_calls.h"
 
 namespace hotloop {
 namespace {
@@ -116,10 +117,10 @@ class Updates {
   void run(ThreadTeam* team) {
     const StepContext ctx{};
     const FlushDenormals flush;
-    if (team == nullptr || team->threads() == 1 || size_ < kAloneElements) {
+    const auto alone = [&] {
       for (const Item& item : items_) item.fn->run_all(item.args, ctx);
-      return;
-    }
+    };
+    if (team == nullptr || team->threads() == 1 || size_ < kAloneElements) return alone();
     struct Piece {
       const Item* item;
       int64 chunk;
@@ -137,11 +138,12 @@ class Updates {
       }
     }
     if (begins.back() != pieces.size()) begins.push_back(pieces.size());
-    team->run(static_cast<int64>(begins.size()) - 1, [&](int64 task) {
+    const auto work = [&](int64 task) {
       const auto at = static_cast<std::size_t>(task);
       for (std::size_t i = begins[at]; i < begins[at + 1]; ++i)
         pieces[i].item->fn->run(pieces[i].item->args, ctx, pieces[i].chunk);
-    });
+    };
+    TeamCalls::here().run(team, fn_, size_, static_cast<int64>(begins.size()) - 1, work, alone);
   }
 
  private:

@@ -1,9 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu/thread_team.h"
 
+#include <pthread.h>
+#include <sched.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
 
 #include "cpu/cpu_count.h"
 #include "cpu/fp_mode.h"
@@ -42,7 +50,47 @@ struct ThreadTeam::Shared {
   std::atomic<bool> stop{false};
   std::mutex mutex;
   std::condition_variable wake;
-  std::vector<std::thread> members;
+
+  struct Member {
+    std::thread thread;
+    // Under the mutex:
+    bool is_asleep = true;  // or not yet running
+    bool is_sent = false;   // to other processors than the caller's, by a mask that it is to undo
+    cpu_set_t usual = {};   // its mask before
+  };
+  std::vector<Member> members;
+
+  // A scheduler may put who is woken behind the caller, on its processor, though another is idle, and move it
+  // only milliseconds later: so for its waking a member may run anywhere but there. Under the mutex.
+  void send_away_sleepers() {
+    const int here = sched_getcpu();
+    if (here < 0) return;
+    for (Member& member : members) {
+      if (!member.is_asleep || member.is_sent) continue;
+      const pthread_t thread = member.thread.native_handle();
+      if (pthread_getaffinity_np(thread, sizeof member.usual, &member.usual) != 0) continue;
+      cpu_set_t others = member.usual;
+      CPU_CLR(static_cast<std::size_t>(here), &others);
+      member.is_sent = CPU_COUNT(&others) > 0 && pthread_setaffinity_np(thread, sizeof others, &others) == 0;
+    }
+  }
+
+  void sleep_while(Member& member, const auto& idle) {
+    std::unique_lock<std::mutex> lock(mutex);
+    member.is_asleep = true;
+    sleepers.fetch_add(1, std::memory_order_seq_cst);
+    wake.wait(lock, [&] { return !idle(); });
+    sleepers.fetch_sub(1, std::memory_order_seq_cst);
+    awake(member, std::move(lock));
+  }
+
+  void awake(Member& member, std::unique_lock<std::mutex> lock) {
+    member.is_asleep = false;
+    if (!std::exchange(member.is_sent, false)) return;
+    const cpu_set_t usual = member.usual;
+    lock.unlock();
+    pthread_setaffinity_np(pthread_self(), sizeof usual, &usual);
+  }
 
   // Claims and runs chunks until the present phase has none left, and returns how many. `seen`: the last
   // ticket.
@@ -82,7 +130,7 @@ ThreadTeam::~ThreadTeam() {
     shared_->stop.store(true);
   }
   shared_->wake.notify_all();
-  for (std::thread& member : shared_->members) member.join();
+  for (Shared::Member& member : shared_->members) member.thread.join();
 }
 
 void ThreadTeam::start() {
@@ -92,9 +140,12 @@ void ThreadTeam::start() {
   shared_ = std::make_unique<Shared>();
   owner_pid_ = pid;
   done_ = 0;
-  shared_->members.reserve(static_cast<std::size_t>(threads_ - 1));
-  for (int i = 1; i < threads_; ++i)
-    shared_->members.emplace_back([shared = shared_.get(), spins = spins_] { member_loop(*shared, spins); });
+  shared_->members.resize(static_cast<std::size_t>(threads_ - 1));
+  for (std::size_t i = 0; i < shared_->members.size(); ++i)
+    shared_->members[i].thread =
+        std::thread([shared = shared_.get(), i, spins = spins_] { member_loop(*shared, i, spins); });
+  const std::lock_guard<std::mutex> lock(shared_->mutex);
+  shared_->send_away_sleepers();
 }
 
 void ThreadTeam::run_phase(std::int64_t chunks, Call call, const void* work, Shares* shares) {
@@ -108,6 +159,7 @@ void ThreadTeam::run_phase(std::int64_t chunks, Call call, const void* work, Sha
   s.ticket.store(phase | static_cast<std::uint64_t>(chunks - 1), std::memory_order_seq_cst);
   if (s.sleepers.load(std::memory_order_seq_cst) > 0) {
     const std::lock_guard<std::mutex> lock(s.mutex);
+    s.send_away_sleepers();
     s.wake.notify_all();
   }
   call(work, chunks - 1);
@@ -125,8 +177,10 @@ void ThreadTeam::run_phase(std::int64_t chunks, Call call, const void* work, Sha
   if (shares != nullptr) *shares = {own, std::chrono::duration<double>(Clock::now() - begin).count()};
 }
 
-void ThreadTeam::member_loop(Shared& s, int spins) {
+void ThreadTeam::member_loop(Shared& s, std::size_t number, int spins) {
   const FlushDenormals flush;  // for the life of this thread: it runs nothing but kernels
+  Shared::Member& self = s.members[number];
+  s.awake(self, std::unique_lock<std::mutex>(s.mutex));
   std::uint64_t seen = 0;
   while (true) {
     const auto idle = [&] {
@@ -134,12 +188,7 @@ void ThreadTeam::member_loop(Shared& s, int spins) {
              !s.stop.load();
     };
     for (int i = 0; i < spins && idle(); ++i) pause();
-    if (idle()) {
-      std::unique_lock<std::mutex> lock(s.mutex);
-      s.sleepers.fetch_add(1, std::memory_order_seq_cst);
-      s.wake.wait(lock, [&] { return !idle(); });
-      s.sleepers.fetch_sub(1, std::memory_order_seq_cst);
-    }
+    if (idle()) s.sleep_while(self, idle);
     if (s.stop.load()) return;
     if (const std::int64_t ran = s.work_off(seen); ran > 0) s.done.fetch_add(ran, std::memory_order_release);
   }

@@ -7,12 +7,8 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <memory>
-#include <mutex>
-#include <thread>
-#include <vector>
 
 namespace hotloop {
 
@@ -65,7 +61,7 @@ class ThreadTeam {
 
   void run_phase(std::int64_t chunks, Call call, const void* work, Shares* shares);
   void start();
-  static void member_loop(Shared& shared, int spins);
+  static void member_loop(Shared& shared, std::size_t number, int spins);
 
   int threads_;
   int spins_;

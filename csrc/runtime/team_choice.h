@@ -41,6 +41,7 @@ class TeamChoice {
     }
     spent_[candidate_] += seconds;
     ++tried_[candidate_];
+    if (candidate_ && count_ == 0 && spent_[1] < kWaking) return;
     if (count_ >= kSkipped) samples_[count_ - kSkipped] = seconds;
     // Next to a step as long as that an interruption is short, and so is the caller's warming up.
     const bool one_tells = seconds > kLongStep && (count_ == kSkipped || !candidate_);
@@ -55,7 +56,9 @@ class TeamChoice {
   }
 
  private:
-  // A team that slept needs a step to wake up; five samples have a median that one interruption cannot move.
+  // A team that slept needs some time to wake up, and a step; five samples have a median that one
+  // interruption cannot move.
+  static constexpr double kWaking = 0.2e-3;
   static constexpr int kSkipped = 1, kSampled = 5;
   // Working alone is held for a while only, however long the steps: of steps of 0.1 s one is tried, and if
   // that met a busy moment, 128 more would be 13 s without the team.

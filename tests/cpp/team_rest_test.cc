@@ -18,7 +18,7 @@ double calls(hotloop::TeamRest& rest, double alone, double share, double wait, i
     const bool team = rest.over(now);
     const double seconds = team ? alone * share + wait : alone;
     now += seconds;
-    if (team) rest.ended(seconds, alone * share, share, now);
+    if (team) rest.ended(seconds, alone, now);
   }
   return now - 1.0;
 }
