@@ -144,6 +144,8 @@ NATIVE = {
     "ops.launch",
     "ops.linear",
     "ops.loss",
+    "ops.random",
+    "ops.rows",
     "ops.update",
     "runtime.device",
     "runtime.device_choice",
