@@ -43,8 +43,10 @@ class TeamChoice {
     ++tried_[candidate_];
     if (candidate_ && count_ == 0 && spent_[1] < kWaking) return;
     if (count_ >= kSkipped) samples_[count_ - kSkipped] = seconds;
-    // Next to a step as long as that an interruption is short, and so is the caller's warming up.
-    const bool one_tells = seconds > kLongStep && (count_ == kSkipped || !candidate_);
+    // Next to a step as long as that an interruption is short; and so is the caller's warming up, if steps
+    // are long on the team as well.
+    const bool is_warm = count_ == kSkipped || (!candidate_ && median_[1] > 0.5 * kLongStep);
+    const bool one_tells = seconds > kLongStep && is_warm;
     if (++count_ < kSkipped + kSampled && !one_tells) return;
     median_[candidate_] = one_tells ? seconds : median();
     if (one_tells && begins_)

@@ -71,6 +71,13 @@ void long_steps_begin_on_the_team() {
   CHECK(steps(slower, {70e-3, 75e-3}, 100).seconds < 1.06 * 100 * 70e-3);
 }
 
+void one_long_step_alone_tells_nothing_of_short_ones() {
+  hotloop::TeamChoice choice;
+  while (choice.team()) choice.took(40e-6);
+  choice.took(30e-3);  // interrupted
+  CHECK(steps(choice, {20e-6, 40e-6}, 100).on_team == 0.0);
+}
+
 void short_steps_that_began_with_an_interruption_are_tried() {
   hotloop::TeamChoice choice;
   for (int i = 0; i < 2; ++i) choice.took(30e-3);
@@ -91,6 +98,7 @@ int main() {
   a_busy_moment_at_the_first_long_step_costs_a_second();
   long_steps_begin_on_the_team();
   short_steps_that_began_with_an_interruption_are_tried();
+  one_long_step_alone_tells_nothing_of_short_ones();
   picks_the_faster_and_pays_little();
   follows_a_machine_that_changes();
   a_team_that_keeps_winning_is_tried_rarely_and_left_at_once();
