@@ -9,6 +9,7 @@ namespace hotloop::generic {
 template <class real>
 struct Vec {
   using scalar = real;
+  using wide = double;  // for functions whose float form in libm is off by 2 ulp and more
   static constexpr int64 width = 1;
   real v;
 

@@ -13,6 +13,7 @@ namespace hotloop::cuda {
 template <class real>
 struct Vec {
   using scalar = real;
+  using wide = real;  // a GPU has few units for doubles
   static constexpr int64 width = 1;
   real v;
 

@@ -18,10 +18,9 @@ HOTLOOP_LIBM(exp)
 HOTLOOP_LIBM(expm1)
 HOTLOOP_LIBM(log)
 HOTLOOP_LIBM(log1p)
+HOTLOOP_LIBM(tanh)
 HOTLOOP_LIBM(erf)
 #undef HOTLOOP_LIBM
-HOTLOOP_INLINE double libm_tanh(double x) { return ::tanh(x); }
-HOTLOOP_INLINE float libm_tanh(float x) { return static_cast<float>(::tanh(double{x})); }  // tanhf: 2.2 ulp
 
 // c[0] + x*c[1] + ... by Horner's rule; c must be a constant, so that it is unrolled into broadcasts.
 template <class V, int count>
@@ -155,18 +154,30 @@ HOTLOOP_VEC_MATH(exp)
 HOTLOOP_VEC_MATH(expm1)
 HOTLOOP_VEC_MATH(log)
 HOTLOOP_VEC_MATH(log1p)  // lanes: [0, 1] only
-HOTLOOP_VEC_MATH(tanh)
 HOTLOOP_VEC_MATH(erf)
 #undef HOTLOOP_VEC_MATH
+
+template <class real>
+HOTLOOP_INLINE Vec<real> tanh(Vec<real> x) {
+  using V = Vec<real>;
+  if constexpr (V::width > 1) {
+    return tanh_lanes(x);
+  } else {
+    return V(static_cast<real>(libm_tanh(static_cast<typename V::wide>(x.v))));
+  }
+}
 
 // 1 / (1 + exp(-x)), full precision at both ends
 template <class real>
 HOTLOOP_INLINE Vec<real> sigmoid(Vec<real> x) {
-  if constexpr (Vec<real>::width > 1) {
+  using V = Vec<real>;
+  if constexpr (V::width > 1) {
     return sigmoid_lanes(x);
   } else {
-    const double e = ::exp(-::fabs(double{x.v}));
-    return Vec<real>(static_cast<real>((x.v < 0 ? e : 1.0) / (1.0 + e)));
+    using wide = typename V::wide;
+    const bool negative = x.v < real(0);
+    const wide magnitude = static_cast<wide>(negative ? -x.v : x.v), e = libm_exp(-magnitude);
+    return V(static_cast<real>((negative ? e : wide(1)) / (wide(1) + e)));
   }
 }
 
