@@ -90,8 +90,11 @@ def check_import() -> None:
         f"import hotloop: {bare * 1e3:.1f} ms over numpy's {numpys * 1e3:.0f}, Trainer {trainers * 1e3:.1f} ms"
     )
     assert bare < MAX_IMPORT_SECONDS, f"importing takes {bare:.3f} s, allowed {MAX_IMPORT_SECONDS}"
-    limit = max(MAX_TRAINER_SECONDS, MAX_TRAINER_OVER_NUMPY * numpys)
-    assert trainers < limit, f"loading Trainer takes {trainers:.3f} s, allowed {limit:.3f}"
+    # Side by side in one process: a machine may be slow for one of two processes.
+    over = min(r[2] / max(r[0], MAX_TRAINER_SECONDS / MAX_TRAINER_OVER_NUMPY) for r in runs)
+    assert over < MAX_TRAINER_OVER_NUMPY, (
+        f"loading Trainer takes {over:.2f} of numpy's time ({trainers:.3f} s)"
+    )
     assert {int(r[3]) for r in runs} == {base_threads}, "importing hotloop starts threads"
 
 
