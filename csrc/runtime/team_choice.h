@@ -6,7 +6,7 @@
 // cost has become a twentieth of the whole; then both are tried again. So a team whose second processor is
 // busy costs 5 % at most over working alone. What wins again and again is kept up to eight times as long.
 // Steps on the team tell when the machine gets busy: both are tried as soon as they take longer. Steps alone
-// tell nothing of a processor that has become free, which is then found a second later.
+// tell nothing of a processor that has become free, which is found within two seconds.
 //
 // Long steps begin on the team untried: it shares them by chunks, so that even beside a busy processor they
 // take hardly longer than alone, and a step alone would be the dearest of a short run.
@@ -49,7 +49,7 @@ class TeamChoice {
     const bool one_tells = seconds > kLongStep && is_warm;
     if (++count_ < kSkipped + kSampled && !one_tells) return;
     median_[candidate_] = one_tells ? seconds : median();
-    if (one_tells && begins_)
+    if (one_tells && candidate_ && median_[0] == 0.0 && !untried_)
       keep_team();
     else if (candidate_ == first_)
       next_candidate();
@@ -85,7 +85,7 @@ class TeamChoice {
 
   // Until a step alone, which might take twice as long, would be a twentieth of the whole.
   void keep_team() {
-    trying_ = begins_ = false;
+    trying_ = false;
     untried_ = true;
     held_ = 0.0;
     recent_ = median_[1];
@@ -103,7 +103,7 @@ class TeamChoice {
     const bool before = winner_;
     winner_ = median_[1] < worthwhile_ * median_[0];
     trust_ = winner_ == before && !slower_of_late() ? std::min(2.0 * trust_, kMostTrust) : 1.0;
-    trying_ = begins_ = untried_ = false;
+    trying_ = untried_ = false;
     held_ = 0.0;
     recent_ = median_[winner_];
     const double wasted = spent_[!winner_] - median_[winner_] * tried_[!winner_];
@@ -112,7 +112,7 @@ class TeamChoice {
   }
 
   double worthwhile_ = 1.0;
-  bool begins_ = true, untried_ = false;  // before the first choice; the team was chosen without a trial
+  bool untried_ = false;  // the team was chosen without a trial
   bool trying_ = true, candidate_ = true, first_ = true, winner_ = true;
   int count_ = 0;
   double samples_[kSampled] = {};

@@ -78,6 +78,16 @@ void one_long_step_alone_tells_nothing_of_short_ones() {
   CHECK(steps(choice, {20e-6, 40e-6}, 100).on_team == 0.0);
 }
 
+void a_team_that_makes_long_steps_short_is_tried_once() {
+  hotloop::TeamChoice choice;
+  int alone = 0;
+  for (int i = 0; i < 100; ++i) {
+    alone += !choice.team();
+    choice.took(choice.team() ? 15e-3 : 25e-3);
+  }
+  CHECK(alone == 1);
+}
+
 void short_steps_that_began_with_an_interruption_are_tried() {
   hotloop::TeamChoice choice;
   for (int i = 0; i < 2; ++i) choice.took(30e-3);
@@ -99,6 +109,7 @@ int main() {
   long_steps_begin_on_the_team();
   short_steps_that_began_with_an_interruption_are_tried();
   one_long_step_alone_tells_nothing_of_short_ones();
+  a_team_that_makes_long_steps_short_is_tried_once();
   picks_the_faster_and_pays_little();
   follows_a_machine_that_changes();
   a_team_that_keeps_winning_is_tried_rarely_and_left_at_once();
