@@ -54,10 +54,8 @@ double cross_entropy(const Operand& logits, const std::vector<index>& labels, do
   args.rows = rows;
   args.cols = logits.shape[1];
   args.label_smoothing = smoothing;
-  constexpr bool kDouble = sizeof(real) == sizeof(double);
-  const IsaUnit& unit = find_isa(kDouble ? "generic" : "");
-  const KernelTable& table = kDouble ? *unit.table_double : *unit.table_float;
-  run(table[static_cast<int>(Kernel::k_cross_entropy)], &args, logits.size < kAloneElements ? nullptr : team);
+  const KernelFn& fn = kernel_in_use(Kernel::k_cross_entropy, sizeof(real) == sizeof(double));
+  run(fn, &args, logits.size < kAloneElements ? nullptr : team);
   double sum = 0.0;
   for (const real loss : row_loss) sum += static_cast<double>(loss);
   return sum / static_cast<double>(rows);

@@ -5,7 +5,7 @@
 #include <memory>
 #include <optional>
 
-#include "bindings/register.h"
+#include "bindings/operand.h"
 #include "cpu/aligned_block.h"
 #include "kernels/isa.h"
 
@@ -32,9 +32,6 @@ struct Matrix {
   bool dense() const { return (col_stride == 1 || cols <= 1) && (row_stride == cols || rows <= 1); }
   bool overlaps(const Matrix& other) const { return begin() < other.end() && other.begin() < end(); }
 };
-
-// Arrays of subclasses may mean more than their numbers (a mask), which Python looks at.
-bool is_ndarray(py::handle value) { return Py_TYPE(value.ptr()) == py::detail::npy_api::get().PyArray_Type_; }
 
 // An array of one or two dimensions in native float32 or float64, with strides that do not walk backward.
 std::optional<Matrix> plain(py::handle value, int dims) {
@@ -65,9 +62,7 @@ Matrix transposed(Matrix m) {
 
 template <class Args>
 void run_alone(Kernel kernel, const Args& args, bool is_double) {
-  const IsaUnit& unit = find_isa(is_double ? "generic" : "");
-  const KernelFn& fn = (is_double ? *unit.table_double : *unit.table_float)[static_cast<int>(kernel)];
-  fn.run_all(&args, StepContext{});
+  kernel_in_use(kernel, is_double).run_all(&args, StepContext{});
 }
 
 // B in panels, in memory that this thread keeps.

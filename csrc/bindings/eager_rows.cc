@@ -4,6 +4,7 @@
 // explains.
 #include <limits>
 #include <optional>
+#include <utility>
 
 #include "bindings/operand.h"
 #include "kernels/isa.h"
@@ -14,89 +15,54 @@ namespace {
 // Elements below which waking another thread does not pay, about 40 us of one: as launch.py counts.
 constexpr int64 kAloneUnary = 80'000, kAloneSoftmax = 65'000, kAloneNorm = 130'000, kAloneDropout = 100'000;
 
-// An array and where the result goes: `out` itself or a new array; `object` is null if either is not plain.
+// An array and where the result goes: `out` itself or a new array; false if either is not plain.
 struct InOut {
-  Operand x;
-  py::array result;
-  void* y = nullptr;
+  Operand x, y;
+  py::object result;
 
   // in_place: the result may lie where the argument does
   InOut(py::handle x_value, py::handle out_value, bool in_place, int64 most) {
     if (!is_ndarray(x_value) || !read_operand(x_value, x) || !x.is_real() || !x.is_row_major() ||
         x.ndim == 0 || x.size == 0 || x.size > most)
       return;
-    if (out_value.is_none()) {
-      result = py::array(py::dtype(x.is_double() ? Api::NPY_DOUBLE_ : Api::NPY_FLOAT_),
-                         std::vector<py::ssize_t>(x.shape, x.shape + x.ndim));
-      y = result.mutable_data();
-      return;
+    py::object out = py::reinterpret_borrow<py::object>(out_value);
+    if (out.is_none()) {
+      using Api = py::detail::npy_api;
+      out = py::array(py::dtype(x.is_double() ? Api::NPY_DOUBLE_ : Api::NPY_FLOAT_),
+                      std::vector<py::ssize_t>(x.shape, x.shape + x.ndim));
     }
-    Operand out;
-    if (!is_ndarray(out_value) || !read_operand(out_value, out) || !out.writeable || !out.same_layout(x))
-      return;
-    if (overlap(out, x) && !(in_place && out.data == x.data)) return;
-    result = py::reinterpret_borrow<py::array>(out_value);
-    y = out.data;
+    if (!is_ndarray(out) || !read_operand(out, y) || !y.writeable || !y.same_layout(x)) return;
+    if (y.overlaps(x) && !(in_place && y.data == x.data)) return;
+    result = std::move(out);
   }
 
   int64 last() const { return x.shape[x.ndim - 1]; }
-  explicit operator bool() const { return y != nullptr; }
-
-  static bool overlap(const Operand& a, const Operand& b) {
-    return a.begin() < b.end() && b.begin() < a.end();
-  }
-  // Arrays of subclasses may mean more than their numbers (a mask), which Python looks at.
-  static bool is_ndarray(py::handle value) { return Py_TYPE(value.ptr()) == Api::get().PyArray_Type_; }
-
-  using Api = py::detail::npy_api;
+  explicit operator bool() const { return static_cast<bool>(result); }
 };
 
+// call(real{}) in the type of the arrays
+template <class Call>
+py::object in_its_type(const InOut& at, const Call& call) {
+  return at.x.is_double() ? call(double{}) : call(float{});
+}
+
 // Both arrays are held by the caller's objects.
-template <class Args>
-py::object run(const InOut& at, int kernel, const Args& args, const StepContext& ctx = {}) {
-  const IsaUnit& unit = find_isa(at.x.is_double() ? "generic" : "");
-  const KernelFn& fn = (at.x.is_double() ? *unit.table_double : *unit.table_float)[kernel];
+template <template <class> class Args, class real>
+py::object run(const InOut& at, int kernel, Args<real>& args, const StepContext& ctx = {}) {
+  args.x = static_cast<const real*>(at.x.data);
+  args.y = static_cast<real*>(at.y.data);
+  const KernelFn& fn = kernel_in_use(static_cast<Kernel>(kernel), at.x.is_double());
   const py::gil_scoped_release release;
   fn.run_all(&args, ctx);
   return at.result;
 }
 
-// An element-wise function, by its number among the kernels.
-template <class real>
-py::object unary(const InOut& at, int kernel, double p0, double p1) {
-  UnaryFwdArgs<real> args;
-  args.x = static_cast<const real*>(at.x.data);
-  args.y = static_cast<real*>(at.y);
-  args.n = at.x.size;
-  args.p0 = p0;
-  args.p1 = p1;
-  return run(at, kernel, args);
-}
-
-// Along the last axis.
-template <class real>
-py::object softmax(const InOut& at, int kernel) {
-  SoftmaxFwdArgs<real> args;
-  args.x = static_cast<const real*>(at.x.data);
-  args.y = static_cast<real*>(at.y);
+// Kernels of rows: those of the last dimension.
+template <template <class> class Args, class real>
+py::object run_rows(const InOut& at, int kernel, Args<real>& args) {
   args.cols = at.last();
   args.rows = at.x.size / args.cols;
   return run(at, kernel, args);
-}
-
-// Of element i the random number i of (seed, offset).
-template <class real>
-py::object dropout(const InOut& at, double p, std::uint64_t seed, std::uint64_t offset) {
-  DropoutArgs<real> args;
-  args.x = static_cast<const real*>(at.x.data);
-  args.y = static_cast<real*>(at.y);
-  args.n = args.dropout_row = at.x.size;
-  args.dropout = 0;
-  StepContext ctx;
-  ctx.seed = seed;
-  ctx.step = offset;
-  ctx.dropout = &p;
-  return run(at, static_cast<int>(Kernel::k_dropout), args, ctx);
 }
 
 // A norm's weight or bias: None, or as long as a row and apart from the result. false if it is not plain.
@@ -104,40 +70,11 @@ bool parameter(py::handle value, const InOut& at, const void*& data) {
   data = nullptr;
   if (value.is_none()) return true;
   Operand p;
-  if (!InOut::is_ndarray(value) || !read_operand(value, p) || p.element != at.x.element || p.ndim != 1 ||
-      !p.is_row_major() || p.size != at.last())
+  if (!is_ndarray(value) || !read_operand(value, p) || p.element != at.x.element || p.ndim != 1 ||
+      !p.is_row_major() || p.size != at.last() || p.overlaps(at.y))
     return false;
-  const auto begin = reinterpret_cast<std::uintptr_t>(at.y);
-  const std::uintptr_t end = begin + (at.x.end() - at.x.begin());
   data = p.data;
-  return p.end() <= begin || end <= p.begin();
-}
-
-template <class real>
-py::object layer_norm(const InOut& at, const void* weight, const void* bias, double eps) {
-  LayerNormFwdArgs<real> args;
-  args.y = static_cast<real*>(at.y);
-  args.mean = args.rstd = nullptr;
-  args.x = static_cast<const real*>(at.x.data);
-  args.weight = static_cast<const real*>(weight);
-  args.bias = static_cast<const real*>(bias);
-  args.cols = at.last();
-  args.rows = at.x.size / args.cols;
-  args.eps = eps;
-  return run(at, static_cast<int>(Kernel::k_layer_norm_fwd), args);
-}
-
-template <class real>
-py::object rms_norm(const InOut& at, const void* weight, double eps) {
-  RmsNormFwdArgs<real> args;
-  args.y = static_cast<real*>(at.y);
-  args.rstd = nullptr;
-  args.x = static_cast<const real*>(at.x.data);
-  args.weight = static_cast<const real*>(weight);
-  args.cols = at.last();
-  args.rows = at.x.size / args.cols;
-  args.eps = eps;
-  return run(at, static_cast<int>(Kernel::k_rms_norm_fwd), args);
+  return true;
 }
 
 // An int, no number of another kind; none that an int64 cannot hold.
@@ -160,65 +97,96 @@ std::optional<double> real_number(py::handle value) {
   return PyFloat_AsDouble(value.ptr());
 }
 
+// An element-wise function, by its number among the kernels.
+py::object unary(int kernel, py::handle x, py::handle out, double p0, double p1) {
+  const InOut at(x, out, /*in_place=*/true, kAloneUnary);
+  if (!at) return py::none();
+  return in_its_type(at, [&]<class real>(real) {
+    UnaryFwdArgs<real> args;
+    args.n = at.x.size;
+    args.p0 = p0;
+    args.p1 = p1;
+    return run(at, kernel, args);
+  });
+}
+
+// Of element i the random number i of (seed, offset).
+py::object dropout(py::handle x, double p, std::uint64_t seed, std::uint64_t offset, py::handle out) {
+  const InOut at(x, out, /*in_place=*/true, kAloneDropout);
+  if (!at) return py::none();
+  StepContext ctx;
+  ctx.seed = seed;
+  ctx.step = offset;
+  ctx.dropout = &p;
+  return in_its_type(at, [&]<class real>(real) {
+    DropoutArgs<real> args;
+    args.n = args.dropout_row = at.x.size;
+    args.dropout = 0;
+    return run(at, static_cast<int>(Kernel::k_dropout), args, ctx);
+  });
+}
+
+// softmax or log_softmax, by its number among the kernels.
+py::object softmax(int kernel, py::handle x, py::handle axis_value, py::handle out) {
+  const InOut at(x, out, /*in_place=*/false, kAloneSoftmax);
+  const std::optional<int64> axis = whole(axis_value);
+  if (!at || !axis || (*axis != -1 && *axis != at.x.ndim - 1)) return py::none();
+  return in_its_type(at, [&]<class real>(real) {
+    SoftmaxFwdArgs<real> args;
+    return run_rows(at, kernel, args);
+  });
+}
+
+py::object layer_norm(py::handle x, py::handle normalized_shape, py::handle weight, py::handle bias,
+                      py::handle eps_value, py::handle out) {
+  const InOut at(x, out, /*in_place=*/false, kAloneNorm);
+  const void *scale = nullptr, *shift = nullptr;
+  const std::optional<double> eps = real_number(eps_value);
+  if (!at || !eps || !is_last(normalized_shape, at) || !parameter(weight, at, scale) ||
+      !parameter(bias, at, shift))
+    return py::none();
+  return in_its_type(at, [&]<class real>(real) {
+    LayerNormFwdArgs<real> args;
+    args.mean = args.rstd = nullptr;
+    args.weight = static_cast<const real*>(scale);
+    args.bias = static_cast<const real*>(shift);
+    args.eps = *eps;
+    return run_rows(at, static_cast<int>(Kernel::k_layer_norm_fwd), args);
+  });
+}
+
+// eps None: the spacing of the dtype at 1.
+py::object rms_norm(py::handle x, py::handle normalized_shape, py::handle weight, py::handle eps_value,
+                    py::handle out) {
+  const InOut at(x, out, /*in_place=*/false, kAloneNorm);
+  const void* scale = nullptr;
+  const std::optional<double> eps = real_number(eps_value);
+  if (!at || (!eps && !eps_value.is_none()) || !is_last(normalized_shape, at) ||
+      !parameter(weight, at, scale))
+    return py::none();
+  return in_its_type(at, [&]<class real>(real) {
+    RmsNormFwdArgs<real> args;
+    args.rstd = nullptr;
+    args.weight = static_cast<const real*>(scale);
+    args.eps = eps.value_or(double{std::numeric_limits<real>::epsilon()});
+    return run_rows(at, static_cast<int>(Kernel::k_rms_norm_fwd), args);
+  });
+}
+
 }  // namespace
 
 void register_eager_rows(py::module_& m) {
   m.def(
       "kernel_number", [](const std::string& name) { return find_kernel(name); }, py::arg("name"),
       "Place of a kernel in the list; -1 if there is none.");
-  m.def(
-      "plain_unary",
-      [](int kernel, py::handle x, py::handle out, double p0, double p1) -> py::object {
-        const InOut at(x, out, /*in_place=*/true, kAloneUnary);
-        if (!at) return py::none();
-        return at.x.is_double() ? unary<double>(at, kernel, p0, p1) : unary<float>(at, kernel, p0, p1);
-      },
-      "An element-wise kernel on a small plain array; None if it is not.");
-  m.def(
-      "plain_softmax",
-      [](int kernel, py::handle x, py::handle axis_value, py::handle out) -> py::object {
-        const InOut at(x, out, /*in_place=*/false, kAloneSoftmax);
-        const std::optional<int64> axis = whole(axis_value);
-        if (!at || !axis || (*axis != -1 && *axis != at.x.ndim - 1)) return py::none();
-        return at.x.is_double() ? softmax<double>(at, kernel) : softmax<float>(at, kernel);
-      },
-      "softmax or log_softmax along the last axis of a small plain array; None if it is not.");
-  m.def(
-      "plain_dropout",
-      [](py::handle x, double p, std::uint64_t seed, std::uint64_t offset, py::handle out) -> py::object {
-        const InOut at(x, out, /*in_place=*/true, kAloneDropout);
-        if (!at) return py::none();
-        return at.x.is_double() ? dropout<double>(at, p, seed, offset) : dropout<float>(at, p, seed, offset);
-      },
-      "dropout of a small plain array; None if it is not.");
-  m.def(
-      "plain_layer_norm",
-      [](py::handle x, py::handle normalized_shape, py::handle weight, py::handle bias, py::handle eps_value,
-         py::handle out) -> py::object {
-        const InOut at(x, out, /*in_place=*/false, kAloneNorm);
-        const void *scale = nullptr, *shift = nullptr;
-        const std::optional<double> eps = real_number(eps_value);
-        if (!at || !eps || !is_last(normalized_shape, at) || !parameter(weight, at, scale) ||
-            !parameter(bias, at, shift))
-          return py::none();
-        return at.x.is_double() ? layer_norm<double>(at, scale, shift, *eps)
-                                : layer_norm<float>(at, scale, shift, *eps);
-      },
-      "layer_norm over the last axis of a small plain array; None if anything is not.");
-  m.def(
-      "plain_rms_norm",
-      [](py::handle x, py::handle normalized_shape, py::handle weight, py::handle eps_value,
-         py::handle out) -> py::object {
-        const InOut at(x, out, /*in_place=*/false, kAloneNorm);
-        const void* scale = nullptr;
-        if (!at || !is_last(normalized_shape, at) || !parameter(weight, at, scale)) return py::none();
-        const double spacing = at.x.is_double() ? std::numeric_limits<double>::epsilon()
-                                                : double{std::numeric_limits<float>::epsilon()};
-        const std::optional<double> eps = eps_value.is_none() ? spacing : real_number(eps_value);
-        if (!eps) return py::none();
-        return at.x.is_double() ? rms_norm<double>(at, scale, *eps) : rms_norm<float>(at, scale, *eps);
-      },
-      "rms_norm over the last axis of a small plain array; None if anything is not.");
+  m.def("plain_unary", &unary, "An element-wise kernel on a small plain array; None if it is not.");
+  m.def("plain_softmax", &softmax,
+        "softmax or log_softmax along the last axis of a small plain array; None if it is not.");
+  m.def("plain_dropout", &dropout, "dropout of a small plain array; None if it is not.");
+  m.def("plain_layer_norm", &layer_norm,
+        "layer_norm over the last axis of a small plain array; None if anything is not.");
+  m.def("plain_rms_norm", &rms_norm,
+        "rms_norm over the last axis of a small plain array; None if anything is not.");
 }
 
 }  // namespace hotloop

@@ -34,7 +34,15 @@ struct Operand {
   int64 stride(int d) const { return strides[d] / unit; }
   std::uintptr_t begin() const { return reinterpret_cast<std::uintptr_t>(data); }
   std::uintptr_t end() const;  // past a dense operand
+  // Whether two dense operands share a byte.
+  bool overlaps(const Operand& other) const { return begin() < other.end() && other.begin() < end(); }
 };
+
+// An array of NumPy's own type: those of subclasses may mean more than their numbers (a mask), which Python
+// looks at.
+inline bool is_ndarray(py::handle value) {
+  return Py_TYPE(value.ptr()) == py::detail::npy_api::get().PyArray_Type_;
+}
 
 // Whether it is an array that is known here, in the memory of the CPU, of a dtype above; then x is its
 // fields. In place, because a copy of what was just written, as an optional would be, waits for it: 10 ns.

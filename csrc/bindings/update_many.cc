@@ -49,11 +49,6 @@ struct Arrays {
   }
 };
 
-const KernelFn* kernel_of(Kernel kernel, bool is_double) {
-  const IsaUnit& unit = find_isa(is_double ? "generic" : "");
-  return &(is_double ? *unit.table_double : *unit.table_float)[static_cast<int>(kernel)];
-}
-
 template <class real>
 void bind(Item& item, const Rule& rule, const Arrays& x, Kernel kernel) {
   if (kernel == Kernel::k_adam) {
@@ -151,7 +146,7 @@ class Updates {
   const KernelFn* found(Kernel kernel, bool is_double) {
     if (fn_ == nullptr || kernel != kernel_ || is_double != is_double_) {
       kernel_ = kernel, is_double_ = is_double;
-      fn_ = kernel_of(kernel, is_double);
+      fn_ = &kernel_in_use(kernel, is_double);
     }
     return fn_;
   }

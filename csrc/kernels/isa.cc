@@ -50,4 +50,9 @@ const IsaUnit& find_isa(std::string_view name) {
                               "', which this build or this CPU lacks; usable here: " + allowed);
 }
 
+const KernelFn& kernel_in_use(Kernel kernel, bool is_double) {
+  const IsaUnit& unit = find_isa(is_double ? "generic" : "");
+  return (is_double ? *unit.table_double : *unit.table_float)[static_cast<int>(kernel)];
+}
+
 }  // namespace hotloop

@@ -25,4 +25,7 @@ const std::vector<IsaUnit>& usable_isas();
 // one that is unknown or that this CPU lacks.
 const IsaUnit& find_isa(std::string_view name);
 
+// A kernel of the unit in use; doubles run in the generic one.
+const KernelFn& kernel_in_use(Kernel kernel, bool is_double);
+
 }  // namespace hotloop
